@@ -11,8 +11,7 @@ from labelled_runs import LABELS, WORDS, label_run
 from test_floors import imported_after
 
 import charlm
-from charlm.api.labels import load_labels
-from charlm.api.loading import load_model
+from charlm.api.loading import load, load_model
 from charlm.errors import CorpusError, UsageError
 from charlm.inference.labelling import Label
 from charlm.report.predictions import LINES
@@ -27,7 +26,7 @@ def run(here: Path) -> Path:
 
 @pytest.fixture
 def model(run: Path) -> charlm.LabelModel:
-    return load_labels(run)
+    return load(run)
 
 
 # ------------------------------------------------------------------ the library
@@ -105,7 +104,7 @@ def test_counts_are_those_of_the_answers(model: charlm.LabelModel) -> None:
 
 
 def test_nats_are_those_of_the_calibrated_model(here: Path) -> None:
-    plain, scaled = (load_labels(label_run(here / str(s), scale=s)) for s in (1.0, 2.0))
+    plain, scaled = (load(label_run(here / str(s), scale=s)) for s in (1.0, 2.0))
     first, second = (model.evaluate(TEXTS, [LABELS[0]] * 5) for model in (plain, scaled))
     assert second.raw_nats == pytest.approx(first.nats)
     assert second.scale == 2.0
@@ -115,7 +114,7 @@ def test_nats_are_those_of_the_calibrated_model(here: Path) -> None:
 
 @pytest.mark.parametrize("engine", ["auto", "numpy", "torch"])
 def test_states_are_those_that_features_are_made_of(engine: str, here: Path) -> None:
-    model = load_labels(label_run(here / "x", pooling="max", both_ways=False), engine=engine)
+    model = load(label_run(here / "x", pooling="max", both_ways=False), engine=engine)
     states, features = model.states(TEXTS), model.features(TEXTS)
     assert [state.shape for state in states][:3] == [(4, 3), (1, 3), (5, 3)]
     assert np.abs(np.stack([state.max(axis=0) for state in states]) - features).max() < 1e-6
@@ -145,7 +144,7 @@ def test_examples_in_memory_train_a_classifier(here: Path) -> None:
     assert model.labels == ("neg", "pos")
     assert [answer.label for answer in model.predict(["good film", "bad film"])] == ["pos", "neg"]
     assert model.history[-1]["kind"] == "finished"
-    assert load_labels(checkpoints=here / "checkpoints").path == model.path
+    assert load(checkpoints=here / "checkpoints").path == model.path
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import charlm
 
 if TYPE_CHECKING:
-    from charlm.api.labels import LabelModel
     from charlm.api.model import Model
+    from charlm.api.task_api import TaskModel
 
 
 def load_again(
     path: str, others: Sequence[str], options: dict[str, Any], stamp: tuple[int, ...]
-) -> "Model | LabelModel":
+) -> "Model | TaskModel":
     """Load a model that was pickled or copied; warn if its weights have changed."""
     model = charlm.load(path, with_=others, **options)
     if model.stamp != stamp:

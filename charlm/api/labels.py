@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from charlm.api.copies import load_again
+from charlm.api.task_api import TaskApi, checked_texts
 from charlm.backends.interface import Array
 from charlm.config.corpus import ReadSettings
 from charlm.errors import UsageError
@@ -16,7 +17,6 @@ from charlm.inference.counts import LabelCounts
 from charlm.inference.labelling import Label, probabilities
 from charlm.runs.label_run import LabelRun
 from charlm.runs.layout import METRICS, read_metrics
-from charlm.runs.locate import checkpoints_folder, find_run
 from charlm.runs.run import run_stamp
 from charlm.runs.task_run import load_task_run
 from charlm.text.documents import check_text
@@ -28,6 +28,7 @@ from charlm.text.tokenizers.tokenizer_json import EOS
 
 if TYPE_CHECKING:
     from charlm.api.results import History
+    from charlm.inference.label_results import LabelComparison, LabelEvaluation
     from charlm.text.sources.rows import Warn
 
 GROUP = 256
@@ -128,6 +129,10 @@ class LabelModel:
         )
         return list(zip(pieces, self._labels(encoded), strict=True))
 
+    def unknown(self, text: str) -> list[str]:
+        """Return the pieces of a text that the vocabulary does not know."""
+        return self.vocabulary.unknown(text)
+
     def _labels(self, text: EncodedText) -> Iterator[Label]:
         """Yield the label of each encoded text."""
         for row in probabilities(self.run.reader.logits(text)):
@@ -136,46 +141,46 @@ class LabelModel:
             yield Label(self.labels[best], float(row[best]), shares)
 
 
-def checked_texts(texts: str | Iterable[str]) -> Iterator[str]:
-    """Yield texts, or one text alone. Raises UsageError for anything else."""
-    if not isinstance(texts, Iterable):
-        raise UsageError(f"texts is {texts!r:.80}; expected a str or several")
-    for number, text in enumerate([texts] if isinstance(texts, str) else texts):
-        if not isinstance(text, str):
-            raise UsageError(f"texts[{number}] is {text!r:.80}; expected a str")
-        yield text
+class LabelApi:
+    """Uses of runs that give labels; see `TaskApi`."""
+
+    evaluation_flags = frozenset({"--target", "--worst"})
+    reads_lines = True
+
+    def open(self, path: Path, **options: Any) -> LabelModel:
+        """Load the classifier in a folder; options are as in `load_task_run`."""
+        return LabelModel(cast(LabelRun, load_task_run(path, **options)), **options)
+
+    def evaluate(
+        self, run: LabelRun, files: Sequence[str] | None = None, **options: Any
+    ) -> "LabelEvaluation":
+        """See `label_evaluation.evaluate_labels`."""
+        from charlm.api.label_evaluation import evaluate_labels
+
+        return evaluate_labels(run, files, **options)
+
+    def compare(
+        self, runs: Sequence[LabelRun], files: Sequence[str] | None = None, **options: Any
+    ) -> "LabelComparison":
+        """See `label_comparison.compare_labels`."""
+        from charlm.api.label_comparison import compare_labels
+
+        return compare_labels(runs, files, **options)
+
+    def inputs(
+        self, files: Sequence[str], reading: Mapping[str, Any], target: str | None, warn: "Warn"
+    ) -> Iterator[list[str]]:
+        """Yield the texts of files in groups, "" for rows without text; labels are left out.
+
+        `reading` has fields of `ReadSettings`, `target` names the column of labels, if there is
+        one. Raises CorpusError.
+        """
+        from charlm.text.examples import read_texts
+
+        rules = ReadSettings(**reading)
+        texts = (each.text or "" for each in read_texts(files, rules, target, warn))
+        while group := list(islice(texts, GROUP)):
+            yield group
 
 
-def load_labels(
-    run: str | Path | None = None,
-    *,
-    checkpoints: str | Path | None = None,
-    engine: str = "auto",
-    threads: int | None = None,
-) -> LabelModel:
-    """Load the classifier of a run: a name, a path, or by default the newest run with labels.
-
-    Options are as in `charlm.load`. Raises UsageError for a language model.
-    """
-    path = find_run(None if run is None else str(run), checkpoints_folder(checkpoints), labels=True)
-    return open_labels(path, engine=engine, threads=threads)
-
-
-def open_labels(path: Path, **options: Any) -> LabelModel:
-    """Load the classifier in a folder; options are as in `load_task_run`."""
-    return LabelModel(cast(LabelRun, load_task_run(path, **options)), **options)
-
-
-def file_texts(
-    files: Sequence[str], reading: Mapping[str, Any], target: str | None, warn: "Warn"
-) -> Iterator[list[str]]:
-    """Yield the texts of files in groups, "" for rows without text; labels are left out.
-
-    `reading` has fields of `ReadSettings`, `target` names the column of labels, if there is one.
-    Raises CorpusError.
-    """
-    from charlm.text.examples import read_texts
-
-    texts = (each.text or "" for each in read_texts(files, ReadSettings(**reading), target, warn))
-    while group := list(islice(texts, GROUP)):
-        yield group
+LABEL_API: TaskApi = LabelApi()

@@ -1,13 +1,14 @@
-"""`load`, which returns the model of a run: of text, or of labels. Nothing is printed."""
+"""`load`, which returns the model of a run, of whatever task. Nothing is printed."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from charlm.api.labels import LabelModel, open_labels
 from charlm.api.model import Model
+from charlm.api.task_api import TaskModel, open_task
+from charlm.config.tasks import TASKS
 from charlm.errors import UsageError, named
-from charlm.runs.layout import is_label_run
+from charlm.runs.layout import is_label_run, run_task
 from charlm.runs.locate import checkpoints_folder, find_run
 from charlm.runs.mixtures import load_members, mix_runs
 from charlm.runs.run import load_run
@@ -21,11 +22,12 @@ def load(
     weights: str = "fp32",
     threads: int | None = None,
     with_: str | Sequence[str] = (),
-) -> Model | LabelModel:
+) -> Model | TaskModel:
     """Load the model of a run: a name, a path, or by default the newest run or the built-in model.
 
-    A run that was trained with `--task classify` has a `LabelModel`, all others a `Model`. Options
-    and errors are as in `load_model`; a `LabelModel` has no `weights` and no `with_`.
+    A run that was trained with `--task classify` has a `LabelModel`, one of another task the model
+    of that task, all others a `Model`. Options and errors are as in `load_model`; only a `Model`
+    has `weights` and `with_`.
     """
     folder = checkpoints_folder(checkpoints)
     path = find_run(None if run is None else str(run), folder)
@@ -38,10 +40,11 @@ def load(
     for name, value, usual in (("weights", weights, "fp32"), ("with_", others, "")):
         if value != usual:
             raise UsageError(
-                f"{named(name)} {value} with run {path.name}, which gives labels; expected a "
-                f"language model. Leave out {named(name)}"
+                f"{named(name)} {value} with run {path.name}, which gives "
+                f"{TASKS[run_task(path)].gives}; expected a language model. Leave out "
+                f"{named(name)}"
             )
-    return open_labels(path, engine=engine, threads=threads)
+    return open_task(path, engine=engine, threads=threads)
 
 
 def load_model(

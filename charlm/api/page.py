@@ -15,6 +15,7 @@ from charlm.api.model import Model
 from charlm.api.plots import missing_log, read_log
 from charlm.api.runs import list_runs
 from charlm.commands import command
+from charlm.config.tasks import TASKS
 from charlm.errors import CharlmError, RunError
 from charlm.inspect.find_units import UnitMatches, search_text
 from charlm.inspect.hidden import checked_signals, layer_sizes, unit_number
@@ -29,7 +30,7 @@ from charlm.report.page.data import (
 )
 from charlm.report.page.run_data import run_data
 from charlm.runs.card import model_shape, model_size
-from charlm.runs.layout import NETWORK, NGRAM, is_label_run, named_inside, read_record
+from charlm.runs.layout import NETWORK, NGRAM, is_label_run, named_inside, read_record, run_task
 from charlm.runs.overview import BROKEN, SEARCHED, RunInfo
 from charlm.runs.pair import BACKWARD
 from charlm.text.tokenizers.tokenizer_json import UNKNOWN_TEXT
@@ -174,7 +175,8 @@ def _note(run: RunInfo) -> str:
     if run.kind == NGRAM:
         return "n-grams are not trained in steps"
     if is_label_run(run.path):
-        return f"it gives labels; see its curves with: {command('plot', run.name)}"
+        gives = TASKS[run_task(run.path)].gives
+        return f"it gives {gives}; see its curves with: {command('plot', run.name)}"
     if missing_log(run.path):
         return "ships without its log" if run.built_in else "it has no log"
     return ""

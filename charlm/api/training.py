@@ -10,18 +10,18 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from charlm.api.labels import LabelModel
 from charlm.api.loading import load
 from charlm.api.model import Model
 from charlm.api.sessions import Request, start_run
+from charlm.api.task_api import TaskModel
 from charlm.config.corpus import CorpusSettings, ReadSettings
 from charlm.config.flags import by_section, names_given
 from charlm.config.settings import settings_from
-from charlm.config.tasks import TASKS
 from charlm.errors import UsageError, naming
 from charlm.phases import Phase, listening
 from charlm.report.text import shortened
 from charlm.text.corpus import Corpus
+from charlm.text.task_text import text_for
 
 if TYPE_CHECKING:
     from charlm.training.records import Record
@@ -91,7 +91,7 @@ def train(*sources: str | Path, text: str | None = None, **options: Any) -> Trai
 
 def fit(
     *sources: str | Path, text: str | None = None, progress: bool | None = None, **options: Any
-) -> Model | LabelModel:
+) -> Model | TaskModel:
     """Train a new model on files, or on a `text` in memory, and return it.
 
     Settings are named like the flags of `charlm train` or as in `charlm info`:
@@ -101,7 +101,8 @@ def fit(
     starts with; `vocabulary="keep"` adds no entries for new types of the text, `"grow"` does.
 
     With `task="classify"` texts have labels: those of files, or `examples`, pairs of a text and its
-    label. The result is a `LabelModel` then.
+    label. The result is a `LabelModel` then. So it is for other tasks: pairs of words and their
+    tags, of a text and its translation.
 
     A bar shows the progress in a notebook and on a terminal; `progress` switches it on or off. An
     interrupt (Ctrl-C, or the stop button of a notebook) saves before it raises KeyboardInterrupt.
@@ -158,7 +159,7 @@ def _session(
     overwrite: bool = False,
     start_from: str | Path | None = None,
     vocabulary: str | None = None,
-    examples: Iterable[tuple[str, str]] | None = None,
+    examples: Iterable[tuple[Any, Any]] | None = None,
     **settings: Any,
 ) -> "Session":
     given = by_section({"sources": checked_sources(sources), **settings})
@@ -186,23 +187,26 @@ def _session(
 
 
 def _checked_examples(
-    examples: Iterable[tuple[str, str]], request: Request, *, with_text: bool
-) -> list[tuple[str, str]]:
-    """Return labelled texts as pairs. Raises UsageError for others, or beside another text."""
+    examples: Iterable[tuple[Any, Any]], request: Request, *, with_text: bool
+) -> list[tuple[Any, Any]]:
+    """Return texts and what lies beside them as pairs.
+
+    Raises UsageError for others, or if there is another text.
+    """
     settings = settings_from(request.combined()[0])
     if with_text or settings.corpus.sources:
         raise UsageError("examples and another text were both given; give one of them")
-    if not TASKS[settings.task.task].labelled:
+    beside = text_for(settings)
+    if beside is None:
         raise UsageError(
             f"examples have labels, which task {settings.task.task} does not read; expected "
             "another task. Add task='classify'"
         )
-    pairs: list[tuple[str, str]] = []
+    pairs: list[tuple[Any, Any]] = []
     for number, pair in enumerate(examples):
-        if not isinstance(pair, tuple | list) or [type(part) for part in pair] != [str, str]:
-            raise UsageError(
-                f"examples[{number}] is {pair!r:.80}; expected a text and its label, two strings"
-            )
+        is_pair = isinstance(pair, tuple | list) and len(pair) == 2
+        if expected := beside.check_example(pair if is_pair else None):
+            raise UsageError(f"examples[{number}] is {pair!r:.80}; {expected}")
         pairs.append((pair[0], pair[1]))
     return pairs
 

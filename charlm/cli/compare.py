@@ -7,8 +7,9 @@ import typer
 
 from charlm import api
 from charlm.cli import options
-from charlm.cli.labels import check_typed, compare_labels
 from charlm.cli.output import render, say, say_all, write_json
+from charlm.cli.task_runs import check_typed, compare_tasks, flags_of
+from charlm.config.tasks import LANGUAGE_MODEL, TASKS
 from charlm.errors import UsageError
 from charlm.units import finite
 
@@ -43,21 +44,22 @@ def compare(
     """
     if len(runs) < 2:
         raise UsageError(f"found {len(runs)} run; expected two runs or more to compare")
-    from charlm.runs.layout import is_label_run
+    from charlm.runs.layout import run_task
 
     paths = [options.locate(name, checkpoints) for name in runs]
-    labelled = [path for path in paths if is_label_run(path)]
-    if labelled and len(labelled) < len(paths):
-        text = next(path for path in paths if path not in labelled)
-        raise UsageError(
-            f"run {labelled[0].name} gives labels, and run {text.name} gives text; expected runs "
-            "of one kind"
-        )
-    if labelled:
-        check_typed({"--unk-penalty": unk_penalty}, labelled=True, path=paths[0])
-        compare_labels(paths, files, reading, seed, as_json=as_json, engine=engine)
+    task = run_task(paths[0])
+    for other in paths[1:]:
+        if run_task(other) != task:
+            raise UsageError(
+                f"run {paths[0].name} gives {TASKS[task].gives}, and run {other.name} gives "
+                f"{TASKS[run_task(other)].gives}; expected runs of one kind"
+            )
+    if task != LANGUAGE_MODEL:
+        check_typed({"--unk-penalty": unk_penalty}, paths[0])
+        compare_tasks(paths, files, reading, seed, as_json=as_json, engine=engine)
         return
-    check_typed({"--target": reading.get("target")}, labelled=False, path=paths[0])
+    target = {"--target": reading.get("target")}
+    check_typed(target, paths[0], lambda row: flags_of(row, "eval"))
     models = [options.open_model(str(path), checkpoints, engine) for path in paths]
     result = api.comparison.compare_runs(
         models, files, reading=reading, unk_penalty=unk_penalty, seed=seed

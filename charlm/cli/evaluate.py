@@ -6,9 +6,9 @@ import typer
 
 from charlm import api
 from charlm.cli import options
-from charlm.cli.labels import check_typed, evaluate_labels
 from charlm.cli.output import render, say, say_all, write, write_json
 from charlm.cli.stdin import Takes
+from charlm.cli.task_runs import check_typed, evaluate_task, flags_of
 from charlm.config.training import MAX_ORDER
 from charlm.errors import UsageError
 
@@ -55,7 +55,7 @@ Ngram = Annotated[
 Worst = Annotated[
     int | None,
     typer.Option(
-        "--worst", metavar="N", min=1, help="Also show N texts whose right label is least probable."
+        "--worst", metavar="N", min=1, help="Also show the N texts that are answered worst."
     ),
 ]
 
@@ -74,6 +74,7 @@ def evaluate(
     with_: options.With = None,
     ngram: Ngram = None,
     worst: Worst = None,
+    beam: options.Beam = None,
     as_json: options.Json = False,
     engine: options.Engine = "auto",
     weights: options.Weights = "fp32",
@@ -100,11 +101,12 @@ def evaluate(
                 "--document": document, "--window": window, "--reset": reset, "--cache": cache,
                 "--dynamic": dynamic, "--temperature": temperature, "--average": average,
                 "--with": with_, "--ngram": ngram, "--weights": weights != "fp32",
-            }, labelled=True, path=path,
+            }, path,
         )  # fmt: skip
-        evaluate_labels(path, files, reading, worst or 0, as_json=as_json, engine=engine)
+        evaluate_task(path, files, reading, worst=worst, beam=beam, as_json=as_json, engine=engine)
         return
-    check_typed({"--target": reading.get("target"), "--worst": worst}, labelled=False, path=path)
+    of_tasks = {"--target": reading.get("target"), "--worst": worst, "--beam": beam}
+    check_typed(of_tasks, path, lambda row: flags_of(row, "eval"))
     methods = api.methods.Methods(
         cache=cache, dynamic=dynamic, temperature=temperature, average=average,
         others=tuple(with_ or ()), ngram=ngram, checkpoints=checkpoints,

@@ -195,6 +195,17 @@ Reading = Annotated[SettingFlags, SettingOptions(reading_settings)]
 """Flags that say how a text is read."""
 PairReading = Annotated[SettingFlags, SettingOptions(_pair_settings)]
 """Flags that say how files of pairs are read."""
+Beam = Annotated[
+    int | None,
+    typer.Option(
+        "--beam",
+        metavar="N",
+        min=1,
+        max=50,
+        help="Translations that are followed side by side. (default: 5)",
+        show_default=False,
+    ),
+]
 LabelledReading = Annotated[SettingFlags, SettingOptions(lambda: [*reading_settings(), "target"])]
 """Flags that say how texts are read, beside which there may be labels."""
 Decoding = Annotated[SettingFlags, SettingOptions(lambda: ["encoding", "errors"])]
@@ -226,16 +237,16 @@ def table_flags(reading: SettingFlags) -> set[str]:
 
 
 def locate(
-    run: str | None, checkpoints: Path | None, *, trained: bool = True, labels: bool = False
+    run: str | None, checkpoints: Path | None, *, trained: bool = True, verb: str = ""
 ) -> Path:
     """Return the folder of the run; report on stderr which run it is, if it was not named.
 
-    Without a name it is the newest run, with `labels` the newest one that gives labels.
+    Without a name it is the newest run, with `verb` the newest one that this command uses.
     """
     from charlm.runs.built_in import is_built_in
     from charlm.runs.locate import best_trial, checkpoints_folder, find_run, run_name
 
-    path = find_run(run, checkpoints_folder(checkpoints), trained=trained, labels=labels)
+    path = find_run(run, checkpoints_folder(checkpoints), trained=trained, verb=verb)
     if best_trial(path.parent) == path:
         if run is None or Path(run).name != path.name:
             say(f"run {run_name(path)} (the best trial of a search)")

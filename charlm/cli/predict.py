@@ -1,36 +1,39 @@
-"""`charlm predict`: give texts labels."""
+"""`charlm predict`: give texts labels, tags or translations."""
 
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from itertools import chain
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from charlm import api
 from charlm.cli import options
-from charlm.cli.labels import split_target
 from charlm.cli.output import on_terminal, render, say, terminal_width, write, write_json
 from charlm.cli.stdin import stdin_blocks
+from charlm.cli.task_runs import check_typed, flags_of, split_target
+from charlm.config.tasks import TASKS
 from charlm.errors import UsageError, check_choice
 from charlm.phases import phase
 
 if TYPE_CHECKING:
-    from charlm.api.labels import LabelModel
-    from charlm.inference.labelling import Label
+    from charlm.api.task_api import TaskModel
+    from charlm.report.task_reports import Predictions, TaskReport
 
-FORMATS = ("auto", "table", "tsv", "jsonl", "labels", "fasttext")
 STDIN = ["-"]
-Group = list[str]
-"""Texts that are labelled together."""
+Group = list[Any]
+"""Texts that are answered together."""
+Rows = Iterator[list[tuple[Any, Any]]]
+"""Groups of texts with their answers, None for texts without words."""
 
 Files = Annotated[
     list[str] | None,
     typer.Option(
         "--file",
-        help="File with a text on each line, or what charlm train reads (its labels are ignored); "
-        "may be repeated.",
+        help="File with a text on each line, or what charlm train reads (its labels or tags are "
+        "ignored); may be repeated.",
     ),
 ]
 Output = Annotated[
@@ -38,7 +41,7 @@ Output = Annotated[
     typer.Option("--format", help="auto, table, tsv, jsonl, labels or fasttext."),
 ]
 Tokens = Annotated[
-    bool, typer.Option("--tokens", help="Show the probability of the label after each token.")
+    bool, typer.Option("--tokens", help="Show how the answer comes about, token by token.")
 ]
 Top = Annotated[
     int, typer.Option("--top", min=1, help="Number of labels to write, the likeliest first.")
@@ -52,6 +55,7 @@ def predict(
     output: Output = "auto",
     tokens: Tokens = False,
     top: Top = 1,
+    beam: options.Beam = None,
     as_json: options.Json = False,
     engine: options.Engine = "auto",
     run: options.Run = None,
@@ -67,49 +71,47 @@ def predict(
     Example:  charlm predict "A stirring, funny film" "Dull."
     """
     texts = texts or []
-    _check_output(output, tokens=tokens, top=top, as_json=as_json)
     from_stdin = _check_source(texts, files, reading)
-    path = options.locate(run, checkpoints, labels=True)
-    model = api.labels.open_labels(path, engine=engine)
-    top = min(top, len(model.labels))
-    say(f"engine {model.run.reader.name}", level=2)
+    path = options.locate(run, checkpoints, verb="predict")
+    predictions = _predictions(path)
+    check_choice("--format", output, ("auto", *predictions.formats))
+    given = {"--top": top > 1, "--tokens": tokens, "--beam": beam}
+    others = {name: value for name, value in given.items() if name not in predictions.flags}
+    check_typed(others, path, lambda row: flags_of(row, "predict"))
+    predictions.check(output, tokens=tokens, top=top, as_json=as_json)
+    model = api.task_api.open_task(path, engine=engine)
+    top = min(top, max(len(model.labels), 1))
+    say(f"engine {model.run.engine}", level=2)
     if not from_stdin and not files:
-        _about_arguments(model, texts)
-    groups = _groups(texts, files, reading, from_stdin=from_stdin)
+        _about_arguments(model, texts, predictions)
+    if output == "auto":
+        output = predictions.shown if on_terminal() and not from_stdin else predictions.piped
+    groups = _groups(model, texts, files, reading, from_stdin=from_stdin)
     with phase("reading", unit="texts") if files else nullcontext():
-        rows = _labelled(model, groups)
+        rows = _answered(model, groups, {} if beam is None else {"beam": beam})
         if tokens:
-            count = _write_readings(model, groups, as_json or output == "jsonl", top)
+            count = _write_readings(
+                model, groups, predictions, top, as_json=as_json or output == "jsonl"
+            )
         elif as_json:
-            count = _write_document(model, rows, top)
-        elif output == "table" or (output == "auto" and on_terminal() and not from_stdin):
-            count = _write_table(rows, top)
+            count = _write_document(model, rows, predictions, top)
+        elif output == "table":
+            count = _write_table(rows, predictions, top)
         else:
-            count = _write_lines(rows, "tsv" if output == "auto" else output, top)
+            count = _write_lines(rows, predictions, output, top)
     if not count:
-        say("no text was found, so nothing was labelled")
+        say(f"no text was found, so nothing was {predictions.done}")
 
 
-def _check_output(output: str, *, tokens: bool, top: int, as_json: bool) -> None:
-    """Raise UsageError for options of the output that are invalid, alone or together."""
-    check_choice("--format", output, FORMATS)
-    if as_json and output != "auto":
-        raise UsageError(f"--json with --format {output}; expected one of them. Leave one out")
-    if tokens and output not in ("auto", "table", "jsonl"):
-        raise UsageError(
-            f"--tokens with --format {output}, which has a label for each text only; expected "
-            "jsonl. Use --format jsonl"
-        )
-    if top > 1 and output == "labels":
-        raise UsageError(
-            f"--top {top} with --format labels, which has one label for each text; expected "
-            "another format. Use --format tsv"
-        )
-    if top > 1 and tokens and not as_json and output != "jsonl":
-        raise UsageError(
-            f"--top {top} with --tokens, which shows the probability of one label; expected "
-            "another format. Use --format jsonl"
-        )
+def _predictions(path: Path) -> "Predictions":
+    """Return the formats of a run's answers. Raises UsageError for a run of another command."""
+    from charlm.report.task_reports import report_of
+    from charlm.runs.layout import no_labels, run_task
+
+    task = run_task(path)
+    if TASKS[task].verb != "predict":
+        raise no_labels(path)
+    return cast("TaskReport", report_of({"task": {"task": task}})).predictions
 
 
 def _check_source(texts: list[str], files: list[str] | None, reading: options.Reading) -> bool:
@@ -126,86 +128,99 @@ def _check_source(texts: list[str], files: list[str] | None, reading: options.Re
     return from_stdin
 
 
-def _about_arguments(model: "LabelModel", texts: list[str]) -> None:
+def _about_arguments(model: "TaskModel", texts: list[str], predictions: "Predictions") -> None:
     """Report unknown words and slips in arguments."""
     from charlm.report.text import unknown_note
 
-    if unknown := [piece for text in texts for piece in model.vocabulary.unknown(text)]:
+    if unknown := [piece for text in texts for piece in model.unknown(text)]:
         say(unknown_note("texts", unknown))
-    options.warn_of_slips("predict", texts, "label", "labelled")
+    options.warn_of_slips("predict", texts, predictions.act, predictions.done)
 
 
 def _groups(
+    model: "TaskModel",
     texts: list[str],
     files: list[str] | None,
     reading: options.Reading,
     *,
     from_stdin: bool,
 ) -> Iterator[Group]:
-    """Yield the texts in bounded groups; those of stdin as they arrive."""
+    """Yield the texts in bounded groups; those of stdin as they arrive, if lines are texts."""
+    from charlm.runs.layout import run_task
+
     target, rules = split_target(reading)
-    if not files and from_stdin and rules.get("input_format", "auto") in ("auto", "text"):
+    task = api.task_api.api_of(run_task(model.path))
+    plain = rules.get("input_format", "auto") in ("auto", "text") and task.reads_lines
+    if from_stdin and not files and plain:
         batches = api.scoring.stream_sentences(stdin_blocks(), "standard input", rules, say)
         return ([record.text or "" for record in batch] for batch in batches)
     if from_stdin or files:
-        return api.labels.file_texts(files or STDIN, rules, target, say)
+        return task.inputs(files or STDIN, rules, target, say)
     return iter([texts])
 
 
-def _labelled(
-    model: "LabelModel", groups: Iterator[Group]
-) -> Iterator[list[tuple[str, "Label | None"]]]:
-    """Yield the texts of each group with their labels, None for texts without words."""
+def _has_words(text: Any) -> bool:
+    """Return whether a text, or a list of words, is not empty."""
+    return bool(text.strip() if isinstance(text, str) else text)
+
+
+def _answered(model: "TaskModel", groups: Iterator[Group], how: dict[str, Any]) -> Rows:
+    """Yield the texts of each group with their answers."""
     for group in groups:
-        labels = model.predict(text for text in group if text.strip())
-        yield [(text, next(labels) if text.strip() else None) for text in group]
+        answers = model.predict((text for text in group if _has_words(text)), **how)
+        yield [(text, next(answers) if _has_words(text) else None) for text in group]
 
 
-def _write_lines(rows: Iterator[list[tuple[str, "Label | None"]]], output: str, top: int) -> int:
-    """Write a line for each text as soon as it has a label; return the number of texts."""
-    from charlm.report.predictions import LINES, tsv_header
-
-    line, count = LINES[output], 0
+def _write_lines(rows: Rows, predictions: "Predictions", output: str, top: int) -> int:
+    """Write each text as soon as it has an answer; return the number of texts."""
+    count = 0
     for group in rows:
-        if output == "tsv" and not count:
-            write(tsv_header(top))
-        write("".join(line(text, label, top) for text, label in group), flush=True)
+        if not count:
+            write(predictions.header(output, top))
+        write(
+            "".join(predictions.line(output, text, answer, top) for text, answer in group),
+            flush=True,
+        )
         count += len(group)
     return count
 
 
-def _write_table(rows: Iterator[list[tuple[str, "Label | None"]]], top: int) -> int:
+def _write_table(rows: Rows, predictions: "Predictions", top: int) -> int:
     """Write a table of all texts; return their number."""
-    from charlm.report.predictions import prediction_table
-
     every = list(chain.from_iterable(rows))
-    render(prediction_table(every, top, terminal_width()))
+    render(predictions.table(every, top, terminal_width()))
     return len(every)
 
 
-def _write_document(
-    model: "LabelModel", rows: Iterator[list[tuple[str, "Label | None"]]], top: int
-) -> int:
+def _write_document(model: "TaskModel", rows: Rows, predictions: "Predictions", top: int) -> int:
     """Write one JSON document; return the number of texts."""
-    from charlm.report.predictions import prediction
-
     every = list(chain.from_iterable(rows))
-    about = {"schema_version": 1, "run": model.path.name, "labels": model.labels}
-    found = [{"text": text, **prediction(label, top)} for text, label in every]
+    about = {"schema_version": 1, "run": model.path.name}
+    if model.labels:
+        about["labels"] = model.labels
+    found = [
+        {"text": text if isinstance(text, str) else " ".join(text), **predictions.json(answer, top)}
+        for text, answer in every
+    ]
     write_json({**about, "predictions": found})
     return len(every)
 
 
-def _write_readings(model: "LabelModel", groups: Iterator[Group], as_json: bool, top: int) -> int:
-    """Write a line for each text with the answers after its tokens; return the number of texts."""
-    from charlm.report.predictions import reading_json, reading_text
-
+def _write_readings(
+    model: "TaskModel",
+    groups: Iterator[Group],
+    predictions: "Predictions",
+    top: int,
+    *,
+    as_json: bool,
+) -> int:
+    """Write how the answer to each text comes about; return the number of texts."""
     count = 0
     for text in chain.from_iterable(groups):
-        steps = model.as_read(text)
-        if as_json:
-            write(reading_json(text, steps, top), flush=True)
+        shown = predictions.reading(text, model.as_read(text), top, as_json=as_json)
+        if isinstance(shown, str):
+            write(shown, flush=True)
         else:
-            render(reading_text(steps))
+            render(shown)
         count += 1
     return count

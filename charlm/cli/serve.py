@@ -15,8 +15,8 @@ from charlm.cli.output import Verbosity, say, write
 from charlm.errors import EnvironmentFailure, RunError, UsageError
 
 if TYPE_CHECKING:
-    from charlm.api.labels import LabelModel
     from charlm.api.model import Model
+    from charlm.api.task_api import TaskModel
     from charlm.server.limits import Limits
     from charlm.server.run import Address
     from charlm.server.security import Access
@@ -126,7 +126,8 @@ def serve(
 ) -> None:
     """Serve a model over HTTP: the completions API of OpenAI, and a page.
 
-    A run that gives labels is served at /api/predict, alone or with --also; it has no page.
+    A run of another task than language models is served at /api/predict, alone or with --also; it
+    has no page.
 
     When the server answers, it writes its URL to stdout. Without --host only
     this machine can reach it, and no key is needed.
@@ -183,20 +184,30 @@ def _models(
     threads: int,
     with_: list[str] | None,
     also: Sequence[str],
-) -> list["Model | LabelModel"]:
-    """Load the models; the first is the one that a request gets if it names none."""
-    from charlm.runs.layout import is_label_run
+) -> list["Model | TaskModel"]:
+    """Load the models; the first is the one that a request gets if it names none.
+
+    Raises UsageError for a run that gives neither text nor answers to texts.
+    """
+    from charlm.config.tasks import LANGUAGE_MODEL
+    from charlm.runs.layout import no_text, run_task, verb_of
 
     load = functools.partial(
         api.loading.load,
         engine=engine, weights=weights, threads=threads, checkpoints=checkpoints,
     )  # fmt: skip
     path = options.locate(run, checkpoints)
-    if is_label_run(path):
-        first = load(path, with_=with_ or ())
+    if run_task(path) == LANGUAGE_MODEL:
+        first: Model | TaskModel = options.open_model(
+            str(path), checkpoints, engine, weights, with_, threads
+        )
     else:
-        first = options.open_model(str(path), checkpoints, engine, weights, with_, threads)
-    return [first, *map(load, also)]
+        first = load(path, with_=with_ or ())
+    models = [first, *map(load, also)]
+    for model in models:
+        if run_task(model.path) != LANGUAGE_MODEL and verb_of(model.path) != "predict":
+            raise no_text(model.path)
+    return models
 
 
 def _has_page(service: "Service", open_: bool) -> bool:
@@ -205,8 +216,9 @@ def _has_page(service: "Service", open_: bool) -> bool:
     Raises UsageError if the page is to be opened and there is none.
     """
     if open_ and not service.models:
+        first = next(iter(service.labellers))
         raise UsageError(
-            f"--open with run {next(iter(service.labellers))}, which gives labels and has no page; "
+            f"--open with run {first}, which gives {service.gives(first)} and has no page; "
             "expected a language model. Leave --open out, or add one with --also RUN"
         )
     return bool(service.models)
@@ -282,7 +294,8 @@ def _answers(
     """Report that the server answers, and open its page."""
     names = [f"{name} ({each.model.run.backend.name})" for name, each in service.models.items()]
     names += [
-        f"{name} (labels, {each.run.reader.name})" for name, each in service.labellers.items()
+        f"{name} ({service.gives(name)}, {each.run.engine})"
+        for name, each in service.labellers.items()
     ]
     reach = "for this machine" if address.ip.is_loopback else "for other machines, too"
     key = "with a key" if access.key else "without a key"

@@ -49,6 +49,8 @@ class TaskSpec:
     """Key of the figure that the list of runs shows; "" for bits per byte."""
     figures: Mapping[str, str] = field(default_factory=dict)
     """Figures of a model card: keys in run.json, and their names."""
+    floors: Mapping[str, str] = field(default_factory=dict)
+    """Floors of a model card: keys in run.json, and their names."""
     target: str = "token"
     """Noun of one target: names of figures (`nats_per_text`) and of counts in records."""
     gives: str = "text"
@@ -87,6 +89,7 @@ TASKS: dict[str, TaskSpec] = {
         counts="charlm.inference.counts:LabelCounts",
         run="charlm.runs.label_run:load_label_run",
         report="charlm.report.labels:LABEL_REPORT",
+        api="charlm.api.labels:LABEL_API",
         needs_example="a table with columns text and label",
         noun="classifier",
         pipeline="text-classification",
@@ -95,6 +98,10 @@ TASKS: dict[str, TaskSpec] = {
             "texts": "texts", "accuracy": "accuracy", "macro_f1": "macro-F1",
             "macro_recall": "macro-recall", "nats_per_text": "nats per text",
             "ece": "calibration error",
+        },
+        floors={
+            "majority": "accuracy of the most frequent label",
+            "bag_of_words": "accuracy of a bag of words (naive Bayes)",
         },
         target="text",
         gives="labels",

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from charlm.config.training import counted_length, length_of
+from charlm.report.predictions import LabelPredictions
 from charlm.report.task_reports import Json, Pairs, TaskReport
 from charlm.report.text import number, shortened
 from charlm.units import count_of
@@ -30,6 +31,7 @@ MOSTLY = 0.7
 class LabelReport(TaskReport):
     """Reports of runs that give labels."""
 
+    predictions = LabelPredictions()
     comparison_note = (
         "points: difference of the accuracy from the first run, above zero is better; p: McNemar's "
         "test"

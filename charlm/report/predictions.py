@@ -1,24 +1,66 @@
-"""Labels of texts for people and for programs.
-
-A text without words, such as an empty line, has no label: its line is empty, so that lines of the
-input and of the output stay side by side.
-"""
+"""Labels of texts for people and for programs."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from charlm.errors import UsageError
 from charlm.files.escapes import escape_controls
-from charlm.inference.labelling import Label
+from charlm.report.task_reports import Predictions
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.table import Table
     from rich.text import Text
 
+    from charlm.inference.labelling import Label
+
 DIGITS = 6
 """Digits of a probability in JSON: as many as are equal whatever texts are read beside."""
-Answer = Label | None
-"""The label of a text, or None for a text without words."""
+
+
+class LabelPredictions(Predictions):
+    """Labels of texts."""
+
+    formats = ("table", "tsv", "jsonl", "labels", "fasttext")
+    piped = "tsv"
+    flags = frozenset({"--top", "--tokens"})
+
+    def check(self, output: str, *, tokens: bool, top: int, as_json: bool) -> None:
+        """Raise UsageError for options of the output that are invalid together."""
+        super().check(output, tokens=tokens, top=top, as_json=as_json)
+        if top > 1 and output == "labels":
+            raise UsageError(
+                f"--top {top} with --format labels, which has one label for each text; expected "
+                "another format. Use --format tsv"
+            )
+        if top > 1 and tokens and not as_json and output != "jsonl":
+            raise UsageError(
+                f"--top {top} with --tokens, which shows the probability of one label; expected "
+                "another format. Use --format jsonl"
+            )
+
+    def header(self, output: str, top: int) -> str:
+        """Return the names of the columns of tsv."""
+        return tsv_header(top) if output == "tsv" else ""
+
+    def line(self, output: str, text: str, answer: "Label | None", top: int) -> str:
+        """See `LINES`."""
+        return LINES[output](text, answer, top)
+
+    def table(self, rows: Iterable[tuple[str, "Label | None"]], top: int, width: int) -> "Table":
+        """See `prediction_table`."""
+        return prediction_table(rows, top, width)
+
+    def json(self, answer: "Label | None", top: int = 1) -> dict[str, Any]:
+        """See `prediction`."""
+        return prediction(answer, top)
+
+    def reading(
+        self, text: str, steps: list[Any], top: int, *, as_json: bool
+    ) -> "RenderableType | str":
+        """See `reading_text` and `reading_json`."""
+        return reading_json(text, steps, top) if as_json else reading_text(steps)
 
 
 def one_line(text: str) -> str:
@@ -34,7 +76,7 @@ def tsv_header(top: int) -> str:
     return "\t".join([*names, "text"]) + "\n"
 
 
-def tsv_line(text: str, answer: Answer, top: int) -> str:
+def tsv_line(text: str, answer: "Label | None", top: int) -> str:
     """Return label, probability and text, separated by tabs."""
     if answer is None:
         return "\n"
@@ -42,13 +84,13 @@ def tsv_line(text: str, answer: Answer, top: int) -> str:
     return "\t".join([*cells, one_line(text)]) + "\n"
 
 
-def label_line(text: str, answer: Answer, top: int) -> str:
+def label_line(text: str, answer: "Label | None", top: int) -> str:
     """Return the label alone."""
     del text, top
     return f"{one_line(answer.label) if answer else ''}\n"
 
 
-def fasttext_line(text: str, answer: Answer, top: int) -> str:
+def fasttext_line(text: str, answer: "Label | None", top: int) -> str:
     """Return the line of `fasttext predict-prob`; blanks in a label become hyphens."""
     from charlm.text.sources.kinds import LABEL_PREFIX
 
@@ -58,18 +100,18 @@ def fasttext_line(text: str, answer: Answer, top: int) -> str:
     return " ".join(words) + "\n"
 
 
-def json_line(text: str, answer: Answer, top: int) -> str:
+def json_line(text: str, answer: "Label | None", top: int) -> str:
     """Return an object with the text and its `prediction`."""
     return json.dumps({"text": text, **prediction(answer, top)}, ensure_ascii=False) + "\n"
 
 
-LINES: dict[str, Callable[[str, Answer, int], str]] = {
+LINES: dict[str, Callable[[str, Any, int], str]] = {
     "tsv": tsv_line, "jsonl": json_line, "labels": label_line, "fasttext": fasttext_line,
 }  # fmt: skip
 """Formats for programs: functions of the text, its label, and how many labels are written."""
 
 
-def prediction(answer: Answer, top: int = 1) -> dict[str, Any]:
+def prediction(answer: "Label | None", top: int = 1) -> dict[str, Any]:
     """Return the label and the probabilities as JSON: of the `top` likeliest labels, or 1 for all.
 
     Without a label they are null, and there are no probabilities.
@@ -84,7 +126,7 @@ def prediction(answer: Answer, top: int = 1) -> dict[str, Any]:
     }
 
 
-def prediction_table(rows: Iterable[tuple[str, Answer]], top: int, width: int) -> "Table":
+def prediction_table(rows: Iterable[tuple[str, "Label | None"]], top: int, width: int) -> "Table":
     """Return a row for each text: its likeliest labels with their probabilities, and the text."""
     from rich.text import Text
 
@@ -105,7 +147,7 @@ def prediction_table(rows: Iterable[tuple[str, Answer]], top: int, width: int) -
     return table
 
 
-def reading_text(steps: Sequence[tuple[str, Label]]) -> "Text":
+def reading_text(steps: Sequence[tuple[str, "Label"]]) -> "Text":
     """Return the probability of the final label after each token, before the token."""
     from rich.text import Text
 
@@ -121,7 +163,7 @@ def reading_text(steps: Sequence[tuple[str, Label]]) -> "Text":
     return shown
 
 
-def reading_json(text: str, steps: Sequence[tuple[str, Label]], top: int) -> str:
+def reading_json(text: str, steps: Sequence[tuple[str, "Label"]], top: int) -> str:
     """Return a line of JSON: a text, its prediction, and those after each of its tokens."""
     tokens = [{"token": piece, **prediction(answer, top)} for piece, answer in steps]
     final = prediction(steps[-1][1] if steps else None, top)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
+from charlm.config.tasks import TASKS
 from charlm.files.escapes import escape_unprintable
 from charlm.report.text import age, number, short_count
 from charlm.runs.overview import (
@@ -25,6 +26,8 @@ COLOURS = {TRAINING: "green", INTERRUPTED: "yellow", DIVERGED: "red", BROKEN: "r
 """Colours of the statuses; others have none."""
 BUILT_IN = "built-in"
 HEAD = ("run", "text", "unit", "size", "bits/byte", "age", "status", "disk")
+SHORT = {"accuracy": "acc", "f1": "F1", "chrf": "chrF", "mse": "MSE"}
+"""Names of the headlines of tasks in the list."""
 LEFT = (0, 1, 2, 6)
 """Columns that are aligned to the left."""
 TEXT_COLUMN, MIN_TEXT = 1, 8
@@ -72,9 +75,11 @@ def _cells(depth: int, run: RunInfo, now: float) -> tuple[str, ...]:
 
 
 def _figure(run: RunInfo) -> str:
-    """Return the bits per byte of a run, or its accuracy if it gives labels."""
-    if "accuracy" in run.figures:
-        return f"acc {number(run.figures['accuracy'], 3)}"
+    """Return the bits per byte of a run, or the headline of its task, such as the accuracy."""
+    for row in reversed(TASKS.values()):  # a tagger has an accuracy beside its F1
+        value = run.figures.get(row.headline)
+        if value is not None:
+            return f"{SHORT.get(row.headline, row.headline)} {number(value, 3)}"
     return number(run.figures.get("bits_per_byte"))
 
 

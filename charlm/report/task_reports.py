@@ -3,11 +3,12 @@
 Rows of `charlm.config.tasks.TASKS` name objects of the class `TaskReport`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from charlm.config.class_path import resolve
 from charlm.config.tasks import TASKS, task_name
+from charlm.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -17,9 +18,61 @@ Json = Mapping[str, Any]
 Pairs = list[tuple[str, str]]
 
 
+class Predictions:
+    """Answers to texts for people and for programs. A task overrides what it needs.
+
+    A text without words, such as an empty line, has no answer (None): its line is empty, so that
+    lines of the input and of the output stay side by side.
+    """
+
+    formats: tuple[str, ...] = ("table", "jsonl")
+    """Names that `--format` takes beside auto."""
+    shown, piped = "table", "jsonl"
+    """Formats of auto, on a terminal and for programs."""
+    flags: frozenset[str] = frozenset()
+    """Flags of `charlm predict` that it knows, of --top, --tokens, --beam."""
+    act, done = "label", "labelled"
+    """Verbs for what is done to a text."""
+
+    def check(self, output: str, *, tokens: bool, top: int, as_json: bool) -> None:
+        """Raise UsageError for options of the output that are invalid together."""
+        del top
+        if as_json and output != "auto":
+            raise UsageError(f"--json with --format {output}; expected one of them. Leave one out")
+        if tokens and output not in ("auto", self.shown, "jsonl"):
+            raise UsageError(
+                f"--tokens with --format {output}, which has one answer for each text only; "
+                "expected jsonl. Use --format jsonl"
+            )
+
+    def header(self, output: str, top: int) -> str:
+        """Return the first line of a format, or ""; `top` is the number of answers to a text."""
+        del output, top
+        return ""
+
+    def line(self, output: str, text: Any, answer: Any, top: int) -> str:
+        """Return the lines of an answer in a format other than table."""
+        raise NotImplementedError
+
+    def table(self, rows: Iterable[tuple[Any, Any]], top: int, width: int) -> "RenderableType":
+        """Return texts and their answers for a terminal of this width."""
+        raise NotImplementedError
+
+    def json(self, answer: Any, top: int = 1) -> dict[str, Any]:
+        """Return an answer as plain values, without its text."""
+        raise NotImplementedError
+
+    def reading(
+        self, text: Any, steps: list[Any], top: int, *, as_json: bool
+    ) -> "RenderableType | str":
+        """Return how an answer comes about, from `TaskModel.as_read`: a str (a line) for JSON."""
+        raise NotImplementedError
+
+
 class TaskReport:
     """What is said about the runs of a task. A task has what its verbs use."""
 
+    predictions: Predictions
     comparison_note = ""
     """Sentence before the table of a comparison."""
 

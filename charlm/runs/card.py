@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from charlm.commands import command
-from charlm.config.tasks import is_labelled
+from charlm.config.tasks import TASKS, TaskSpec, task_name
 from charlm.config.training import counted_length, length_of
 from charlm.files.escapes import escape_unprintable
 from charlm.runs.layout import COMPANION
@@ -18,15 +18,7 @@ NAMES = {
     "bits_per_byte": "bits per byte",
     "perplexity": "perplexity",
 }
-LABEL_NAMES = {
-    "texts": "texts",
-    "accuracy": "accuracy",
-    "macro_f1": "macro-F1",
-    "macro_recall": "macro-recall",
-    "nats_per_text": "nats per text",
-    "ece": "calibration error",
-}
-"""Figures of a card by their keys in run.json, of runs that give text and that give labels."""
+"""Figures of a card by their keys in run.json, of language models."""
 
 MAX_LISTED = 8
 """Labels that the cell of their shares names; each of them has a row further down."""
@@ -43,21 +35,18 @@ def model_card(
     settings, corpus = record["settings"], record["corpus"]
     unit = settings["vocabulary"]["unit"]
     kind = "n-gram" if record.get("ngrams") else "recurrent"
-    labelled = is_labelled(settings)
-    model, tag = "language model", "language-model"
-    if labelled:
-        model = tag = "classifier"
+    row = _row(record)
     lines = [
         "---",
         "library_name: charlm",
-        f"pipeline_tag: {_pipeline(record)}",
-        f"tags: [{tag}, {kind}, charlm]",
+        f"pipeline_tag: {row.pipeline}",
+        f"tags: [{row.noun.replace(' ', '-')}, {kind}, charlm]",
         *([f"license: {license_}"] if license_ else []),
         *_metadata(name, record),
         "---",
         f"# {name}",
         "",
-        f"{'An' if kind == 'n-gram' else 'A'} {kind} {model} over {unit} units, trained "
+        f"{'An' if kind == 'n-gram' else 'A'} {kind} {row.noun} over {unit} units, trained "
         f"with charlm on `{corpus['name']}`.",
         "",
         "| | |",
@@ -65,8 +54,10 @@ def model_card(
         *(f"| {name} | {value} |" for name, value in run_facts(record).items()),
         "",
     ]
-    lines += _label_results(record) if labelled else _results(record.get("results"))
-    verbs = [("predict", "some text")] if labelled else [("sample",), ("score", "some text")]
+    lines += _task_results(record) if row.text else _results(record.get("results"))
+    verbs: list[tuple[str, ...]] = [("sample",), *([] if row.text else [("score", "some text")])]
+    if row.verb == "predict":
+        verbs = [("predict", "some text")]
     lines += [
         "## Use",
         "",
@@ -87,9 +78,9 @@ def model_card(
     return "\n".join(lines)
 
 
-def _pipeline(record: Mapping[str, Any]) -> str:
-    """Return the name that model hubs have for what a run does."""
-    return "text-classification" if is_labelled(record["settings"]) else "text-generation"
+def _row(record: Mapping[str, Any]) -> TaskSpec:
+    """Return the row of the task of a run."""
+    return TASKS[task_name(record["settings"])]
 
 
 def _metadata(name: str, record: Mapping[str, Any]) -> list[str]:
@@ -105,7 +96,7 @@ def _metadata(name: str, record: Mapping[str, Any]) -> list[str]:
         f"    - {{type: {key}, value: {tally[key]:.4f}, name: {json.dumps(f'{label} ({split})')}}}"
         for split in ("valid", "test")
         if (tally := results.get(split))
-        for key, label in (LABEL_NAMES if is_labelled(record["settings"]) else NAMES).items()
+        for key, label in (_row(record).figures or NAMES).items()
         if isinstance(tally.get(key), float)
     ]
     if not figures:
@@ -116,7 +107,7 @@ def _metadata(name: str, record: Mapping[str, Any]) -> list[str]:
         "model-index:",
         f"- name: {json.dumps(name)}",
         "  results:",
-        f"  - task: {{type: {_pipeline(record)}}}",
+        f"  - task: {{type: {_row(record).pipeline}}}",
         f"    dataset: {{name: {text}, type: {text}}}",
         "    metrics:",
         *figures,
@@ -137,7 +128,8 @@ def model_size(record: Mapping[str, Any]) -> str:
     settings = record["settings"]
     model = settings["model"]
     weights = f"{record.get('parameters', 0):,} weights"
-    ways = " both ways" if is_labelled(settings) and settings["task"]["both_ways"] else ""
+    own = "both_ways" in _row(record).settings
+    ways = " both ways" if own and settings["task"]["both_ways"] else ""
     return f"{model_shape(model)}{ways}, embedding {model['embedding_size']}, {weights}"
 
 
@@ -158,7 +150,7 @@ def run_facts(record: Mapping[str, Any]) -> dict[str, str]:
         total = max(sum(labels.values()), 1)
         shares = [f"{_cell(label)} {100 * n / total:.1f} %" for label, n in labels.items()]
         more = f" and {len(shares) - MAX_LISTED:,} more" if len(shares) > MAX_LISTED else ""
-        facts["labels"] = ", ".join(shares[:MAX_LISTED]) + more
+        facts[_row(record).gives] = ", ".join(shares[:MAX_LISTED]) + more
     if record.get("ngrams"):
         return facts
     training = record["settings"]["training"]
@@ -205,29 +197,38 @@ def _training_labels(record: Mapping[str, Any]) -> dict[str, int]:
     return {label: labels[label] for label in sorted(labels, key=natural_order)}
 
 
-def _label_results(record: Mapping[str, Any]) -> list[str]:
-    """Return the figures of a run that gives labels, its floors, and the figures of each label."""
-    from charlm.inference.counts import LabelCounts  # needs numpy, as the list of runs does not
-
-    results = record.get("results") or {}
+def _task_results(record: Mapping[str, Any]) -> list[str]:
+    """Return the figures of a run, its floors, and the figures of each label if it has some."""
+    row, results = _row(record), record.get("results") or {}
     figures = {name: results[name] for name in ("valid", "test") if results.get(name)}
     if not figures:
         return _results(results or None)
-    lines = ["## Results", "", *_figure_rows(figures, LABEL_NAMES)]
+    known = {
+        key: label
+        for key, label in row.figures.items()
+        if any(each.get(key) is not None for each in figures.values())
+    }
+    lines = ["## Results", "", *_figure_rows(figures, known)]
     floors = record.get("floors") or {}
-    for key, label in (("majority", "accuracy of the most frequent label"),
-                       ("bag_of_words", "accuracy of a bag of words (naive Bayes)")):  # fmt: skip
+    for key, label in row.floors.items():
         values = [(floors.get(key) or {}).get(name) for name in figures]
+        values = [v.get(row.headline) if isinstance(v, Mapping) else v for v in values]
         if any(value is not None for value in values):
             lines.append(f"| {label} | " + " | ".join(map(_number, values)) + " |")
     name, last = list(figures.items())[-1]
+    if "confusion" not in last:
+        return [*lines, ""]
+    from charlm.inference.counts import LabelCounts  # needs numpy, as the list of runs does not
+
     labels = _training_labels(record)
     counts = LabelCounts.from_summary(last)
     which = "validation" if name == "valid" else name
-    lines += ["", f"Each label on the {which} text:", "", "| | precision | recall | F1 | texts |",
+    noun, target = row.gives.removesuffix("s"), row.target
+    lines += ["", f"Each {noun} on the {which} text:", "",
+              f"| | precision | recall | F1 | {target}s |",
               "|---|---:|---:|---:|---:|"]  # fmt: skip
-    for label, row in zip(labels, counts.per_label(), strict=True):
-        cells = " | ".join(_number(finite(value)) for value in row)
+    for label, own in zip(labels, counts.per_label(), strict=True):
+        cells = " | ".join(_number(finite(value)) for value in own)
         lines.append(f"| {_cell(label)} | {cells} |")
     return [*lines, ""]
 

@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from charlm.config.settings import settings_from
 from charlm.runs.card import model_size
 from charlm.runs.layout import home, read_config, read_record
-from charlm.runs.overview import FIGURES, LABEL_FIGURES
+from charlm.runs.overview import FIGURES
+from charlm.runs.shapes import FIGURES_OF
 
 Pair = tuple[Any, Any]
 
@@ -99,7 +101,7 @@ def _results(record: Mapping[str, Any]) -> dict[str, Any]:
     figures["seconds"] = results.get("seconds")
     for split in ("valid", "test"):
         tally = results.get(split) or {}
-        names = (*FIGURES, *LABEL_FIGURES)
+        names = dict.fromkeys(chain(FIGURES, *FIGURES_OF.values()))
         figures |= {f"{split}_{name}": tally[name] for name in names if tally.get(name)}
     return figures
 

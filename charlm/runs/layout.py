@@ -201,9 +201,11 @@ def no_text(path: Path) -> UsageError:
 
 def no_labels(path: Path) -> UsageError:
     """Return the error for a language model where a run of another task is needed."""
+    task = run_task(path)
+    verb = "score" if task == LANGUAGE_MODEL else TASKS[task].verb
     return UsageError(
-        f"run {path.name} gives text, not labels; expected a run that was trained with --task. "
-        f"Use: {command('score', run=path)}"
+        f"run {path.name} gives {TASKS[task].gives}, not labels; expected a run that was trained "
+        f"with --task. Use: {command(verb, run=path)}"
     )
 
 

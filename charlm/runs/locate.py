@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 
 from charlm.commands import CHECKPOINTS, CHECKPOINTS_VARIABLE, command
+from charlm.config.fields import listed_names
+from charlm.config.tasks import TASKS
 from charlm.errors import RunError, near_name
 from charlm.files.atomic import TEMPORARY
 from charlm.files.safe_read import read_json
@@ -15,8 +17,8 @@ from charlm.runs.layout import (
     RECORD,
     SEARCH,
     WEIGHTS,
-    is_label_run,
     model_file,
+    verb_of,
 )
 
 HUB_RUN = "hf:"
@@ -71,19 +73,19 @@ def best_trial(folder: Path) -> Path | None:
     return path if Path(str(name)).name == name and is_run(path) else None
 
 
-def newest_run(folder: Path, *, trained: bool = True, labels: bool = False) -> Path | None:
+def newest_run(folder: Path, *, trained: bool = True, verb: str = "") -> Path | None:
     """Return the newest run of a folder or None; a search counts as its best trial.
 
     An n-gram run is the newest only if no network is there. With `trained`, runs without a model
-    are left out, with `labels` those that give no labels.
+    are left out, with `verb` those that another command uses.
     """
     runs = [(_changed(path), path) for path in own_runs(folder)]
     for best in folder.glob(f"*/{BEST}"):
         if (trial := best_trial(best.parent)) is not None:
             runs.append(((best.stat().st_mtime, trial.name), trial))
     usable = [run for run in runs if not trained or model_file(run[1]).exists()]
-    if labels:
-        usable = [run for run in usable if is_label_run(run[1])]
+    if verb:
+        usable = [run for run in usable if verb_of(run[1]) == verb]
     networks = [run for run in usable if not is_ngram_run(run[1])]
     return max(networks or usable)[1] if usable else None
 
@@ -99,19 +101,20 @@ def _changed(path: Path) -> tuple[float, str]:
     return max(times, default=0.0), path.name
 
 
-def find_run(run: str | None, folder: Path, *, trained: bool = True, labels: bool = False) -> Path:
+def find_run(run: str | None, folder: Path, *, trained: bool = True, verb: str = "") -> Path:
     """Return the run of this name or path; by default the newest, else the built-in one.
 
     The name of a search stands for its best trial, `hf:org/name[@revision]` for the cached files of
-    a repository of the hub. With `trained`, the newest run is one that has weights, with `labels`
-    one that gives labels; none of these is built in. Raises RunError with the nearest name if there
-    is no such run.
+    a repository of the hub. With `trained`, the newest run is one that has weights, with `verb` one
+    that this command uses (predict); none of these is built in. Raises RunError with the nearest
+    name if there is no such run.
     """
     if run is None:
-        newest = newest_run(folder, trained=trained, labels=labels)
-        if newest is None and labels:
+        newest = newest_run(folder, trained=trained, verb=verb)
+        if newest is None and verb:
+            gives = listed_names([row.gives for row in TASKS.values() if row.verb == verb])
             raise RunError(
-                f"no run in {folder} gives labels; expected one. Train one with: "
+                f"no run in {folder} gives {gives}; expected one. Train one with: "
                 + command("train", "FILE", "--task", "classify")
             )
         return newest or built_in_run()

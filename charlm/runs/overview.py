@@ -7,7 +7,7 @@ damaged run is listed with its problem; `charlm verify` finds every problem.
 import contextlib
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from charlm.runs.card import model_shape
 from charlm.runs.folders import is_training
 from charlm.runs.locate import best_trial
 from charlm.runs.pair import backward_half, is_pair
-from charlm.runs.shapes import check_shape, record_shape
+from charlm.runs.shapes import FIGURES_OF, check_shape, record_shape
 from charlm.units import flat_figures, loss_of
 
 TRAINING, FINISHED, INTERRUPTED = "training now", "finished", "interrupted"
@@ -29,8 +29,7 @@ DIVERGED, BROKEN = "diverged", "broken"
 SEARCHED = "search"
 """Kind of a folder that holds the trials of a search."""
 FIGURES = ("nats_per_token", "bits_per_char", "bits_per_byte", "perplexity")
-LABEL_FIGURES = ("nats_per_text", "accuracy", "macro_f1", "macro_recall")
-"""Figures of runs that give text, and of runs that give labels."""
+"""Figures of language models; those of other tasks are in `shapes.FIGURES_OF`."""
 Figures = Mapping[str, float | None]
 
 
@@ -107,7 +106,7 @@ SORTS: dict[str, Callable[[RunInfo], Any]] = {
     "text": _by(lambda row: row.text),
     "unit": _by(lambda row: row.unit),
     "size": _by(lambda row: row.size, largest_first=True),
-    "figure": _by(lambda row: row.figures.get("bits_per_byte", row.figures.get("nats_per_text"))),
+    "figure": _by(lambda row: row.figures.get("bits_per_byte", loss_of(row.figures))),
     "status": _by(lambda row: row.status),
     "disk": _by(lambda row: row.bytes, largest_first=True),
 }
@@ -187,10 +186,12 @@ def _described(
         return about(status=BROKEN, problem=layout.named_inside(path, str(error)))
     network = layout.kind_of(config) == layout.NETWORK
     ngrams, results = record.get("ngrams"), record.get("results") or {}
-    figures, step, seconds = _figures(results), results.get("step"), results.get("seconds")
+    names = FIGURES_OF.get(config.get(layout.TASK, {}).get("name"), FIGURES)
+    figures = _chosen(results.get("valid") or {}, names)
+    step, seconds = results.get("step"), results.get("seconds")
     status = _status(path, config, record)
     if not results or status == TRAINING:  # run.json has the results of the end alone
-        figures, step, seconds = _logged(path, figures)
+        figures, step, seconds = _logged(path, figures, names)
     model = layout.WEIGHTS if network else layout.NGRAMS
     missing = status == FINISHED and model not in times
     return about(
@@ -242,19 +243,15 @@ def _status(path: Path, config: Mapping[str, Any], record: Mapping[str, Any]) ->
         return INTERRUPTED
 
 
-def _figures(results: Mapping[str, Any]) -> Figures:
-    """Return the figures of the validation text in the results of a run; none without one."""
-    return _chosen(results.get("valid") or {})
-
-
-def _chosen(figures: Mapping[str, Any], prefix: str = "") -> Figures:
+def _chosen(figures: Mapping[str, Any], names: Iterable[str], prefix: str = "") -> Figures:
     """Return the figures of the list of runs, of those in a record; none if it has no loss."""
-    names = LABEL_FIGURES if f"{prefix}accuracy" in figures else FIGURES
     found = {name: figures.get(f"{prefix}{name}") for name in names}
     return found if any(value is not None for value in found.values()) else {}
 
 
-def _logged(path: Path, figures: Figures) -> tuple[Figures, int | None, float | None]:
+def _logged(
+    path: Path, figures: Figures, names: Iterable[str]
+) -> tuple[Figures, int | None, float | None]:
     """Return the best figures in the log of a run, and the step and seconds that it reached.
 
     `figures` are kept if the log has none; lines that charlm did not write are left out.
@@ -269,7 +266,7 @@ def _logged(path: Path, figures: Figures) -> tuple[Figures, int | None, float | 
             step, seconds = record.get("step"), record.get("seconds")
             nats = loss_of(record, "valid_")
             if isinstance(nats, float) and nats <= (loss_of(best) or math.inf):
-                best = _chosen(record, "valid_")
+                best = _chosen(record, names, "valid_")
     return best, step, seconds
 
 

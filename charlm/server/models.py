@@ -41,7 +41,7 @@ def _entry(service: Service, name: str) -> dict[str, Any]:
         "object": "model",
         "created": service.created,
         "owned_by": "charlm",
-        "gives": "labels" if name in service.labellers else "text",
+        "gives": service.gives(name),
     }
 
 

@@ -1,11 +1,12 @@
-"""POST /api/predict: the labels of texts, by a run that gives labels."""
+"""POST /api/predict: answers to texts, by a run that gives labels, tags or translations."""
 
-from typing import Any
+from typing import Any, cast
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from charlm.report.predictions import prediction
+from charlm.report.task_reports import TaskReport, report_of
+from charlm.runs.layout import run_task
 from charlm.server.bodies import read_json
 from charlm.server.page_routes import answer, shown_text, slots
 from charlm.server.requests import REQUIRED, Fields, read_fields, text
@@ -30,13 +31,16 @@ FIELDS: Fields = {"text": (REQUIRED, texts), "run": (None, text)}
 
 
 async def predict(request: Request) -> Response:
-    """Return the label of each text, and the probabilities of all labels."""
+    """Return the answer to each text, and its probabilities."""
     asked = read_fields(await read_json(request), FIELDS)
     service: Service = request.app.state.service
     model = service.find_labels(asked["run"])
 
-    def labelled() -> dict[str, Any]:
-        found = [prediction(label) for label in model.predict(asked["text"])]
-        return {"run": model.path.name, "labels": model.labels, "predictions": found}
+    report = cast(TaskReport, report_of({"task": {"task": run_task(model.path)}}))
 
-    return await answer(slots(request).readers, labelled, "text")
+    def answered() -> dict[str, Any]:
+        found = [report.predictions.json(each) for each in model.predict(asked["text"])]
+        labels = {"labels": model.labels} if model.labels else {}
+        return {"run": model.path.name, **labels, "predictions": found}
+
+    return await answer(slots(request).readers, answered, "text")

@@ -6,10 +6,12 @@ from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 
-from charlm.api.labels import LabelModel
 from charlm.api.model import Model
+from charlm.api.task_api import TaskModel
+from charlm.config.tasks import TASKS
 from charlm.errors import UsageError
 from charlm.inference.rows import Counts, Rows
+from charlm.runs.layout import run_task
 from charlm.runs.locate import run_name
 from charlm.server.errors import Refused
 from charlm.server.prompts import token_names
@@ -45,7 +47,7 @@ class Service:
 
     def __init__(
         self,
-        models: Sequence[Model | LabelModel],
+        models: Sequence[Model | TaskModel],
         rows: int = 64,
         checkpoints: Path | None = None,
     ) -> None:
@@ -60,8 +62,9 @@ class Service:
             if isinstance(model, Model)
         ]
         self.models = {each.name: each for each in served}
-        labellers = [model for model in models if isinstance(model, LabelModel)]
-        self.labellers = {run_name(each.path): each for each in labellers}
+        self.labellers: dict[str, TaskModel] = {
+            run_name(model.path): model for model in models if not isinstance(model, Model)
+        }
         self.checkpoints = checkpoints
         self.created = int(time.time())
         self.stopping = False
@@ -77,8 +80,8 @@ class Service:
             labeller = name if name in self.labellers else next(iter(self.labellers))
             raise Refused(
                 404,
-                f"run {labeller!r:.80} gives labels, not text; expected a language model. Use POST "
-                "/api/predict",
+                f"run {labeller!r:.80} gives {self.gives(labeller)}, not text; expected a language "
+                "model. Use POST /api/predict",
                 "model",
                 "model_not_found",
             )
@@ -94,8 +97,13 @@ class Service:
             )
         return self.models[name]
 
-    def find_labels(self, name: str | None = None) -> LabelModel:
-        """Return the model of this name that gives labels, by default the first.
+    def gives(self, name: str) -> str:
+        """Return what a model gives: text, labels and so on."""
+        labeller = self.labellers.get(name)
+        return TASKS[run_task(labeller.path)].gives if labeller else "text"
+
+    def find_labels(self, name: str | None = None) -> TaskModel:
+        """Return the model of this name that answers texts, by default the first.
 
         Raises Refused (404).
         """

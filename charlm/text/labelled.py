@@ -177,7 +177,8 @@ class LabelledText:
 
     def check_example(self, pair: Any) -> str:
         """Return what is wrong with a pair of a text and its label, or ""."""
-        return "" if all(isinstance(part, str) for part in pair) else "expected a text and a label"
+        good = isinstance(pair, tuple | list) and [type(part) for part in pair] == [str, str]
+        return "" if good else "expected a text and its label, two strings"
 
     def fingerprint(self, corpus: CorpusSettings, task: TaskSettings) -> str:
         """See `labelled_fingerprint`."""

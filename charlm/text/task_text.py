@@ -59,7 +59,10 @@ class TaskText(Protocol):
         """
 
     def check_example(self, pair: Any) -> str:
-        """Return what is wrong with a pair that is given in Python, or ""."""
+        """Return what was expected of a pair that is given in Python, or "" for a good one.
+
+        Anything but a pair is given as None.
+        """
 
     def fingerprint(self, corpus: CorpusSettings, task: TaskSettings) -> str:
         """Read the texts and return the fingerprint of their dataset."""

@@ -7,7 +7,7 @@ import pytest
 from labelled_runs import LABELS, label_run
 from serving import Serving, serving
 
-from charlm.api.labels import LabelModel, load_labels
+from charlm.api.labels import LabelModel
 from charlm.api.loading import load
 from charlm.server.service import Service
 
@@ -16,7 +16,7 @@ HEADERS = {"Content-Type": "application/json"}
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> LabelModel:
-    return load_labels(label_run(tmp_path_factory.mktemp("runs") / "movies"), threads=1)
+    return load(label_run(tmp_path_factory.mktemp("runs") / "movies"), threads=1)
 
 
 @pytest.fixture(scope="module")

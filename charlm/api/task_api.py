@@ -1,0 +1,125 @@
+"""The interface of a task to the library and the command line: its models, figures, comparisons.
+
+Rows of `charlm.config.tasks.TASKS` name objects of the protocol `TaskApi`.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from charlm.config.class_path import resolve
+from charlm.config.tasks import TASKS
+from charlm.errors import UsageError
+from charlm.runs.layout import no_labels, run_task
+from charlm.runs.task_run import TaskRun
+from charlm.text.tokenizers.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from charlm.text.sources.rows import Warn
+
+
+class TaskModel(Protocol):
+    """A model that says something of texts, with its run."""
+
+    @property
+    def path(self) -> Path:
+        """Folder of the run."""
+
+    @property
+    def run(self) -> TaskRun:
+        """The run in memory."""
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Content of config.json."""
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Vocabulary of the texts that are read."""
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """Names that answers are chosen from; none if answers are texts."""
+
+    @property
+    def stamp(self) -> tuple[int, ...]:
+        """Mark of the weights, by which a copy knows that they have changed."""
+
+    @property
+    def predict(self) -> Callable[..., Iterator[Any]]:
+        """Function that yields the answer to each text, in order; texts may arrive one by one."""
+
+    def as_read(self, text: Any) -> list[Any]:
+        """Return how the answer to a text comes about, token by token."""
+
+    def unknown(self, text: Any) -> list[str]:
+        """Return the pieces of a text that the vocabulary does not know."""
+
+
+class TaskApi(Protocol):
+    """Everything that differs between the uses of two tasks."""
+
+    @property
+    def evaluation_flags(self) -> frozenset[str]:
+        """Flags of `charlm eval` that it knows, of --target, --worst, --beam."""
+
+    @property
+    def reads_lines(self) -> bool:
+        """True if each line of plain text is a text by itself, so that it is read as it arrives."""
+
+    def open(self, path: Path, **options: Any) -> TaskModel:
+        """Load the model in a folder; options are as in `load_task_run`."""
+
+    def evaluate(
+        self,
+        run: Any,
+        files: Sequence[str] | None = None,
+        *,
+        target: str | None = None,
+        reading: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        """Return the figures of files, or of the texts that the run held out, with `notes`.
+
+        `target` and `reading` say how files are read. `options` are those of `evaluation_flags`
+        that were given: `worst`, a number of texts to list, and `beam`.
+        """
+
+    def compare(
+        self,
+        runs: Sequence[Any],
+        files: Sequence[str] | None = None,
+        *,
+        target: str | None = None,
+        reading: Mapping[str, Any] | None = None,
+        seed: int = 0,
+    ) -> Any:
+        """Compare runs of the task on files, or on the texts that all held out, with `notes`."""
+
+    def inputs(
+        self, files: Sequence[str], reading: Mapping[str, Any], target: str | None, warn: "Warn"
+    ) -> Iterator[list[Any]]:
+        """Yield what `predict` takes from files, in groups; what lies beside it is left out."""
+
+
+def api_of(task: str) -> TaskApi:
+    """Return the object of a task that is no language model."""
+    return cast(TaskApi, resolve(TASKS[task].api))
+
+
+def open_task(path: Path, **options: Any) -> TaskModel:
+    """Load the model in a folder. Raises UsageError for a language model."""
+    task = run_task(path)
+    if not TASKS[task].api:
+        raise no_labels(path)
+    return api_of(task).open(path, **options)
+
+
+def checked_texts(texts: str | Iterable[str]) -> Iterator[str]:
+    """Yield texts, or one text alone. Raises UsageError for anything else."""
+    if not isinstance(texts, Iterable):
+        raise UsageError(f"texts is {texts!r:.80}; expected a str or several")
+    for number, text in enumerate([texts] if isinstance(texts, str) else texts):
+        if not isinstance(text, str):
+            raise UsageError(f"texts[{number}] is {text!r:.80}; expected a str")
+        yield text

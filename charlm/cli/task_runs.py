@@ -1,0 +1,117 @@
+"""What commands do with runs of tasks other than language models: flags, figures, comparisons."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from charlm import api
+from charlm.cli import options
+from charlm.cli.output import render, say, say_all, terminal_width, write_json
+from charlm.config.class_path import resolve
+from charlm.config.fields import listed_names
+from charlm.config.tasks import LANGUAGE_MODEL, TASKS, TaskSpec
+from charlm.errors import UsageError
+
+
+def flags_of(row: TaskSpec, verb: str) -> frozenset[str]:
+    """Return the flags of eval or predict that a task of its own knows."""
+    if not row.api:
+        return frozenset()
+    flags: frozenset[str] = (
+        resolve(row.report).predictions.flags
+        if verb == "predict"
+        else resolve(row.api).evaluation_flags
+    )
+    return flags
+
+
+def check_typed(
+    typed: Mapping[str, Any], path: Path, known: Callable[[TaskSpec], frozenset[str]] | None = None
+) -> None:
+    """Raise UsageError for the first flag with a value, since the run is of another task.
+
+    `known` returns the flags that a task knows; without it, they are of language models.
+    """
+    from charlm.runs.layout import run_task
+
+    flags = (flag for flag, value in typed.items() if value is not None and value is not False)
+    flag = next(flags, None)
+    if flag is None:
+        return
+    others = [TASKS[LANGUAGE_MODEL].gives]
+    if known:
+        others = [row.gives for row in TASKS.values() if flag in known(row)]
+    gives = TASKS[run_task(path)].gives
+    raise UsageError(
+        f"{flag} is for runs that give {listed_names(others)}, and run {path.name} gives {gives}; "
+        f"expected no such flag. Leave out {flag}"
+    )
+
+
+def split_target(reading: options.SettingFlags) -> tuple[str | None, dict[str, Any]]:
+    """Return the column of the labels, if it was typed, and the other flags for reading."""
+    return reading.get("target"), {k: v for k, v in reading.items() if k != "target"}
+
+
+def evaluate_task(
+    path: Path,
+    files: Sequence[str] | None,
+    reading: options.SettingFlags,
+    *,
+    worst: int | None,
+    beam: int | None,
+    as_json: bool,
+    engine: str,
+) -> None:
+    """Write the figures of a run of a task."""
+    task, report = _parts(path)
+    target, rules = split_target(reading)
+    given = {"--target": target, "--worst": worst, "--beam": beam}
+    others = {name: value for name, value in given.items() if name not in task.evaluation_flags}
+    check_typed(others, path, lambda row: flags_of(row, "eval"))
+    options.check_meant(options.reading_flags(reading) if not files else set(), "--file")
+    from charlm.runs.task_run import load_task_run
+
+    run = load_task_run(path, engine=engine)
+    numbers = {key: value for key, value in (("worst", worst), ("beam", beam)) if value is not None}
+    result = task.evaluate(run, files, target=target, reading=rules, **numbers)
+    say_all(result.notes)
+    if as_json:
+        write_json(report.evaluation_json(path.name, result))
+        return
+    for table in report.evaluation_tables(result, terminal_width()):
+        render(table)
+
+
+def compare_tasks(
+    paths: Sequence[Path],
+    files: Sequence[str] | None,
+    reading: options.SettingFlags,
+    seed: int,
+    *,
+    as_json: bool,
+    engine: str,
+) -> None:
+    """Write the figures of runs of one task, and their differences."""
+    options.check_meant(options.reading_flags(reading) if not files else set(), "--file")
+    from charlm.runs.task_run import load_task_run
+
+    task, report = _parts(paths[0])
+    runs = [load_task_run(path, engine=engine) for path in paths]
+    target, rules = split_target(reading)
+    result = task.compare(runs, files, target=target, reading=rules, seed=seed)
+    say_all(result.notes)
+    if as_json:
+        write_json({"schema_version": 1, "runs": report.comparison_json(result)})
+        return
+    say(report.comparison_note)
+    render(report.comparison_table(result))
+
+
+def _parts(path: Path) -> tuple[Any, Any]:
+    """Return the `TaskApi` and the `TaskReport` of a run."""
+    from charlm.report.task_reports import report_of
+    from charlm.runs.layout import run_task
+
+    name = run_task(path)
+    return api.task_api.api_of(name), report_of({"task": {"task": name}})
