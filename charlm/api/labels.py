@@ -8,16 +8,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from charlm.api.copies import load_again
-from charlm.api.task_api import TaskApi, checked_texts
+from charlm.api.task_api import RunModel, TaskApi, checked_texts
 from charlm.backends.interface import Array
 from charlm.config.corpus import ReadSettings
 from charlm.errors import UsageError
 from charlm.inference.counts import LabelCounts
 from charlm.inference.labelling import Label, probabilities
 from charlm.runs.label_run import LabelRun
-from charlm.runs.layout import METRICS, read_metrics
-from charlm.runs.run import run_stamp
 from charlm.runs.task_run import load_task_run
 from charlm.text.documents import check_text
 from charlm.text.encoded import EncodedText, TextCounts
@@ -27,7 +24,6 @@ from charlm.text.tokenizers.spans import token_spans
 from charlm.text.tokenizers.tokenizer_json import EOS
 
 if TYPE_CHECKING:
-    from charlm.api.results import History
     from charlm.inference.label_results import LabelComparison, LabelEvaluation
     from charlm.text.sources.rows import Warn
 
@@ -35,7 +31,7 @@ GROUP = 256
 """Number of texts that are read before their labels are returned."""
 
 
-class LabelModel:
+class LabelModel(RunModel):
     """Trained classifier, made by `charlm.load`.
 
     What it says of a text does not depend on other texts. It can be pickled and copied like a
@@ -43,10 +39,8 @@ class LabelModel:
     """
 
     def __init__(self, run: LabelRun, **options: Any) -> None:
-        self.run, self._options = run, options  # options of `load_task_run`
-        self.path, self.vocabulary, self.config = run.path, run.vocabulary, run.config
-        self.labels = run.labels.names
-        self.stamp = run_stamp(run.path)
+        super().__init__(run, **options)
+        self.run, self.labels = run, run.labels.names
 
     def __repr__(self) -> str:
         unit, names = self.vocabulary.unit, ", ".join(self.labels[:8])
@@ -55,17 +49,6 @@ class LabelModel:
             f"LabelModel({str(self.path)!r}, {len(self.labels)} labels ({names}{more}), "
             f"{len(self.vocabulary):,} {unit} entries)"
         )
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return load_again, (str(self.path.resolve()), [], self._options, self.stamp)
-
-    @property
-    def history(self) -> "History":
-        """Records of the training; empty for a run without a log."""
-        from charlm.api.results import History
-
-        log = self.path / METRICS
-        return History(read_metrics(self.path) if log.exists() else [], self.path)
 
     def predict(self, texts: str | Iterable[str]) -> Iterator[Label]:
         """Yield the label of each text, in order; texts may arrive one by one.
@@ -128,10 +111,6 @@ class LabelModel:
             is_stream=False,
         )
         return list(zip(pieces, self._labels(encoded), strict=True))
-
-    def unknown(self, text: str) -> list[str]:
-        """Return the pieces of a text that the vocabulary does not know."""
-        return self.vocabulary.unknown(text)
 
     def _labels(self, text: EncodedText) -> Iterator[Label]:
         """Yield the label of each encoded text."""

@@ -7,14 +7,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from charlm.api.copies import load_again
 from charlm.config.class_path import resolve
 from charlm.config.tasks import TASKS
 from charlm.errors import UsageError
-from charlm.runs.layout import no_labels, run_task
+from charlm.runs.layout import METRICS, no_labels, read_metrics, run_task
+from charlm.runs.run import run_stamp
 from charlm.runs.task_run import TaskRun
 from charlm.text.tokenizers.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
+    from charlm.api.results import History
     from charlm.text.sources.rows import Warn
 
 
@@ -54,6 +57,36 @@ class TaskModel(Protocol):
 
     def unknown(self, text: Any) -> list[str]:
         """Return the pieces of a text that the vocabulary does not know."""
+
+
+class RunModel:
+    """Model of a run, with what is equal for all tasks.
+
+    It can be pickled and copied like a `Model`.
+    """
+
+    labels: tuple[str, ...] = ()
+    """Names that answers are chosen from; none if answers are texts."""
+
+    def __init__(self, run: TaskRun, **options: Any) -> None:
+        self._options = options  # of `load_task_run`
+        self.path, self.vocabulary, self.config = run.path, run.vocabulary, run.config
+        self.stamp = run_stamp(run.path)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return load_again, (str(self.path.resolve()), [], self._options, self.stamp)
+
+    @property
+    def history(self) -> "History":
+        """Records of the training; empty for a run without a log."""
+        from charlm.api.results import History
+
+        log = self.path / METRICS
+        return History(read_metrics(self.path) if log.exists() else [], self.path)
+
+    def unknown(self, text: Any) -> list[str]:
+        """Return the pieces of a text that the vocabulary does not know."""
+        return list(self.vocabulary.unknown(text))
 
 
 class TaskApi(Protocol):
