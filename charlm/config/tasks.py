@@ -121,6 +121,43 @@ TASKS: dict[str, TaskSpec] = {
             },
         },
     ),
+    TAG: TaskSpec(
+        summary="give each word of a sentence a tag",
+        training="charlm.training.tags:TAGS",
+        text="charlm.text.tagged:TAGGED",
+        model="charlm.nn.tagger:Tagger",
+        shapes="charlm.backends.tagger_weights:tagger_shapes",
+        counts="charlm.inference.tag_counts:TagCounts",
+        run="charlm.runs.tag_run:load_tag_run",
+        report="charlm.report.tags:TAG_REPORT",
+        needs_example="CoNLL files",
+        noun="tagger",
+        pipeline="token-classification",
+        headline="f1",
+        figures={
+            "tags": "words", "f1": "span-F1", "precision": "precision", "recall": "recall",
+            "accuracy": "accuracy", "nats_per_tag": "nats per tag", "ece": "calibration error",
+        },
+        floors={"frequent_tag": "most frequent tag"},
+        target="tag",
+        gives="tags",
+        verb="predict",
+        format=2,
+        settings=("target", "both_ways", "freeze", "head", "characters"),
+        defaults={
+            "vocabulary": {
+                "unit": "word", "words": "whitespace", "lowercase": True, "min_count": 2,
+                "max_size": 20_000,
+            },
+            "model": {
+                "num_layers": 1, "hidden_size": 128, "embedding_size": 128, "dropout": 0.4,
+                "input_dropout": 0.3, "output_dropout": 0.4,
+            },
+            "training": {
+                "batch_size": 32, "learning_rate": 0.003, "average": 0.0,
+            },
+        },
+    ),
 }  # fmt: skip
 """Every task, by the name that `--task` takes."""
 

@@ -212,7 +212,11 @@ class TagCounts(LabelCounts):
             return {}
         names = ("accuracy", *SPAN_FIGURES) if self._all_spans[0] else ("accuracy",)
         drawn = drawn_figures(self.rows, seed)
-        ends = {name: np.nanquantile(drawn[name], TAILS).tolist() for name in names}
+        ends = {
+            name: np.nanquantile(drawn[name], TAILS).tolist()
+            for name in names
+            if not np.isnan(drawn[name]).all()  # precision of a model that predicts no span
+        }
         return {name: (low, high) for name, (low, high) in ends.items()}
 
     def summary(self) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Classification: give each text a label, read from pooled hidden vectors of the text."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +17,7 @@ from charlm.config.tasks import TASKS
 from charlm.inference.counts import LabelCounts, fit_label_scale
 from charlm.nn.classifier import Classifier, TorchReader
 from charlm.nn.devices import Precision
-from charlm.nn.encoder import State
+from charlm.nn.encoder import Encoder, State
 from charlm.phases import phase
 from charlm.tasks.task import Task
 from charlm.text.batches import Batch
@@ -43,14 +45,14 @@ def classify_task(
         precision=precision,
         smoothing=training.label_smoothing,
         weights=class_weights(targets["train"]) if settings.task.balance else None,
-        features=KnownFeatures(dataset.train) if frozen else None,
+        features=_known(dataset.train) if frozen else None,
     )
     if frozen:
         for name, weight in model.named_parameters():
             weight.requires_grad_(name.startswith(HEAD))
     validation = None
     if dataset.valid is not None:
-        known = KnownFeatures(dataset.valid) if frozen else None
+        known = _known(dataset.valid) if frozen else None
         validation = LabelValidation(dataset.valid, targets["valid"], known)
     return Task(
         batches=LabelGroups(
@@ -62,6 +64,11 @@ def classify_task(
     )
 
 
+def _known(text: EncodedText) -> "KnownFeatures":
+    """Return the pooled features of a text."""
+    return KnownFeatures(lambda model: TorchReader(model).features(text))
+
+
 def class_weights(targets: Targets) -> Tensor:
     """Return a weight for each label (K,): the inverse of its frequency, with mean 1 over texts."""
     counts = np.bincount(targets)
@@ -70,16 +77,16 @@ def class_weights(targets: Targets) -> Tensor:
 
 @dataclass
 class KnownFeatures:
-    """Features of a text by a model whose encoder does not change; they are computed once."""
+    """Features by a model whose encoder does not change; they are computed once, by `read`."""
 
-    text: EncodedText
+    read: Callable[[Any], Array]
     _features: Array | None = None
 
-    def of(self, model: Classifier) -> Array:
+    def of(self, model: Encoder) -> Array:
         """Return the features, shape (N, P)."""
         if self._features is None:
             with phase("reading the texts once"):
-                self._features = TorchReader(model).features(self.text)
+                self._features = self.read(model)
         return self._features
 
 

@@ -90,9 +90,10 @@ class EvaluationRecord(Record):
     def to_dict(self) -> dict[str, Any]:
         """Return plain values; the figures are named `valid_nats_per_token` and so on.
 
-        A confusion is left out: the log would have one of each validation.
+        Tables such as a confusion are left out: the log would have one of each validation.
         """
-        figures = {k: value for k, value in self.tally.summary().items() if k != "confusion"}
+        summary = self.tally.summary().items()
+        figures = {key: value for key, value in summary if not isinstance(value, list | dict)}
         return flat_figures(Record.to_dict(self) | {"tally": figures})
 
 

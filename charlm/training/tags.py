@@ -1,0 +1,249 @@
+"""Training of taggers: the object of the task `tag`."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+
+from charlm.backends.tagger_weights import CRF, letter_settings
+from charlm.config.model import ModelSettings
+from charlm.config.settings import Settings
+from charlm.config.text_units import UNITS
+from charlm.errors import UsageError, named
+from charlm.inference.crf import Answers
+from charlm.inference.tag_counts import Known, TagCounts, paired_difference
+from charlm.nn.devices import Precision
+from charlm.nn.encoder import Encoder
+from charlm.nn.model import multiplied_weights
+from charlm.nn.tagger import Tagger, TorchTagReader
+from charlm.phases import phase
+from charlm.runs.parent import Parent
+from charlm.tasks.tag import Emissions, steps_of, tag_counts, tag_task
+from charlm.tasks.task import Task
+from charlm.text.corpus import Corpus
+from charlm.text.dataset import Dataset
+from charlm.text.tag_floors import FrequentTag
+from charlm.text.tagged import Tagged
+from charlm.text.task_text import gold_of
+from charlm.text.tokenizers.vocabulary import Vocabulary
+from charlm.text.word_batches import MAX_LETTERS
+from charlm.training.labelled import HELD_OUT, LabelledTraining, begin_biases
+from charlm.training.plan.labelled import Costs
+from charlm.training.plan.memory import memory_of
+from charlm.training.plan.planner import Plan
+from charlm.training.task_training import Examples, TaskTraining
+from charlm.units import finite
+
+if TYPE_CHECKING:
+    from charlm.training.session import Session
+
+PASSES = 12.0
+"""Passes of a run without a given length."""
+DISTINCT = 0.6
+"""Spellings of a batch of sentences, as a fraction of its words."""
+OUTPUTS = {True: CRF, False: "softmax"}
+"""Output layers by rule: tags that are spans depend on each other."""
+
+
+class TagTraining(LabelledTraining):
+    """Training of a model that gives each word a tag; see `TaskTraining`."""
+
+    def dataset(
+        self,
+        settings: Settings,
+        *,
+        corpus: Corpus | None,
+        examples: Examples | None,
+        vocabulary: Vocabulary | None,
+        grow: bool,
+        open_: Collection[str],
+    ) -> Dataset:
+        """Read sentences with tags, and the letters of words if the unit is the word."""
+        return super().dataset(
+            with_letters(settings), corpus=corpus, examples=examples, vocabulary=vocabulary,
+            grow=grow, open_=open_,
+        )  # fmt: skip
+
+    def outputs(self, settings: Settings, dataset: Dataset) -> int:
+        """Return the number of tags, or of entries if the input is one-hot."""
+        tags = len(gold_of(dataset, Tagged).labels)
+        return len(dataset.vocabulary) if settings.model.one_hot else tags
+
+    def plan(
+        self,
+        settings: Settings,
+        dataset: Dataset,
+        device: torch.device,
+        choose_precision: Callable[[ModelSettings], Precision],
+        *,
+        parent: Parent | None,
+        foreign: bool,
+    ) -> Plan:
+        """Decide every setting that is open."""
+        if settings.training.label_smoothing and self._output(settings, dataset) == CRF:
+            raise UsageError(
+                f"{named('label_smoothing')} with a CRF, whose loss is that of whole sentences; "
+                f"expected {named('head')} softmax. Leave one of them out"
+            )
+        planned = super().plan(
+            settings, dataset, device, choose_precision, parent=parent, foreign=foreign
+        )
+        reads_letters = gold_of(dataset, Tagged).letters is not None
+        reason = "words alone have letters" if not reads_letters else "unit word"
+        if settings.task.characters is None:
+            planned.reasons["task.characters"] = reason
+        task = replace(settings.task, characters=reads_letters)
+        return replace(planned, settings=replace(planned.settings, task=task))
+
+    def costs(self, settings: Settings, dataset: Dataset) -> Costs:
+        """Return what training costs, the letters of words included."""
+        costs, tagged = super().costs(settings, dataset), gold_of(dataset, Tagged)
+        train, ways = tagged.sentences["train"], 1 + settings.task.both_ways
+        steps = np.array([min(len(word), MAX_LETTERS) + 1 for word in train.words])
+        letters = DISTINCT * float(steps[train.spelling].sum()) if tagged.letters else 0.0
+        each = 2.0 * letters / len(train.text.ids)  # letters of a token, read both ways
+        kept = 0
+        if settings.task.freeze:
+            kept = sum(len(targets) for targets in tagged.targets.values())
+
+        def memory(planned: Settings) -> int:
+            """Return the bytes; long spellings pad others to twice their length."""
+            model = planned.model
+            width = self._letter_width(planned, dataset)
+            numbers = 2.0 * each * width * 26.0 + 4.0 * len(tagged.labels)
+            weights = self.parameters(planned, dataset)
+            features = 4 * kept * ways * (model.last_hidden_size or model.hidden_size or 0)
+            own = memory_of(model, planned.training, weights, ways=ways, logits=numbers)
+            return own + features
+
+        def work(model: ModelSettings) -> float:
+            """Return the multiplied weights of a pass."""
+            if not letters or not model.embedding_size:
+                return costs.work(model)
+            small = letter_settings(model, model.embedding_size // 2)
+            return costs.work(model) + 2.0 * letters * multiplied_weights(small, 2)
+
+        return costs._replace(work=work, memory=memory, passes=PASSES)
+
+    def record(self, settings: Settings, dataset: Dataset) -> dict[str, Any]:  # noqa: ARG002
+        """Return the figure of the most frequent tag of each word, on the held-out texts."""
+        counts = frequent_tag(dataset, HELD_OUT)
+        figure = "f1" if gold_of(dataset, Tagged).spans else "accuracy"
+        figures = {name: finite(getattr(own, figure)) for name, own in counts.items()}
+        return {"floors": {"frequent_tag": {"figure": figure, **figures}}}
+
+    def table(self, settings: Settings, dataset: Dataset) -> dict[str, Any]:
+        """Return the tags, and how sentences are read."""
+        tagged = gold_of(dataset, Tagged)
+        return {
+            "labels": list(tagged.labels.names),
+            "spans": tagged.spans,
+            "both_ways": settings.task.both_ways,
+            "output": self._output(settings, dataset),
+            "letter_width": self._letter_width(settings, dataset),
+            "letters": len(tagged.letters) if tagged.letters else 0,
+        }
+
+    def _output(self, settings: Settings, dataset: Dataset) -> str:
+        """Return the output layer: the one that is set, or by rule."""
+        head = settings.task.head
+        return OUTPUTS[gold_of(dataset, Tagged).spans] if head == "auto" else head
+
+    def _letter_width(self, settings: Settings, dataset: Dataset) -> int:
+        """Return the hidden units of each encoder of letters: together the width of a word."""
+        width = settings.model.embedding_size or 0
+        if gold_of(dataset, Tagged).letters is None:
+            return 0
+        if width % 2:
+            raise UsageError(
+                f"{named('embedding_size')} {width} with letters of words, which are read from "
+                f"both ends; expected an even number. Choose one, or set characters=false"
+            )
+        return width // 2
+
+    def begin_head(self, settings: Settings, dataset: Dataset, model: Encoder) -> None:  # noqa: ARG002
+        """Let output biases follow the frequencies of the tags."""
+        tagged = gold_of(dataset, Tagged)
+        begin_biases(model, tagged.targets["train"], len(tagged.labels))
+
+    def task(
+        self, dataset: Dataset, model: Encoder, settings: Settings, precision: Precision
+    ) -> Task:
+        """Return batches of like length, the loss of the tags, and the figures."""
+        return tag_task(dataset, cast(Tagger, model), settings, precision)
+
+    def answers(self, session: "Session", model: Encoder, split: str) -> tuple[Tagger, Emissions]:
+        """Return the model, and the emissions of the words of a split, shape (W, K)."""
+        tagged, tagger = gold_of(session.dataset, Tagged), cast(Tagger, model)
+        reader = TorchTagReader(tagger, tagged.letters)
+        return tagger, reader.emissions(tagged.sentences[split])
+
+    def figures(
+        self, session: "Session", answers: tuple[Tagger, Emissions], split: str, scale: float
+    ) -> TagCounts:
+        """Return the figures of the emissions of a split."""
+        tagged, (model, emissions) = gold_of(session.dataset, Tagged), answers
+        names = tagged.labels.names
+        return tag_counts(
+            emissions, tagged.targets[split], tagged.sentences[split], names,
+            steps_of(model, names), scale=scale,
+            known=Known.of(tagged.sentences["train"], tagged.targets["train"], names),
+        )  # fmt: skip
+
+    def compared(
+        self, session: "Session", answers: Mapping[str, tuple[Tagger, Emissions]]
+    ) -> dict[str, Any]:
+        """Return the figure of the test text minus that of the floor, with an interval."""
+        if "test" not in answers:
+            return {}
+        own = self.figures(session, answers["test"], "test", 1.0)
+        floor = frequent_tag(session.dataset, ["test"])["test"]
+        assert own.rows is not None and floor.rows is not None, "counted here"
+        return {"difference": list(paired_difference(floor.rows, own.rows, own.headline))[:3]}
+
+
+def with_letters(settings: Settings) -> Settings:
+    """Return the settings, with letters off where they have no place.
+
+    Raises UsageError if they are asked for there.
+    """
+    task, unit = settings.task, settings.vocabulary.unit
+    problem = ""
+    if not UNITS[unit].whole_words:
+        problem = f"with {named('unit')} {unit}; expected {named('unit')} word"
+    elif settings.model.one_hot:
+        problem = f"with {named('one_hot')}; expected a learned embedding"
+    elif task.freeze:
+        problem = f"with {named('freeze')}, which trains the output layer only"
+    if not problem:
+        return settings
+    if task.characters:
+        raise UsageError(f"{named('characters')} {problem}. Leave one of them out")
+    return replace(settings, task=replace(task, characters=False))
+
+
+def frequent_tag(dataset: Dataset, names: Collection[str]) -> dict[str, TagCounts]:
+    """Return the figures of the most frequent tag of each word, by split that is there."""
+    tagged = gold_of(dataset, Tagged)
+    with phase("comparing with the most frequent tags"):
+        floor = FrequentTag.fit(
+            tagged.sentences["train"], tagged.targets["train"], len(tagged.labels)
+        )
+        return {
+            name: _counts_of(floor.tags(tagged.sentences[name]), tagged, name)
+            for name in names
+            if name in tagged.sentences
+        }
+
+
+def _counts_of(tags: Any, tagged: Tagged, split: str) -> TagCounts:
+    """Return the counts of tags (W,) without probabilities."""
+    sentences, names = tagged.sentences[split], tagged.labels.names
+    none = np.zeros((len(tags), len(names)))
+    answers = Answers(tags, none, np.zeros(sentences.documents))
+    return TagCounts.of_sentences(answers, tagged.targets[split], sentences, names)
+
+
+TAGS: TaskTraining = TagTraining()

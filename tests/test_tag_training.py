@@ -1,0 +1,226 @@
+"""Training of taggers: runs, laws of resuming and of starting from a run, toys."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import nested
+
+from charlm.api.sessions import Request, start_run
+from charlm.errors import UsageError
+from charlm.inference.tag_counts import TagCounts
+from charlm.nn.encoder import Encoder
+from charlm.runs.layout import read_config, read_record
+from charlm.runs.run import torch_model
+from charlm.runs.tensors import tensors_from_file
+from charlm.text.corpus import Corpus
+from charlm.training.records import FinishedRecord, Review
+from charlm.training.resume import halves, resume
+from charlm.training.session import Session
+
+TINY: dict[str, Any] = {
+    "batch_size": 8, "seed": 1, "threads": 1, "precision": "fp32", "steps": 6, "evals": 2,
+    "hidden_size": 4, "embedding_size": 4, "num_layers": 1,
+}  # fmt: skip
+Tagged = list[tuple[str, str]]
+NAMES, OTHERS = ["Ann", "Bob", "Cy Lee"], ["sees", "the", "old", "cat", "and", "runs"]
+
+
+def names(count: int = 40, seed: int = 7) -> list[Tagged]:
+    """Return sentences with names of one or two words, in IOB2."""
+    random = np.random.default_rng(seed)
+    sentences = []
+    for _ in range(count):
+        words: Tagged = []
+        for _ in range(int(random.integers(1, 5))):
+            words.append((str(random.choice(OTHERS)), "O"))
+            if random.random() < 0.5:
+                first, *more = str(random.choice(NAMES)).split()
+                words += [(first, "B-per"), *((word, "I-per") for word in more)]
+        sentences.append(words)
+    return sentences
+
+
+def conll(path: Path, sentences: list[Tagged]) -> str:
+    """Write sentences as CoNLL, and return the name of the file."""
+    rows = ["".join(f"{word}\t{tag}\n" for word, tag in words) for words in sentences]
+    path.write_text("\n".join(rows), encoding="utf-8")
+    return str(path)
+
+
+def new_run(folder: Path, sentences: list[Tagged] | None = None, **options: Any) -> Session:
+    """Start a run on sentences, whose file is written beside it."""
+    about = {name: options.pop(name, None) for name in ("name", "start_from")}
+    source = conll(folder / "train.conll", sentences or names())
+    flags = nested(**({"task": "tag", "min_count": 1, "sources": (source,)} | TINY | options))
+    if about["start_from"]:
+        del flags["vocabulary"]
+    return start_run(Request(flags=flags, checkpoints=folder / "runs", **about))
+
+
+def trained(session: Session) -> Path:
+    list(session.records())
+    return session.path
+
+
+def finished(session: Session) -> FinishedRecord:
+    *_, last = session.records()
+    assert isinstance(last, FinishedRecord)
+    return last
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return tensors_from_file(path / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def parents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of language models of characters: `one` reads forward, `both` both ways."""
+    folder = tmp_path_factory.mktemp("parents")
+    text = "".join(" ".join(word for word, _ in words) + "\n" for words in names(20))
+    values: dict[str, Any] = TINY | {"bptt": 4, "ngram": 0, "calibrate": False, "steps": 3}
+    found = Review(train_nats_per_token=1.0, advice=[], memory=None)
+    for name, direction in (("one", "forward"), ("both", "both")):
+        flags = nested(**values, direction=direction)
+        request = Request(flags=flags, name=name, checkpoints=folder)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("charlm.training.language.review", lambda *_: found)
+            for half in halves(start_run(request, corpus=Corpus.from_text(text, "line"))):
+                trained(half)
+    return folder
+
+
+@pytest.mark.parametrize("case", ["plain", "from", "freeze"])
+def test_a_resumed_run_equals_one_that_never_stopped(
+    case: str, parents: Path, tmp_path: Path
+) -> None:
+    """Weights, figures and log, but for the time; with `freeze` the encoder is its parent's."""
+    more: dict[str, Any] = {} if case == "plain" else {"start_from": str(parents / "both")}
+    more |= {"freeze": True} if case == "freeze" else {}
+    paths = []
+    for name in ("whole", "stopped"):
+        session = new_run(tmp_path, name=name, **more)
+        if name == "stopped":
+            for record in session.records():
+                if record.kind == "evaluation":
+                    session.trainer.stop("interrupted")
+            session = resume(session.path)
+        paths.append(trained(session))
+    logs = [
+        [
+            {key: value for key, value in json.loads(line).items() if "second" not in key}
+            for line in (path / "metrics.jsonl").read_text().splitlines()
+            if "interrupted" not in line
+        ]
+        for path in paths
+    ]
+    assert logs[0] == logs[1] and len(logs[0]) == 3
+    assert logs[0][0]["valid_nats_per_tag"] > 0.0
+    first, second = (weights(path) for path in paths)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    if case == "freeze":
+        forward, backward = weights(parents / "both"), weights(parents / "both" / "backward")
+        for name in forward.keys() - {"output.weight", "output.bias"}:
+            assert torch.equal(first[name], forward[name])
+            assert torch.equal(first[f"backward.{name}"], backward[name])
+
+
+def test_files_of_a_run_describe_it(tmp_path: Path) -> None:
+    test = conll(tmp_path / "test.conll", [[("Ann", "B-per"), ("new", "B-org"), ("cat", "O")]])
+    path = trained(new_run(tmp_path, test=(test,)))
+    table, record = read_config(path)["task"], read_record(path)
+    letters = len({letter for words in names() for word, _ in words for letter in word})
+    assert letters <= table.pop("letters") <= letters + 2  # EOS and UNK; some are held out
+    assert table == {
+        "name": "tag", "labels": ["B-per", "I-per", "O"], "spans": True, "both_ways": True,
+        "output": "crf", "letter_width": 2,
+    }  # fmt: skip
+    assert record["settings"]["task"]["characters"] is True
+    counts = record["corpus"]["labels"]["train"]
+    parts = record["corpus"]["parts"]
+    assert sum(counts.values()) == parts["train"]["targets"] > counts["O"] > 0
+    floor, results = record["floors"]["frequent_tag"], record["results"]
+    assert floor["figure"] == "f1" and floor["valid"] == 1.0 and floor["test"] == 2 / 3
+    assert results["test"]["unseen"] == 1 and results["test"]["tags"] == 3
+    change, low, high = results["floors"]["difference"]
+    assert low <= change <= high and change == pytest.approx(results["test"]["f1"] - 2 / 3)
+
+
+@pytest.mark.parametrize("name", ["one", "both"])
+def test_states_of_a_run_that_starts_from_another_are_those_of_the_other(
+    name: str, parents: Path, tmp_path: Path
+) -> None:
+    """To the bit, in one or both directions; letters of words are off."""
+    session = new_run(tmp_path, start_from=str(parents / name))
+    model: Any = session.trainer.model
+    ids = torch.tensor([[1, 1], [4, 2], [5, 3], [0, 6]])
+    assert model.characters is None and (model.backward is not None) is (name == "both")
+    read = {parents / name: model} | (
+        {parents / name / "backward": model.backward} if name == "both" else {}
+    )
+    for path, half in read.items():
+        hidden, _ = Encoder.forward(half, ids)
+        assert torch.equal(hidden, torch_model(path).read(ids)[0])
+    session.lock.release()
+
+
+def vowels(count: int) -> list[Tagged]:
+    """Return random words, most of them unknown, with a tag that their first letter decides."""
+    random, letters = np.random.default_rng(3), list("aeiobcdf")
+    words = ["".join(random.choice(letters, 6)) for _ in range(4 * count)]
+    tagged = [(word, "vowel" if word[0] in "aeio" else "other") for word in words]
+    return [tagged[at : at + 4] for at in range(0, len(tagged), 4)]
+
+
+def depths(count: int) -> list[Tagged]:
+    """Return brackets, each with the depth that is reached at it: what was read before decides."""
+    random = np.random.default_rng(3)
+    sentences = []
+    for _ in range(count):
+        words: Tagged = []
+        depth = 0
+        for _ in range(8):
+            opens = depth == 0 or (depth < 3 and random.random() < 0.5)
+            depth += 1 if opens else -1
+            words.append(("(" if opens else ")", f"depth{depth}"))
+        sentences.append(words)
+    return sentences
+
+
+@pytest.mark.parametrize(
+    ("head", "sentences"), [("softmax", vowels(120)), ("crf", depths(60))], ids=["vowels", "depths"]
+)
+def test_rules_are_learned_whole(sentences: list[Tagged], head: str, tmp_path: Path) -> None:
+    """Unknown words by their letters, and brackets by all that stands before them."""
+    last = finished(
+        new_run(
+            tmp_path, sentences, head=head, min_count=2, steps=80, learning_rate=0.05, evals=6,
+            hidden_size=8, embedding_size=16, dropout=0.0, input_dropout=0.0, output_dropout=0.0,
+        )
+    )  # fmt: skip
+    assert isinstance(last.valid, TagCounts) and last.valid.accuracy == 1.0
+    assert read_record(Path(last.path))["status"] == "finished"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"label_smoothing": 0.1}, "label_smoothing with a CRF.*head softmax"),
+        ({"characters": True, "unit": "char"}, "characters with unit char; expected unit word"),
+        ({"embedding_size": 5}, "embedding_size 5 with letters.*expected an even number"),
+        ({"start_from": "both", "freeze": True, "characters": True}, "characters with"),
+        ({"pooling": "last"}, "pooling=last .*expected --task classify"),
+    ],
+)
+def test_misuse_is_refused(
+    options: dict[str, Any], message: str, parents: Path, tmp_path: Path
+) -> None:
+    if "start_from" in options:
+        options = options | {"start_from": str(parents / options["start_from"])}
+    with pytest.raises(UsageError, match=message):
+        new_run(tmp_path, **options)
+    assert not (tmp_path / "runs").exists()
