@@ -88,7 +88,7 @@ FIGURES_OF = {
     TAG: ("nats_per_tag", "accuracy", "precision?", "recall?", "f1?"),  # if tags are spans
     TRANSLATE: ("nats_per_token", "exact", "chrf", "bleu"),
 }
-"""Figures of a text in run.json, by task."""
+"""Figures of a text in run.json, by task; only the first one is always there."""
 
 TASK_SHAPES: dict[str, dict[str, Any]] = {
     CLASSIFY: {
@@ -131,7 +131,7 @@ def record_shape(record: Mapping[str, Any]) -> dict[str, Any]:
     names = FIGURES_OF.get(task) if isinstance(task, str) else None
     if names is None:
         return RECORD_SHAPE
-    figures = (dict.fromkeys(names, MAYBE), type(None))
+    figures = ({names[0]: MAYBE} | {f"{name}?": MAYBE for name in names[1:]}, type(None))
     results = dict.fromkeys(("valid?", "test?", "valid_uncalibrated?"), figures)
     return RECORD_SHAPE | {"results?": RECORD_SHAPE["results?"] | results | {"floors?": dict}}
 

@@ -1,0 +1,205 @@
+"""Evaluation and comparison of runs that give tags, on held-out sentences or on files."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from charlm.api.comparison import check_same_text
+from charlm.config.corpus import ReadSettings
+from charlm.errors import CorpusError, UsageError
+from charlm.inference.crf import Answers
+from charlm.inference.tag_counts import Known, TagCounts, paired_difference
+from charlm.inference.tag_results import TagComparison, TagDifference, TagEvaluation, WrongSentence
+from charlm.phases import phase
+from charlm.runs.layout import RECORD, TASK, read_record
+from charlm.runs.locate import exists, run_name
+from charlm.runs.tag_run import TagRun
+from charlm.text.labels import UNSEEN, Targets
+from charlm.text.sentences import Sentences
+from charlm.text.spans import as_iob2
+from charlm.text.tag_floors import FrequentTag
+from charlm.text.tagged_files import read_sentences
+from charlm.units import count_of
+
+FROM_FILES = "text"
+"""Name of the sentences of files."""
+MAX_LISTED = 5
+"""Tags that a message names."""
+Part = tuple[Sentences, Targets]
+"""Sentences, and the tags of all their words, shape (W,)."""
+
+
+def evaluate_tags(
+    run: TagRun,
+    files: Sequence[str] | None = None,
+    *,
+    target: str | None = None,
+    reading: Mapping[str, Any] | None = None,
+    worst: int = 0,
+) -> TagEvaluation:
+    """Return the figures of files with tags, or of the sentences that the run held out.
+
+    `target` is the column of the tags and `reading` has fields of `ReadSettings`. The `worst`
+    sentences are those whose tags have the greatest nats together. Raises UsageError if the run
+    keeps no sentences, CorpusError for files without tags.
+    """
+    notes: list[str] = []
+    train = run.kept("train")
+    known = Known.of(*train, run.labels.names) if train else None
+    parts = {FROM_FILES: tagged_files(run, files, target, reading, notes)} if files else kept(run)
+    counts, found = {}, {}
+    for name, part in parts.items():
+        with phase(f"evaluating: {name}"):
+            counts[name], found[name] = run.counts(*part, known)
+    return TagEvaluation(
+        labels=run.labels.names,
+        counts=counts,
+        floors={name: _floor(run, name, part, train) for name, part in parts.items()},
+        worst={name: _worst(run, found[name], part, worst) for name, part in parts.items()},
+        notes=notes,
+    )
+
+
+def kept(run: TagRun) -> dict[str, Part]:
+    """Return the validation and test sentences of a run. Raises UsageError if it keeps none."""
+    found = {name: run.kept(name) for name in ("valid", "test")}
+    parts = {name: part for name, part in found.items() if part is not None}
+    if not parts:
+        raise UsageError("this run keeps no held-out text; expected some to evaluate. Use --file")
+    return parts
+
+
+def tagged_files(
+    run: TagRun,
+    files: Sequence[str],
+    target: str | None,
+    reading: Mapping[str, Any] | None,
+    notes: list[str],
+) -> Part:
+    """Return the sentences of files with their tags.
+
+    Raises CorpusError for files without tags, or if none of them is a tag of the run.
+    """
+    rules = ReadSettings(**(reading or {}))
+    every = list(read_sentences(files, rules, target, notes.append, needs_tags=True))
+    tags = [list(each.tags or ()) for each in every]
+    if run.config[TASK]["spans"]:
+        tags = [as_iob2(own) for own in tags]
+    names = [tag for own in tags for tag in own]
+    targets = run.labels.ids(names)
+    unseen = [tag for tag, number in zip(names, targets, strict=True) if number == UNSEEN]
+    few = ", ".join(list(dict.fromkeys(unseen))[:MAX_LISTED])
+    if len(unseen) == len(names):
+        raise CorpusError(
+            f"{', '.join(files)}: none of its tags ({few}) is one of run {run.path.name} "
+            f"({', '.join(run.labels.names[:MAX_LISTED])}). Name the column of the tags with "
+            "--target"
+        )
+    if unseen:
+        notes.append(
+            f"{count_of(len(unseen), 'word')} with tags that the run does not know ({few}) count "
+            "as errors"
+        )
+    return run.encode(each.words for each in every), targets
+
+
+def _floor(run: TagRun, name: str, part: Part, train: Part | None) -> float | None:
+    """Return the figure of the most frequent tag of each word, as the run knows it."""
+    if name != FROM_FILES:
+        record = read_record(run.path) if exists(run.path / RECORD) else {}
+        floor = (record.get("floors") or {}).get("frequent_tag") or {}
+        return floor.get(name)
+    if train is None:
+        return None
+    with phase("fitting the floor"):
+        tags = FrequentTag.fit(*train, len(run.labels)).tags(part[0])
+    logs = np.full((len(tags), len(run.labels)), -np.inf)
+    logs[np.arange(len(tags)), tags] = 0.0
+    answers = Answers(tags, logs, np.zeros(part[0].documents))
+    counts = TagCounts.of_sentences(answers, part[1], part[0], run.labels.names)
+    return float(getattr(counts, counts.headline))
+
+
+def _worst(run: TagRun, answers: Answers, part: Part, number: int) -> list[WrongSentence]:
+    """Return the sentences whose tags have the greatest nats; of equal ones the first."""
+    sentences, targets = part
+    names = run.labels.names
+    ends = np.append(0, sentences.ends)
+    return [
+        WrongSentence(
+            words=tuple(sentences.words_of(row)),
+            gold=tuple(
+                names[tag] if tag >= 0 else "?" for tag in targets[ends[row] : ends[row + 1]]
+            ),
+            predicted=tuple(names[tag] for tag in answers.tags[ends[row] : ends[row + 1]]),
+            nats=float(answers.nats[row]),
+        )
+        for row in np.argsort(-answers.nats, kind="stable")[:number].tolist()
+    ]
+
+
+def compare_tags(
+    runs: Sequence[TagRun],
+    files: Sequence[str] | None = None,
+    *,
+    target: str | None = None,
+    reading: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> TagComparison:
+    """Compare runs on files with tags, or on the sentences that all of them held out.
+
+    `target`, `reading` are as in `evaluate_tags`; `seed` seeds the bootstrap over sentences. Raises
+    UsageError for runs of different tags, and for runs that held out different sentences.
+    """
+    first, notes = runs[0], list[str]()
+    for other in runs[1:]:
+        if set(other.labels.names) != set(first.labels.names):
+            raise UsageError(
+                f"{run_name(first.path)} has the tags {', '.join(first.labels.names):.200}, and "
+                f"{run_name(other.path)} has {', '.join(other.labels.names):.200}; expected runs "
+                "of the same tags"
+            )
+    if files:
+        parts = [
+            tagged_files(run, files, target, reading, notes if run is first else []) for run in runs
+        ]
+    else:
+        parts = _held_out(runs, notes)
+    counts = []
+    for run, part in zip(runs, parts, strict=True):
+        with phase(f"evaluating: {run_name(run.path)}"):
+            counts.append(run.counts(*part)[0])
+    rows, figure = [each.rows for each in counts], counts[0].headline
+    return TagComparison(
+        names=[run_name(run.path) for run in runs],
+        counts=counts,
+        differences=[
+            None,
+            *(
+                TagDifference(figure, *paired_difference(rows[0], each, figure, seed))
+                for each in rows[1:]
+                if rows[0] is not None and each is not None
+            ),
+        ],
+        notes=notes,
+    )
+
+
+def _held_out(runs: Sequence[TagRun], notes: list[str]) -> list[Part]:
+    """Return the test sentences that all runs keep, or else the validation sentences."""
+    check_same_text([run.path for run in runs])
+    every = [kept(run) for run in runs]
+    name = next((n for n in ("test", "valid") if all(n in parts for parts in every)), None)
+    if name is None:
+        raise UsageError("these runs keep no common text; expected some to compare on. Use --file")
+    parts = [each[name] for each in every]
+    which = "validation" if name == "valid" else name
+    notes.append(
+        f"compared on {count_of(parts[0][0].documents, f'{which} sentence')} of these runs"
+    )
+    if name == "valid":
+        notes.append(
+            "this text also chose the best weights of each run; for a fair test use --file"
+        )
+    return parts

@@ -1,0 +1,165 @@
+"""The tagger of a run: tags of words. Nothing is printed."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from charlm.api.task_api import RunModel, TaskApi
+from charlm.backends.interface import Array
+from charlm.config.corpus import ReadSettings
+from charlm.errors import UsageError
+from charlm.inference.tag_counts import TagCounts
+from charlm.inference.tagging import PlacedWords, Tags, tags_of
+from charlm.runs.tag_run import TagRun
+from charlm.runs.task_run import load_task_run
+from charlm.text.documents import check_text
+from charlm.text.sentences import split_words
+
+if TYPE_CHECKING:
+    from charlm.inference.tag_results import TagComparison, TagEvaluation
+    from charlm.text.sources.rows import Warn
+
+GROUP = 256
+"""Number of sentences that are read before their tags are returned."""
+Text = str | Sequence[str]
+"""A sentence: a text, whose words are cut at blanks, or a list of its words."""
+
+
+class TagModel(RunModel):
+    """Trained tagger, made by `charlm.load`.
+
+    What it says of a sentence does not depend on other sentences.
+    """
+
+    def __init__(self, run: TagRun, **options: Any) -> None:
+        super().__init__(run, **options)
+        self.run, self.labels = run, run.labels.names
+
+    def __repr__(self) -> str:
+        unit, names = self.vocabulary.unit, ", ".join(self.labels[:8])
+        more = ", ..." if len(self.labels) > 8 else ""
+        return (
+            f"TagModel({str(self.path)!r}, {len(self.labels)} tags ({names}{more}), "
+            f"{len(self.vocabulary):,} {unit} entries)"
+        )
+
+    def predict(self, texts: str | Iterable[Text]) -> Iterator[Tags]:
+        """Yield the tags of each sentence, in order; sentences may arrive one by one.
+
+        A sentence is a str, whose words are cut at blanks, or a list of words. Raises UsageError
+        for anything else.
+        """
+        waiting = (placed_words(text) for text in checked_sentences(texts))
+        while group := list(islice(waiting, GROUP)):
+            sentences = self.run.encode(text.words for text in group)
+            yield from tags_of(self.run.answers(sentences), sentences.ends, self.labels, group)
+
+    def evaluate(self, texts: Iterable[Text], tags: Iterable[Sequence[str]]) -> TagCounts:
+        """Return the counts of right and wrong tags for sentences with these gold tags.
+
+        Tags that the model does not have are counted as `unseen`. Raises UsageError unless there is
+        one tag for each word.
+        """
+        chosen = [placed_words(text).words for text in checked_sentences(texts)]
+        gold = [list(own) for own in tags]
+        if list(map(len, chosen)) != list(map(len, gold)):
+            raise UsageError(
+                f"{sum(map(len, gold))} tags for {sum(map(len, chosen))} words; expected one for "
+                "each word of each sentence"
+            )
+        ids = self.run.labels.ids(tag for own in gold for tag in own)
+        return self.run.counts(self.run.encode(chosen), ids)[0]
+
+    def features(self, texts: str | Iterable[Text]) -> Array:
+        """Return the features that tags are read from, shape (W, P), word after word."""
+        words = (placed_words(text).words for text in checked_sentences(texts))
+        return self.run.reader.features(self.run.encode(words))
+
+    def as_read(self, text: Text) -> list[tuple[str, dict[str, float]]]:
+        """Return each word with the probabilities of all tags, by name."""
+        words = placed_words(text).words
+        answers = self.run.answers(self.run.encode([words]))
+        shares = ({n: float(p) for n, p in zip(self.labels, row, strict=True)}
+                  for row in np.exp(answers.log_probabilities))  # fmt: skip
+        return list(zip(words, shares, strict=True))
+
+    def unknown(self, text: Text) -> list[str]:
+        """Return the pieces of a sentence that the vocabulary does not know."""
+        return list(self.vocabulary.unknown(" ".join(placed_words(text).words)))
+
+
+def placed_words(text: Text) -> PlacedWords:
+    """Return the words of a sentence; a text of several lines is one sentence."""
+    if isinstance(text, str):
+        check_text(text)
+        found = split_words(text)
+        return PlacedWords(text, tuple(w for w, _ in found), tuple(at for _, at in found))
+    starts, at = [], 0
+    for word in text:
+        starts.append(at)
+        at += len(word) + 1
+    return PlacedWords(" ".join(text), tuple(text), tuple(starts))
+
+
+def checked_sentences(texts: str | Iterable[Text]) -> Iterator[Text]:
+    """Yield sentences, or one text alone. Raises UsageError for anything else."""
+    if not isinstance(texts, Iterable):
+        raise UsageError(f"texts is {texts!r:.80}; expected a str or several sentences")
+    for number, text in enumerate([texts] if isinstance(texts, str) else texts):
+        if isinstance(text, str):
+            yield text
+            continue
+        if not isinstance(text, list | tuple) or not all(isinstance(word, str) for word in text):
+            raise UsageError(f"texts[{number}] is {text!r:.80}; expected a str, or a list of words")
+        bad = next((word for word in text if not word.strip() or set(word) & set("\t\r\n")), None)
+        if bad is not None:
+            raise UsageError(f"texts[{number}] has the word {bad!r:.80}; expected no empty word")
+        yield text
+
+
+class TagApi:
+    """Uses of runs that give tags; see `TaskApi`."""
+
+    evaluation_flags = frozenset({"--target", "--worst"})
+    reads_lines = False  # a line of CoNLL is one word
+
+    def open(self, path: Path, **options: Any) -> TagModel:
+        """Load the tagger in a folder; options are as in `load_task_run`."""
+        return TagModel(cast(TagRun, load_task_run(path, **options)), **options)
+
+    def evaluate(
+        self, run: TagRun, files: Sequence[str] | None = None, **options: Any
+    ) -> "TagEvaluation":
+        """See `tag_evaluation.evaluate_tags`."""
+        from charlm.api.tag_evaluation import evaluate_tags
+
+        return evaluate_tags(run, files, **options)
+
+    def compare(
+        self, runs: Sequence[TagRun], files: Sequence[str] | None = None, **options: Any
+    ) -> "TagComparison":
+        """See `tag_evaluation.compare_tags`."""
+        from charlm.api.tag_evaluation import compare_tags
+
+        return compare_tags(runs, files, **options)
+
+    def inputs(
+        self, files: Sequence[str], reading: Mapping[str, Any], target: str | None, warn: "Warn"
+    ) -> Iterator[list[Any]]:
+        """Yield the words of the sentences of files, in groups; tags are left out.
+
+        Lines of a file that is no CoNLL are sentences. Raises CorpusError.
+        """
+        from charlm.text.tagged_files import read_sentences
+
+        rules = ReadSettings(**reading)
+        found = read_sentences(files, rules, target, warn, needs_tags=False)
+        sentences = (list(each.words) for each in found)
+        while group := list(islice(sentences, GROUP)):
+            yield group
+
+
+TAG_API: TaskApi = TagApi()
