@@ -85,7 +85,7 @@ RECORD_SHAPE: dict[str, Any] = {
 
 FIGURES_OF = {
     CLASSIFY: ("nats_per_text", "accuracy", "macro_f1", "macro_recall"),
-    TAG: ("nats_per_tag", "accuracy", "precision?", "recall?", "f1?"),  # if tags are spans
+    TAG: ("nats_per_tag", "accuracy", "precision", "recall", "f1"),
     TRANSLATE: ("nats_per_token", "exact", "chrf", "bleu"),
 }
 """Figures of a text in run.json, by task; only the first one is always there."""
