@@ -1,6 +1,7 @@
 """Readers of tagged sentences: one result whatever the format, and bad input named by its place."""
 
 import gzip
+import os
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CharlmError, CorpusError, UsageError
 from charlm.text.sources.kinds import advice_for
+from charlm.text.spans import spans_of
 from charlm.text.tagged_files import MAX_WORDS, Sentence, read_sentences
 
 SENTENCES = [
@@ -55,6 +57,7 @@ def problem(path: Path, target: str | None = None, kind=CorpusError, **options) 
 VARIANTS = {
     "blanks": PLAIN,
     "tabs": PLAIN.replace(" ", "\t"),
+    "tabs at the end": PLAIN.replace(" ", "\t").replace("\n", "\t\n"),
     "blanks in groups": PLAIN.replace(" ", "   "),
     "crlf": PLAIN.replace("\n", "\r\n"),
     "no line end": PLAIN.rstrip("\n"),
@@ -117,7 +120,8 @@ def test_words_of_conllu_are_its_integer_ids(name: str, target, tags: str, tmp_p
         (PLAIN + "a b c\n", None, "line 9 has 3 columns ('a b c'); expected 2"),
         (PLAIN.replace(" ", "\t", 1), None, "line 2 has 1 column ('rejects O'); expected 2"),
         ("a\tb\n \tc\n", None, "line 2 has an empty word"),
-        ("a\tb\nc\t\n", None, "line 2 has an empty tag"),
+        ("a\tb\nc\t\n", None, "line 2 has 1 column ('c'); expected 2"),
+        ("a\tb\tc\nd\t\te\n", "2", "line 2 has an empty tag"),
         ("a b\n\u00a0 c\n", None, "line 2 has an empty word"),
         ("a b\n#win\n", None, "line 2 has 1 column ('#win'); expected 2"),
         ("EU\nrejects\n", None, "x.conll has words without tags, one column"),
@@ -199,3 +203,19 @@ def test_conll_that_is_read_as_prose_is_told_to_have_a_task():
     assert (
         "To learn the tags add --task tag; to read the sentences write one on each line" in advice
     )
+
+
+@pytest.mark.skipif("CHARLM_DATA" not in os.environ, reason="CHARLM_DATA names no folder of data")
+@pytest.mark.parametrize(
+    ("name", "sentences", "words", "spans"),
+    [
+        ("wnut17/train.conll", 3394, 62730, 1975),
+        ("wnut17/dev.conll", 1009, 15733, 836),
+        ("wnut17/test.conll", 1287, 23394, 1079),
+        ("ewt/train.conllu.gz", 12544, 204577, 0),
+    ],
+)
+def test_public_sets_have_their_published_sizes(name: str, sentences: int, words: int, spans: int):
+    found = read(Path(os.environ["CHARLM_DATA"], "tasks", name))
+    assert len(found) == sentences and sum(len(each.words) for each in found) == words
+    assert sum(len(spans_of(each.tags or ())) for each in found) == spans

@@ -237,7 +237,7 @@ class _Reader:
                 f"tag {tag!r:.40}, which no other row has; expected another number "
                 f"of columns than {width} in a comment. Remove the line if it is one"
             )
-        if self.needed:
+        if self.needed and width:
             self._report(
                 label, f"is read as CoNLL: words in column 1, tags in column {column + 1}."
             )
@@ -279,7 +279,7 @@ def _is_row(line: str) -> bool:
 def _cells(line: str, tabs: bool) -> list[str]:
     """Return the columns of a row, cut at tabs, or at blanks and tabs."""
     if tabs:
-        return [cell.strip(" ") for cell in line.split("\t")]
+        return [cell.strip(" ") for cell in line.rstrip(" \t").split("\t")]
     return [word for word, _ in split_words(line)] or [""]
 
 
