@@ -109,16 +109,18 @@ def split_words(text: str) -> list[tuple[str, int]]:
 
 
 def _chunks(sentences: Iterable[Sequence[str]]) -> Iterator[list[Sequence[str]]]:
+    """Yield sentences that are encoded together: all are ASCII, which is faster, or none is."""
     chunk: list[Sequence[str]] = []
-    chars = 0
+    chars, is_ascii = 0, True
     for words in sentences:
         for word in words:
             check_text(word, f"the word {word!r:.80}")
-        chunk.append(words)
-        chars += sum(map(len, words))
-        if chars >= CHUNK_CHARS:
+        if chunk and (chars >= CHUNK_CHARS or is_ascii != all(map(str.isascii, words))):
             yield chunk
             chunk, chars = [], 0
+        chunk.append(words)
+        chars += sum(map(len, words))
+        is_ascii = all(map(str.isascii, words))
     if chunk:
         yield chunk
 

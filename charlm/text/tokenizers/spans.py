@@ -35,7 +35,7 @@ def _aligned(vocabulary: Vocabulary, text: str) -> tuple[str, Places | None, Pla
     These are the first one and the one after the last; None if both texts have equal characters, up
     to case.
     """
-    if not vocabulary.normalizes or text.isascii():
+    if not vocabulary.normalizes or text.replace(END, "").isascii():
         return text, None, np.empty(0, np.int64)
     starts = [
         at for at, letter in enumerate(text) if at == 0 or _starts(letter) or text[at - 1] == END
