@@ -24,7 +24,7 @@ def test_every_setting_says_what_it_means(section: str, field: Field[Any]) -> No
     spec = field.metadata["spec"]
     assert spec.help[0].isupper() and "\n" not in spec.help and not spec.help.endswith(".")
     assert getattr(SECTIONS[section](), field.name) == field.default
-    optional = ("column", "test", "parameters", "vectors")  # nothing, by default
+    optional = ("column", "test", "parameters", "vectors", "condition")  # nothing, by default
     assert field.default not in (None, ()) or spec.default_note or field.name in optional
 
 

@@ -27,7 +27,7 @@ from charlm.nn.initialisation import INITS, initialiser
 from charlm.nn.layers import build_layer
 from charlm.nn.model import RecurrentLanguageModel, count_parameters
 from charlm.nn.output import Adaptive
-from charlm.runs.run import load_backend
+from charlm.runs.networks import load_backend
 from charlm.runs.tensors import tensors_to_bytes
 from charlm.text.boundaries import Boundaries
 

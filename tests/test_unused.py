@@ -69,7 +69,7 @@ UNTRIED = {
     "patience", "average_trigger",  # of validations that gain nothing; see test_trainer
     "calibrate", "on_nonfinite", "epochs", "minutes", "save_minutes", "keep", "device",
     "precision", "threads", "ngram", "log",
-    "task", "target", "pooling", "both_ways", "freeze", "balance", "max_tokens",
+    "task", "target", "condition", "pooling", "both_ways", "freeze", "balance", "max_tokens",
     "kept_part", "head", "characters",  # of labelled texts; see test_classify
 }  # fmt: skip
 NAMES = {name: setting.spec.names() for name, setting in table().items()}

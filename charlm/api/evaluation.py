@@ -50,7 +50,10 @@ def evaluate_run(
     adaptation = None
     methods = methods or Methods()
     others, given = load_members(
-        model.path, methods.others, checkpoints_folder(methods.checkpoints)
+        model.path,
+        methods.others,
+        checkpoints_folder(methods.checkpoints),
+        condition=model.condition,
     )
     check_members([model.run, *others])
     names = [model.path.name, *(member_name(model.path, other.path) for other in others)]
@@ -116,7 +119,7 @@ def _cost_of_weights(
     reset_every: int | None,
 ) -> list[str]:
     """Compare the loss with that of the fp32 weights, in one sentence for each text."""
-    exact = load_model(model.path).run.backend
+    exact = load_model(model.path, condition=model.condition).run.backend
     sentences = []
     for name, text in texts.items():
         before = evaluate(exact, text, reset_every=reset_every).nats_per_token

@@ -8,7 +8,8 @@ from charlm.api.model import Model
 from charlm.api.task_api import TaskModel, open_task
 from charlm.config.tasks import TASKS
 from charlm.errors import UsageError, named
-from charlm.runs.layout import is_label_run, run_task
+from charlm.runs.conditions import check_condition
+from charlm.runs.layout import is_label_run, read_config, run_task
 from charlm.runs.locate import checkpoints_folder, find_run
 from charlm.runs.mixtures import load_members, mix_runs
 from charlm.runs.run import load_run
@@ -22,22 +23,25 @@ def load(
     weights: str = "fp32",
     threads: int | None = None,
     with_: str | Sequence[str] = (),
+    condition: str | None = None,
 ) -> Model | TaskModel:
     """Load the model of a run: a name, a path, or by default the newest run or the built-in model.
 
     A run that was trained with `--task classify` has a `LabelModel`, one of another task the model
     of that task, all others a `Model`. Options and errors are as in `load_model`; only a `Model`
-    has `weights` and `with_`.
+    has `weights`, `with_` and `condition`.
     """
     folder = checkpoints_folder(checkpoints)
     path = find_run(None if run is None else str(run), folder)
     if not is_label_run(path):
         return load_model(
             path, checkpoints=checkpoints, engine=engine, weights=weights, threads=threads,
-            with_=with_,
+            with_=with_, condition=condition,
         )  # fmt: skip
     others = with_ if isinstance(with_, str) else ", ".join(with_)
-    for name, value, usual in (("weights", weights, "fp32"), ("with_", others, "")):
+    for name, value, usual in (
+        ("weights", weights, "fp32"), ("with_", others, ""), ("condition", condition, None),
+    ):  # fmt: skip
         if value != usual:
             raise UsageError(
                 f"{named(name)} {value} with run {path.name}, which gives "
@@ -55,18 +59,24 @@ def load_model(
     weights: str = "fp32",
     threads: int | None = None,
     with_: str | Sequence[str] = (),
+    condition: str | None = None,
 ) -> Model:
     """Load the language model of a run: a name, a path, or by default as in `load`.
 
     `engine` is auto, native (compiled kernels), numpy or torch; `weights` is the format in which
     the kernels keep them: fp32, bf16 or int8. `with_` names runs whose probabilities are mixed with
     those of the model, such as "ngram" (the companion of the run) or "other=0.3", in which other
-    has the weight 0.3 (see `mix_runs`). Raises RunError if there is no such run or its files are
+    has the weight 0.3 (see `mix_runs`). `condition` is that with which the model begins texts, one
+    of `Model.conditions`. Raises RunError if there is no such run or its files are
     damaged, UsageError for runs with another vocabulary or with labels.
     """
     folder = checkpoints_folder(checkpoints)
     path = find_run(None if run is None else str(run), folder)
-    options: dict[str, Any] = {"engine": engine, "weights": weights, "threads": threads}
+    options: dict[str, Any] = {
+        "engine": engine, "weights": weights, "threads": threads, "condition": condition,
+    }  # fmt: skip
+    if not is_label_run(path):
+        check_condition(path, read_config(path), condition)
     first = load_run(path, **options)
     names = [with_] if isinstance(with_, str) else with_
     others, given = load_members(path, names, folder, **options)

@@ -37,6 +37,7 @@ from charlm.inspect.find_units import UnitMatches, check_pattern, find_units, se
 from charlm.inspect.hidden import Hidden, read_hidden
 from charlm.inspect.text_view import view_text
 from charlm.runs.card import model_shape
+from charlm.runs.conditions import conditions_of
 from charlm.runs.layout import METRICS, TOKENIZER, WEIGHTS, read_metrics
 from charlm.runs.locate import is_run
 from charlm.runs.mixtures import Mixture
@@ -59,6 +60,7 @@ class Model:
     def __init__(self, run: Run, mixture: Mixture | None = None, **options: Any) -> None:
         self.run, self._options = run, options  # options of `load_run`
         self.path, self.vocabulary, self.config = run.path, run.vocabulary, run.config
+        self.condition, self.conditions = run.condition, conditions_of(run.config)
         self.mixture = mixture
         paths = mixture.paths if mixture else [run.path]
         self.stamp = tuple(number for path in paths for number in run_stamp(path))

@@ -20,6 +20,8 @@ from charlm.config.settings import settings_from
 from charlm.errors import UsageError, naming
 from charlm.phases import Phase, listening
 from charlm.report.text import shortened
+from charlm.runs.conditions import usual_condition
+from charlm.runs.layout import read_config
 from charlm.text.corpus import Corpus
 from charlm.text.task_text import text_for
 
@@ -102,7 +104,8 @@ def fit(
 
     With `task="classify"` texts have labels: those of files, or `examples`, pairs of a text and its
     label. The result is a `LabelModel` then. So it is for other tasks: pairs of words and their
-    tags, of a text and its translation.
+    tags, of a text and its translation. With `condition`, the name of a column, texts begin with
+    its values; the result is the model of the most frequent one.
 
     A bar shows the progress in a notebook and on a terminal; `progress` switches it on or off. An
     interrupt (Ctrl-C, or the stop button of a notebook) saves before it raises KeyboardInterrupt.
@@ -113,7 +116,7 @@ def fit(
         with contextlib.closing(training), _saving_on_interrupt(training):
             for record in training:
                 bar.show(record, training.unit)
-    return load(training.path)
+    return load(training.path, condition=usual_condition(read_config(training.path)))
 
 
 @contextlib.contextmanager
@@ -200,7 +203,7 @@ def _checked_examples(
     if beside is None:
         raise UsageError(
             f"examples have labels, which task {settings.task.task} does not read; expected "
-            "another task. Add task='classify'"
+            "another task, or a condition. Add task='classify'"
         )
     pairs: list[tuple[Any, Any]] = []
     for number, pair in enumerate(examples):

@@ -1,7 +1,7 @@
 """Weights as arrays, by the names that torch gives them, and the shapes that settings imply."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,12 +11,15 @@ from charlm.config.cells import CELLS
 from charlm.config.class_path import resolve
 from charlm.config.model import ModelSettings
 from charlm.config.tasks import POOLINGS, TASKS
+from charlm.text.tokenizers.tokenizer_json import EOS
 
 BACKWARD, HEAD = "backward.", "head."
 """Beginnings of the names of tensors: those that read texts from their end, and those of the output
 layer."""
 FRESH = (HEAD, "characters.", "decoder.")
 """Beginnings of the names of tensors that no run to start from has."""
+CONDITIONS = "conditions.weight"
+"""Tensor of the rows that begin texts in the place of EOS, one for each condition."""
 
 
 def only_in_torch(settings: ModelSettings) -> list[str]:
@@ -91,12 +94,35 @@ def encoder_shapes(settings: ModelSettings, vocab_size: int) -> dict[str, tuple[
     return shapes
 
 
-def expected_shapes(settings: ModelSettings, vocab_size: int) -> dict[str, tuple[int, ...]]:
+def expected_shapes(
+    settings: ModelSettings, vocab_size: int, conditions: int = 0
+) -> dict[str, tuple[int, ...]]:
     """Return the shape of each tensor of a model's file, by name, without a tied output matrix."""
     shapes = encoder_shapes(settings, vocab_size)
     if not settings.tie_weights:
         shapes["output.weight"] = (vocab_size, settings.hidden_size or 0)
+    if conditions:
+        shapes[CONDITIONS] = (conditions, settings.embedding_size or 0)
     return shapes | {"output.bias": (vocab_size,)}
+
+
+def begun_with(
+    settings: ModelSettings, tensors: Mapping[str, Array], condition: int | None
+) -> tuple[ModelSettings, dict[str, Array]]:
+    """Return the language model that begins texts with one condition, or with EOS if it is None.
+
+    The row of the condition replaces that of EOS in the embedding. An output layer that is tied
+    keeps the embedding as it was, so that the condition is no output.
+    """
+    rest = {name: array for name, array in tensors.items() if name != CONDITIONS}
+    if condition is None:
+        return settings, rest
+    embedding = tensors["embedding.weight"]
+    if settings.tie_weights:
+        settings, rest["output.weight"] = replace(settings, tie_weights=False), embedding
+    rest["embedding.weight"] = embedding.copy()
+    rest["embedding.weight"][EOS] = tensors[CONDITIONS][condition]
+    return settings, rest
 
 
 def task_shapes(

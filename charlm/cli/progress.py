@@ -186,12 +186,15 @@ def _sample(session: "Session") -> str:
     It is "" for a backward half, and for a run that gives no text.
     """
     from charlm.config.tasks import is_labelled
+    from charlm.runs.conditions import usual_condition
+    from charlm.runs.layout import read_config
     from charlm.runs.pair import is_backward_half
 
     if is_backward_half(session.path) or is_labelled(session.record["settings"]):
         return ""
     with phase("sampling"):
-        model = api.loading.load_model(session.path)
+        config = read_config(session.path)
+        model = api.loading.load_model(session.path, condition=usual_condition(config))
         items = model.run.boundaries.resets
         length = model.vocabulary.spec.preview_tokens * (2 if items else 1)
         tries = SAMPLE_TRIES if items else 1  # an item may be empty

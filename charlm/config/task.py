@@ -13,7 +13,7 @@ HEADS = ("auto", "softmax", "crf")
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSettings:
-    """Task of a run; all settings but the first are about texts with labels."""
+    """Task of a run; all settings but the first are about what lies beside its texts."""
 
     panel: ClassVar[str] = "Task"
 
@@ -22,6 +22,7 @@ class TaskSettings:
         None, "Column of the labels, tags or translations; with --task translate also their file",
         default_note="by name",
     )  # fmt: skip
+    condition: str | None = setting(None, "Column of a table whose value each text begins with")
     pooling: str = setting(
         "concat", "Hidden vectors that the label is read from", flag=None, choices=POOLINGS
     )

@@ -28,6 +28,7 @@ from charlm.runs.layout import (
 )
 from charlm.runs.shapes import shown
 from charlm.text.boundaries import Boundaries
+from charlm.text.conditioned import with_firsts
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import SPLITS, Dataset, load_dataset, text_fingerprint
 from charlm.text.encoded import read_encoded, write_encoded
@@ -131,7 +132,7 @@ def read_data(
         if len(split.ids) != corpus["parts"][name]["tokens"] or not split.fits(len(vocabulary)):
             raise CorpusError(f"{folders[name]}: not the text that run.json describes; delete it")
     beside = text_for(settings)
-    return Dataset(
+    dataset = Dataset(
         name=corpus["name"],
         vocabulary=vocabulary,
         labelled=beside.read(path, config, splits) if beside else None,
@@ -142,6 +143,7 @@ def read_data(
         boundaries=boundaries,
         unk_types=unk_types,
     )
+    return with_firsts(dataset) if settings.task.condition else dataset
 
 
 def more_vocabularies(path: Path) -> dict[str, Vocabulary]:

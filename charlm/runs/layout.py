@@ -46,7 +46,8 @@ from charlm.runs.shapes import (
 from charlm.units import flat_figures
 
 FORMAT, NEWEST = 1, 2
-"""Format of every file; in runs that give labels config.json and run.json have NEWEST."""
+"""Format of every file; in runs with a table `task` or `conditions`, config.json and run.json have
+NEWEST."""
 CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.safetensors"
 LETTERS, TARGET = "letters.json", "target.json"
 """Files of further vocabularies: of the letters of words, and of translations."""
@@ -73,6 +74,9 @@ BACKWARD = "backward"
 LOGIT_SCALE = "logit_scale"
 """Key in config.json: the factor on all logits, if calibration found one."""
 MAX_LOGIT_SCALE = 1e15
+CONDITIONS = "conditions"
+"""Table in config.json of a language model with conditions: the column, the conditions, the number
+of training documents of each, and of documents `without` one."""
 TASK = "task"
 """Table in config.json of every run but language models: the labels, how texts are read."""
 NETWORK, NGRAM = "network", "ngram"
@@ -133,15 +137,24 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def _check_task(config: dict[str, Any], where: Path) -> None:
-    """Raise RunError for a table `task` that charlm does not write, or does not know."""
-    task = config.get(TASK)
-    if (task is None) != (config["format"] == FORMAT):
-        found = "no table task" if task is None else "a table task"
-        expected = FORMAT if task is None else NEWEST
+    """Raise RunError for a table `task` or `conditions` that charlm does not write or know."""
+    task, conditions = config.get(TASK), config.get(CONDITIONS)
+    table = TASK if task is not None else CONDITIONS if conditions is not None else None
+    if (table is None) != (config["format"] == FORMAT):
+        found = "no table task" if table is None else f"a table {table}"
+        expected = FORMAT if table is None else NEWEST
         raise RunError(
             f"{where}: format {config['format']} with {found}; expected format {expected} there. "
             "Restore the run from a copy"
         )
+    if conditions is not None:
+        names, documents = conditions["labels"], conditions["documents"]
+        if task is not None or not 0 < len(set(names)) == len(names) == len(documents):
+            raise RunError(
+                f"{where}: {len(names)} conditions, {len(set(names))} of them different, with "
+                f"{len(documents)} numbers of documents; expected one for each condition, and no "
+                "table task. Restore the run from a copy"
+            )
     if task is None:
         return
     name = task["name"]

@@ -14,8 +14,9 @@ from charlm.inference.adapt.calibration import sample_of
 from charlm.inference.adapt.mixture import Mixing, fit_to_ngrams, fitted_weights
 from charlm.inference.likelihood import text_nats
 from charlm.phases import phase
+from charlm.runs.conditions import check_condition, conditions_of
 from charlm.runs.data import fit_command
-from charlm.runs.layout import COMPANION, LOGIT_SCALE, WEIGHTS
+from charlm.runs.layout import COMPANION, LOGIT_SCALE, WEIGHTS, read_config
 from charlm.runs.locate import find_run, is_run
 from charlm.runs.run import Run, load_run
 from charlm.runs.weights import old_logit_scale
@@ -82,12 +83,19 @@ def load_members(
 ) -> tuple[list[Run], list[float | None]]:
     """Load the runs to mix with the run in `path`; return them and their given weights.
 
-    `with_` has `RUN` or `RUN=WEIGHT`, looked up in `folder`; `options` are as in `load_run`. Raises
-    RunError if there is no such run, UsageError for a wrong weight.
+    `with_` has `RUN` or `RUN=WEIGHT`, looked up in `folder`; `options` are as in `load_run`, a
+    condition for the runs that have some. Raises RunError if there is no such run, UsageError for a
+    wrong weight.
     """
     members = [parse_member(text) for text in with_]
     paths = [_find_member(path, name, folder) for name, _ in members]
-    return [load_run(each, **options) for each in paths], [weight for _, weight in members]
+    runs = []
+    for each in paths:
+        config = read_config(each)
+        own = options | ({} if conditions_of(config) else {"condition": None})
+        check_condition(each, config, own.get("condition"))
+        runs.append(load_run(each, **own))
+    return runs, [weight for _, weight in members]
 
 
 def _find_member(path: Path, name: str, folder: Path) -> Path:

@@ -153,10 +153,13 @@ class Parent:
                 f"{named('start_from')} {self.name}, which reads in both directions; expected a "
                 f"run of one. Add --direction forward, or start from {self.path / BACKWARD}"
             )
+        document = self.record["corpus"]["document"]
+        if given.get("task", {}).get("condition"):
+            document = "auto"  # texts with conditions are documents, whatever those before were
         return {
             "model": model,
             "vocabulary": {key: recorded["vocabulary"][key] for key in VOCABULARY},
-            "corpus": {"document": self.record["corpus"]["document"]},
+            "corpus": {"document": document},
         }
 
     def _decided_for_labels(self, decided: Nested) -> Nested:

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +13,7 @@ from numpy.typing import NDArray
 
 from charlm import __version__
 from charlm.backends.interface import Backend
-from charlm.backends.kernel_library import useful_threads
-from charlm.backends.native import WEIGHTS_PER_THREAD
 from charlm.backends.ngram_backend import NgramBackend
-from charlm.backends.numpy_backend import NumpyBackend
-from charlm.backends.weights import Weights, weights_from
 from charlm.commands import command
 from charlm.config.model import ModelSettings
 from charlm.config.settings import settings_from
@@ -37,14 +33,22 @@ from charlm.files.atomic import (
 )
 from charlm.runs import layout
 from charlm.runs.built_in import shipped_sources
-from charlm.runs.engines import chosen_engine, compiled_backend, file_stamp, unchanged
+from charlm.runs.conditions import (
+    check_condition,
+    condition_number,
+    conditions_of,
+    documents_of,
+)
+from charlm.runs.engines import file_stamp
+from charlm.runs.networks import load_backend, torch_network
 from charlm.runs.ngrams import read_ngrams
 from charlm.runs.shapes import Each, check_shape
-from charlm.runs.weights import OLD_SCALE, has_old_scale, load_arrays, old_logit_scale
+from charlm.runs.weights import OLD_SCALE, has_old_scale, load_arrays
 from charlm.text.boundaries import Boundaries
 from charlm.text.corpus import Corpus
 from charlm.text.direction import BackwardVocabulary, mirrored
-from charlm.text.encoded import EncodedText, encode_text, read_encoded
+from charlm.text.encoded import EncodedText, count_text, encode_text, read_encoded
+from charlm.text.tokenizers.tokenizer_json import UNKNOWN_TEXT
 from charlm.text.tokenizers.vocabulary import Vocabulary, load_vocabulary
 
 if TYPE_CHECKING:
@@ -60,7 +64,8 @@ class Run:
     """A trained model with its vocabulary, in memory.
 
     `boundaries` are the rules about documents that the model was trained with. `load_scaled` loads
-    the backend of a network with another factor on all logits.
+    the backend of a network with another factor on all logits. `condition` is that with which the
+    model begins texts; None is none.
     """
 
     path: Path
@@ -69,6 +74,7 @@ class Run:
     boundaries: Boundaries
     config: dict[str, Any]
     load_scaled: Callable[[float], Backend] | None = None
+    condition: str | None = None
 
     @property
     def unk_types(self) -> float:
@@ -124,8 +130,8 @@ class Run:
     def kept(self, name: str) -> EncodedText | None:
         """Return a split of the run's text (train, valid, test) as the model reads it, or None.
 
-        The text is kept with the run or ships with it. Raises CorpusError if it is damaged or does
-        not fit the vocabulary.
+        The text is kept with the run or ships with it; of a run with conditions, it is the texts
+        of this one. Raises CorpusError if it is damaged or does not fit the vocabulary.
         """
         folder = layout.home(self.path) / "data" / name
         if not (folder / "counts.json").exists():
@@ -134,6 +140,11 @@ class Run:
         text = read_encoded(folder)
         if not text.fits(len(self.vocabulary)):
             raise CorpusError(f"{folder}: ids that tokenizer.json does not have; delete the folder")
+        if names := conditions_of(self.config):
+            number = condition_number(self.path, self.config, self.condition)
+            text = documents_of(folder, text, len(names), number)
+            counts, _ = count_text(self.vocabulary.decode(text.ids, UNKNOWN_TEXT))
+            return replace(text, counts=counts) if text.documents else None
         return self.as_read(text)
 
     @cached_property
@@ -261,17 +272,24 @@ def _replace_file(path: Path, name: str, data: bytes) -> None:
 
 
 def load_run(
-    path: Path, *, engine: str = "auto", weights: str = "fp32", threads: int | None = None
+    path: Path,
+    *,
+    engine: str = "auto",
+    weights: str = "fp32",
+    threads: int | None = None,
+    condition: str | None = None,
 ) -> Run:
     """Load the run in a folder. Raises RunError if files are missing, damaged or do not match.
 
     `engine` and `weights` are as in `load_backend`; they have no effect on an n-gram model.
+    `condition` is that with which the model begins texts. Raises UsageError for an unknown one.
     """
     if threads is not None:
         check_count("threads", threads, 1)
     config = layout.read_config(path)
     if layout.TASK in config:
         raise layout.no_text(path)
+    number = condition_number(path, config, condition)
     vocabulary = checked_vocabulary(path, config)
     backend: Backend
     load: Callable[..., Backend] | None = None
@@ -284,7 +302,7 @@ def load_run(
         check_weights(path)
         load = partial(
             load_backend, path / layout.WEIGHTS, settings, len(vocabulary), engine,
-            weights=weights, threads=threads,
+            weights=weights, threads=threads, conditions=len(conditions_of(config)), first=number,
         )  # fmt: skip
         backend = load(logit_scale=config.get(layout.LOGIT_SCALE))
     backward = direction == "backward"
@@ -295,6 +313,7 @@ def load_run(
         boundaries=Boundaries.from_config(config, vocabulary),
         config=config,
         load_scaled=None if load is None else lambda scale: load(logit_scale=scale),
+        condition=condition,
     )
 
 
@@ -318,45 +337,6 @@ def check_weights(path: Path) -> None:
         )
 
 
-def load_backend(
-    path: Path,
-    settings: ModelSettings,
-    vocab_size: int,
-    engine: str = "auto",
-    *,
-    weights: str = "fp32",
-    threads: int | None = None,
-    logit_scale: float | None = None,
-) -> Backend:
-    """Return a backend that computes with the weights in a file.
-
-    `engine` is native (compiled kernels), numpy, torch or auto: the kernels if they are installed,
-    else numpy, and torch for models that only torch computes. `weights` is the type in which the
-    kernels keep weights: fp32, bf16 or int8. All logits are multiplied by `logit_scale`, by default
-    the factor that older runs keep in the file. Raises UsageError for unknown names or a wrong
-    combination, EnvironmentFailure if the kernels are missing, RunError for a damaged file.
-    """
-    engine = chosen_engine(settings, engine, weights)
-    check = unchanged(path)
-    arrays = load_arrays(path, settings, vocab_size)
-    scale = old_logit_scale(path) if logit_scale is None else logit_scale
-    if engine == "torch":
-        from charlm.nn.torch_backend import TorchBackend
-
-        return TorchBackend(_torch_model(settings, vocab_size, arrays, threads), scale)
-    plain = weights_from(settings, arrays, scale)
-    if engine == "numpy":
-        return NumpyBackend(plain)
-
-    def reread() -> Weights:
-        """Read the weights again. Raises RunError if the file is no longer the same."""
-        check()
-        return weights_from(settings, load_arrays(path, settings, vocab_size), scale)
-
-    required = engine == "native" or weights != "fp32"
-    return compiled_backend(plain, weights, threads, reread, required=required)
-
-
 def run_stamp(path: Path) -> tuple[int, ...]:
     """Return the stamps of a run's model and config.json, which change when it is trained."""
     return file_stamp(layout.model_file(path)) + file_stamp(path / layout.CONFIG)
@@ -364,36 +344,27 @@ def run_stamp(path: Path) -> tuple[int, ...]:
 
 def read_embedding(path: Path) -> NDArray[np.float32]:
     """Return the embedding of a run, shape (V, E). Raises RunError for damaged files."""
-    _, arrays = _settings_and_arrays(path)
+    _, arrays = _settings_and_arrays(path, layout.read_config(path))
     return arrays["embedding.weight"]
 
 
 def torch_model(path: Path) -> "RecurrentLanguageModel":
-    """Load the model of a run in torch, on the CPU, uncalibrated. Raises RunError."""
-    settings, arrays = _settings_and_arrays(path)
-    return _torch_model(settings, layout.read_config(path)["vocab_size"], arrays)
+    """Load the model of a run in torch, on the CPU, uncalibrated.
 
-
-def _settings_and_arrays(path: Path) -> tuple[ModelSettings, dict[str, NDArray[np.float32]]]:
+    Raises RunError, or UsageError for a run whose texts all begin with a condition.
+    """
     config = layout.read_config(path)
-    settings = model_settings(config, path)
-    return settings, load_arrays(path / layout.WEIGHTS, settings, config["vocab_size"])
+    check_condition(path, config, None)
+    settings, arrays = _settings_and_arrays(path, config)
+    return torch_network(settings, config["vocab_size"], arrays, None, len(conditions_of(config)))
 
 
-def _torch_model(
-    settings: ModelSettings, vocab_size: int, arrays: dict[str, Any], threads: int | None = None
-) -> "RecurrentLanguageModel":
-    """Return a model with these weights, and set the number of torch's threads."""
-    import torch
-
-    from charlm.nn.model import RecurrentLanguageModel
-    from charlm.runs.tensors import put_weights
-
-    model = RecurrentLanguageModel(settings, vocab_size)
-    useful = useful_threads(model.parameter_count(), WEIGHTS_PER_THREAD)
-    torch.set_num_threads(threads or useful)
-    put_weights(model, {name: torch.from_numpy(array) for name, array in arrays.items()})
-    return model.requires_grad_(False)
+def _settings_and_arrays(
+    path: Path, config: Mapping[str, Any]
+) -> tuple[ModelSettings, dict[str, NDArray[np.float32]]]:
+    settings, size = model_settings(config, path), config["vocab_size"]
+    number = len(conditions_of(config))
+    return settings, load_arrays(path / layout.WEIGHTS, settings, size, None, number)
 
 
 def no_network(path: Path, use: str) -> UsageError:

@@ -113,6 +113,12 @@ CONFIG_SHAPE = {
     "unk_types?": NUMBER,
     "logit_scale?": NUMBER,
     "task?": {"name": str},
+    "conditions?": {
+        "column": str,
+        "labels": Each(str, list),
+        "documents": Each(int, list),
+        "without": int,
+    },
     "model": {"cell": str, "num_layers": int, "hidden_size": int, "embedding_size": int},
     "vocabulary": {"unit": str, "words": str},
     "charlm?": str,

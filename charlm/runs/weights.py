@@ -46,7 +46,11 @@ def read_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
 
 
 def load_arrays(
-    path: Path, settings: ModelSettings, vocab_size: int, task: Mapping[str, Any] | None = None
+    path: Path,
+    settings: ModelSettings,
+    vocab_size: int,
+    task: Mapping[str, Any] | None = None,
+    conditions: int = 0,
 ) -> dict[str, NDArray[np.float32]]:
     """Return the weights in a file by name; `task` is the table in config.json.
 
@@ -67,7 +71,7 @@ def load_arrays(
             "The run's files do not match"
         )
     try:
-        expected = _expected(settings, vocab_size, task)
+        expected = _expected(settings, vocab_size, task, conditions)
     except UsageError as error:
         raise RunError(f"{path}: {error}") from error
     if shapes != expected:
@@ -85,7 +89,7 @@ def load_arrays(
 
 
 def _expected(
-    settings: ModelSettings, vocab_size: int, task: Mapping[str, Any] | None
+    settings: ModelSettings, vocab_size: int, task: Mapping[str, Any] | None, conditions: int
 ) -> dict[str, tuple[int, ...]]:
     """Return the shape of each tensor, by name. Raises UsageError if a size does not fit."""
     plain = runs_without_torch(settings)
@@ -96,10 +100,10 @@ def _expected(
 
         return model_shapes(settings, vocab_size, task)
     if plain:
-        return expected_shapes(settings, vocab_size)
+        return expected_shapes(settings, vocab_size, conditions)
     from charlm.nn.model import tensor_shapes
 
-    return tensor_shapes(settings, vocab_size)
+    return tensor_shapes(settings, vocab_size, conditions)
 
 
 def has_old_scale(path: Path) -> bool:

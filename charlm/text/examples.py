@@ -63,13 +63,14 @@ def read_examples(
     target: str | None,
     warn: Warn,
     reported: dict[str, str] | None = None,
+    setting: str = "target",
 ) -> Iterator[Example]:
     """Yield the texts of sources with their labels; `target` names the column of labels.
 
-    Sources that share `reported` report only once how their tables are read. Raises CorpusError for
-    a source without labels.
+    Sources that share `reported` report only once how their tables are read. `setting` is the one
+    that named the column, for messages. Raises CorpusError for a source without labels.
     """
-    return _Reader(reading, target, warn, needs_labels=True).read(sources, reported)
+    return _Reader(reading, target, warn, setting=setting).read(sources, reported)
 
 
 def read_texts(
@@ -79,7 +80,7 @@ def read_texts(
 
     Rows without text are texts too, "".
     """
-    reader = _Reader(reading, target, warn, needs_labels=False)
+    reader = _Reader(reading, target, warn, needed=False)
     return (each._replace(text=each.text or "") for each in reader.read(sources, None))
 
 
@@ -112,7 +113,19 @@ class LabelColumns(TextColumn):
     """Column of the labels as the user named it."""
     needed: bool = True
     """True if a table without labels is refused."""
+    setting: str = "target"
+    """Setting that names the column: target for labels, condition for conditions."""
     no_header = "--no-header --target N"
+
+    @property
+    def noun(self) -> str:
+        """Noun of the cells of the column."""
+        return "conditions" if self.setting == "condition" else "labels"
+
+    @property
+    def names_labels(self) -> bool:
+        """True if the condition of a text is its label in lines of fastText or its folder."""
+        return self.setting == "condition" and self.target == "label"
 
     def choose(
         self, label: str, columns: Sequence[str], texts: Sequence[str], named: str | None
@@ -133,7 +146,7 @@ class LabelColumns(TextColumn):
     def described(self, label: str, column: str, columns: Sequence[str]) -> str:
         """Return a clause that names both columns."""
         labels = self.label_column(label, columns)
-        found = f', labels in "{shown(labels)}"' if labels is not None else ""
+        found = f', {self.noun} in "{shown(labels)}"' if labels is not None else ""
         return f'{label}: texts are in the column "{shown(column)}"{found}'
 
     def label_column(self, label: str, columns: Sequence[str]) -> str | None:
@@ -148,7 +161,7 @@ class LabelColumns(TextColumn):
                 return known[0] if known else None
             raise CorpusError(
                 f"{label} has no column with a name of labels. {listed(columns)} Name it with "
-                f"{named('target')}; if the first row is data, add --no-header",
+                f"{named(self.setting)}; if the first row is data, add --no-header",
                 columns=columns,
             )
         if target in columns:
@@ -156,7 +169,8 @@ class LabelColumns(TextColumn):
         if target.isdecimal() and 1 <= int(target) <= len(columns):
             return columns[int(target) - 1]
         near = near_column(target, columns)
-        advice = f'Did you mean "{shown(near)}"?' if near else f"Give {named('target')} one of them"
+        own = f"Give {named(self.setting)} one of them"
+        advice = f'Did you mean "{shown(near)}"?' if near else own
         raise CorpusError(
             f'{label} has no column "{shown(target)}". {listed(columns)} {advice}', columns=columns
         )
@@ -166,20 +180,27 @@ class _Reader:
     """Reader of the sources of one split."""
 
     def __init__(
-        self, reading: ReadSettings, target: str | None, warn: Warn, *, needs_labels: bool
+        self,
+        reading: ReadSettings,
+        target: str | None,
+        warn: Warn,
+        *,
+        needed: bool = True,
+        setting: str = "target",
     ) -> None:
         if reading.encoding != decoding.AUTO:
             reading = replace(reading, encoding=decoding.codec_name(reading.encoding))
-        self.reading, self.warn, self.needed = reading, warn, needs_labels
-        self.rule = LabelColumns(target, needs_labels)
+        self.reading, self.warn, self.needed = reading, warn, needed
+        self.rule = LabelColumns(target, needed, setting)
         self.ends = LineEnds("line", keep=False)
 
     def read(self, names: Sequence[str], reported: dict[str, str] | None) -> Iterator[Example]:
         sources = find(names, self.reading, self.warn, reported)
-        if self.rule.target and not any(isinstance(s, Rows) for s in sources):
+        no_table = not any(isinstance(source, Rows) for source in sources)
+        if self.rule.target and no_table and not self.rule.names_labels:
             raise UsageError(
-                f"{named('target')} was given, but no source is a table. Leave it out, or name a "
-                "table"
+                f"{named(self.rule.setting)} was given, but no source is a table. Leave it out, or "
+                "name a table"
             )
         folders = _label_folders(names, sources, self.warn)
         beside: list[str] = []
@@ -209,7 +230,8 @@ class _Reader:
         if target == table.column:
             raise CorpusError(
                 f'{rows.label}: the column "{shown(target)}" is read as text; expected another for '
-                f"the labels. {listed(table.columns)} Name the texts with {named('column')}"
+                f"the {self.rule.noun}. {listed(table.columns)} Name the texts with "
+                f"{named('column')}"
             )
         for record in table.records:
             label = record.cells.get(target, "") if target is not None else ""
@@ -217,7 +239,7 @@ class _Reader:
             if target is not None and isinstance(label, Nested):
                 raise CorpusError(
                     f'{place}: the column "{shown(target)}" holds {label:.40}, expected one label. '
-                    f"Choose another with {named('target')}"
+                    f"Choose another with {named(self.rule.setting)}"
                 )
             yield Example(record.text, label.strip() or None, place)
 

@@ -246,7 +246,7 @@ def _read_parts(
     reported: dict[str, str] = {}
     for name, names in sources.items():
         if name == "train" and examples is not None:
-            parts[name] = complete(_given(examples), "The examples", warn)
+            parts[name] = complete(given_examples(examples), "The examples", warn)
         elif names:
             with phase(f"reading the {name} text", unit="texts"):
                 read = read_examples(names, corpus, task.target, warn, reported)
@@ -254,7 +254,8 @@ def _read_parts(
     return parts
 
 
-def _given(examples: Sequence[tuple[str, str]]) -> Iterable[Example]:
+def given_examples(examples: Sequence[tuple[str, str]]) -> Iterable[Example]:
+    """Yield pairs given in Python as examples. Raises CorpusError for a lone surrogate."""
     for number, (text, label) in enumerate(examples, 1):
         place = f"example {number:,}"
         check_text(text, place)
@@ -304,20 +305,21 @@ def _label_advice(parts: Mapping[str, Texts], labels: Labels) -> list[str]:
     if single:
         words = "label has" if len(single) == 1 else "labels have"
         advice.append(
-            f"{len(single):,} {words} only one training text, too few to learn: {_listed(single)}"
+            f"{len(single):,} {words} only one training text, too few to learn: {listed(single)}"
         )
     for name, part in parts.items():
         unseen = Counter(label for label in part.labels if label not in counts)
         if unseen:
             names = [label for label, _ in unseen.most_common()]
             advice.append(
-                f"Labels of the {name} text that training lacks: {_listed(names)} "
+                f"Labels of the {name} text that training lacks: {listed(names)} "
                 f"({count_of(unseen.total(), 'text')}, counted as wrong)"
             )
     return advice
 
 
-def _listed(labels: Sequence[str]) -> str:
+def listed(labels: Sequence[str]) -> str:
+    """Return the first labels for a message, and the number of others."""
     more = f" and {len(labels) - MAX_LISTED:,} more" if len(labels) > MAX_LISTED else ""
     return ", ".join(map(shown, labels[:MAX_LISTED])) + more
 

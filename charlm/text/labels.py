@@ -126,10 +126,12 @@ def write_targets(folder: Path, targets: Targets) -> None:
     (folder / TARGETS).write_bytes(targets.astype("<i4").tobytes())
 
 
-def read_targets(folder: Path, documents: int, labels: int) -> Targets:
+def read_targets(
+    folder: Path, documents: int, labels: int, *, unseen: bool | None = None
+) -> Targets:
     """Read the targets of a split. Raises CorpusError if they are damaged or missing.
 
-    Training texts have no target UNSEEN.
+    `unseen` is true if there may be targets UNSEEN; by default if it is no training text.
     """
     path = folder / TARGETS
     try:
@@ -137,7 +139,8 @@ def read_targets(folder: Path, documents: int, labels: int) -> Targets:
         if size != 4 * documents:
             raise ValueError(f"{size} bytes for {documents} texts")
         targets = np.fromfile(path, dtype="<i4").astype(np.int32)
-        least = 0 if folder.name == "train" else UNSEEN
+        may_be = folder.name != "train" if unseen is None else unseen
+        least = UNSEEN if may_be else 0
         if documents and not least <= targets.min() <= targets.max() < labels:
             raise ValueError(f"targets from {targets.min()} to {targets.max()} of {labels} labels")
     except (OSError, ValueError, RunError) as error:

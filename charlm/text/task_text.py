@@ -77,9 +77,13 @@ class TaskText(Protocol):
 
 
 def text_for(settings: Settings) -> TaskText | None:
-    """Return the object of the task that the settings name; None for plain text."""
+    """Return the object of the task that the settings name; None for plain text.
+
+    A language model with conditions has one too.
+    """
     row = TASKS[settings.task.task]
-    return cast(TaskText, resolve(row.text)) if row.text else None
+    text = "charlm.text.conditioned:CONDITIONED" if settings.task.condition else row.text
+    return cast(TaskText, resolve(text)) if text else None
 
 
 def gold_of(dataset: "Dataset", kind: type[G]) -> G:

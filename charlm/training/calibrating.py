@@ -5,13 +5,17 @@ from functools import cache
 from pathlib import Path
 from typing import cast
 
+import torch
+
 from charlm.backends.interface import Backend
 from charlm.inference.adapt.calibration import fit_scale, sample_of
 from charlm.inference.likelihood import evaluate
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.nn.torch_backend import TorchBackend
 from charlm.runs.layout import WEIGHTS
-from charlm.runs.run import load_backend, write_logit_scale, write_weights
+from charlm.runs.networks import load_backend, torch_network
+from charlm.runs.run import write_logit_scale, write_weights
+from charlm.runs.weights import load_arrays
 from charlm.text.dataset import Dataset
 from charlm.text.encoded import EncodedText
 from charlm.training.trainer import Trainer
@@ -65,7 +69,16 @@ def _fitted(backend: Callable[[float], Backend], text: EncodedText) -> float:
 
 def best_backend(path: Path, trainer: Trainer, logit_scale: float = 1.0) -> Backend:
     """Load a run's best weights on the training device; on a CPU, with the fastest backend."""
-    model, device = trainer.model, trainer.state.generator.device
+    model, device = cast(RecurrentLanguageModel, trainer.model), trainer.state.generator.device
+    if model.conditions is not None:  # only torch reads several in one text
+        arrays = load_arrays(
+            path / WEIGHTS, model.settings, model.vocab_size, None, len(model.conditions.weight)
+        )
+        best = torch_network(
+            model.settings, model.vocab_size, arrays, torch.get_num_threads(),
+            len(model.conditions.weight),
+        )  # fmt: skip
+        return TorchBackend(best.to(device), logit_scale)
     name = "auto" if device.type == "cpu" else "torch"
     backend = load_backend(
         path / WEIGHTS, model.settings, model.vocab_size, name, logit_scale=logit_scale

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from charlm.backends.weights import CONDITIONS
 from charlm.config.settings import Settings
 from charlm.errors import UsageError, named
 from charlm.inference.adapt.calibration import sample_of
@@ -25,6 +26,7 @@ from charlm.nn.output import Softmax
 from charlm.nn.torch_backend import TorchBackend
 from charlm.phases import phase
 from charlm.runs import layout
+from charlm.runs.conditions import conditions_of
 from charlm.runs.parent import Parent
 from charlm.runs.run import load_run, write_weights
 from charlm.runs.tensors import put_weights
@@ -33,6 +35,7 @@ from charlm.text.boundaries import Boundaries
 from charlm.text.dataset import Dataset
 from charlm.text.direction import mirrored
 from charlm.text.encoded import EncodedText, id_counts, read_encoded, write_encoded
+from charlm.text.labels import Labelled
 from charlm.text.tokenizers.tokenizer_json import EOS, UNK
 from charlm.training.calibrating import best_backend
 from charlm.training.task_training import Tensors
@@ -59,14 +62,17 @@ FOREIGN = (
 def starting_weights(parent: Parent, dataset: Dataset) -> Tensors:
     """Return the weights of a parent for the vocabulary and the documents of a new text, by name.
 
-    The parent's calibration is folded in. Raises RunError if its weights are damaged.
+    The parent's calibration is folded in. A condition of the text begins like that of the parent
+    with the same name, else like EOS. Raises RunError if its weights are damaged.
     """
     settings, size = parent.settings.model, int(parent.config["vocab_size"])
-    arrays = load_arrays(parent.path / layout.WEIGHTS, settings, size)
-    model = RecurrentLanguageModel(settings, size)
+    names = conditions_of(parent.config)
+    arrays = load_arrays(parent.path / layout.WEIGHTS, settings, size, None, len(names))
+    model = RecurrentLanguageModel(settings, size, len(names))
     put_weights(model, {name: torch.from_numpy(array) for name, array in arrays.items()})
     fold_scale(model, parent.logit_scale)
     tensors = {name: tensor.detach().clone() for name, tensor in saved_tensors(model).items()}
+    old = dict(zip(names, tensors.pop(CONDITIONS, torch.empty(0)), strict=True))
     vocabulary, before = dataset.vocabulary, parent.vocabulary
     counts = id_counts(dataset.train.ids, len(vocabulary)).astype(np.float64)
     new = list(range(size, len(vocabulary)))
@@ -81,6 +87,9 @@ def starting_weights(parent: Parent, dataset: Dataset) -> Tensors:
     had_ends = Boundaries.from_config(parent.config, before).has_ends
     if dataset.boundaries.has_ends and not had_ends and vocabulary.line_end not in (None, EOS):
         share(tensors, vocabulary.line_end or 0, [EOS], counts)
+    if isinstance(beside := dataset.labelled, Labelled):
+        eos = tensors["embedding.weight"][EOS]
+        tensors[CONDITIONS] = torch.stack([old.get(name, eos) for name in beside.labels.names])
     return tensors
 
 
@@ -89,7 +98,8 @@ def fold_scale(model: RecurrentLanguageModel, scale: float) -> None:
     """Multiply all logits of a model by a factor; a mixture or an adaptive softmax has no place
     for it and stays as it is.
 
-    A tied output matrix is also the embedding, so the weights that read it are divided.
+    A tied output matrix is also the embedding, so the weights that read it are divided, and
+    conditions are multiplied as the embedding is.
     """
     if scale == 1.0 or not isinstance(model.output, Softmax):
         return
@@ -99,6 +109,8 @@ def fold_scale(model: RecurrentLanguageModel, scale: float) -> None:
         return
     for weight in model.recurrent_layers()[0].input_weights():
         weight.div_(scale)
+    if model.conditions is not None:
+        model.conditions.weight.mul_(scale)
     for name, part in zip(model.recurrent_layers()[0].spec.state, model.first_state, strict=False):
         if name == "x":  # the previous input
             part.mul_(scale)
@@ -187,8 +199,8 @@ def old_text(path: Path) -> EncodedText | None:
 
 def is_foreign(parent: Parent, weights: Tensors, dataset: Dataset) -> bool:
     """Return whether weights to start from predict a text worse than its token frequencies do."""
-    size = len(dataset.vocabulary)
-    model = RecurrentLanguageModel(parent.settings.model, size)
+    size, conditions = len(dataset.vocabulary), len(weights.get(CONDITIONS, ()))
+    model = RecurrentLanguageModel(parent.settings.model, size, conditions)
     put_weights(model, weights)
     counts = id_counts(dataset.train.ids, size)
     frequencies = counts[counts > 0] / counts.sum()

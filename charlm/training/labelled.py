@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
-from charlm.backends.weights import BACKWARD, HEAD
+from charlm.backends.weights import BACKWARD, CONDITIONS, HEAD
 from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings, settings_from
 from charlm.config.tasks import TASKS
@@ -17,6 +17,7 @@ from charlm.nn.encoder import Encoder
 from charlm.nn.model import multiplied_weights
 from charlm.nn.task_models import build_model
 from charlm.phases import phase
+from charlm.runs.conditions import conditions_of
 from charlm.runs.layout import RECORD, TASK, WEIGHTS
 from charlm.runs.pair import backward_half
 from charlm.runs.parent import Parent
@@ -96,12 +97,13 @@ class LabelledTraining:
         if settings.task.both_ways:
             halves[BACKWARD] = backward_half(parent.path)
         own, size = parent.settings.model, int(parent.config["vocab_size"])
+        conditions = len(conditions_of(parent.config))
         return Start(
             {
                 f"{prefix}{name}": torch.from_numpy(array)
                 for prefix, path in halves.items()
-                for name, array in load_arrays(path / WEIGHTS, own, size).items()
-                if not name.startswith("output.")
+                for name, array in load_arrays(path / WEIGHTS, own, size, None, conditions).items()
+                if not name.startswith("output.") and name != CONDITIONS
             }
         )
 

@@ -9,18 +9,22 @@ import torch
 from charlm.backends.interface import Backend
 from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings
-from charlm.errors import EnvironmentFailure
+from charlm.errors import EnvironmentFailure, UsageError, named
 from charlm.inference.likelihood import evaluate
 from charlm.nn.devices import Precision
 from charlm.nn.encoder import Encoder
 from charlm.nn.model import RecurrentLanguageModel, count_parameters
 from charlm.phases import phase
+from charlm.runs import layout
 from charlm.runs.built_in import is_built_in_text
 from charlm.runs.parent import Parent
 from charlm.tasks.language_model import language_model_task
 from charlm.tasks.task import Task
+from charlm.text.conditioned import check_conditioned, load_conditioned
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import Dataset, load_dataset
+from charlm.text.labels import Labelled
+from charlm.text.task_text import gold_of
 from charlm.text.tokenizers.vocabulary import Vocabulary
 from charlm.training import fine_tuning, pretrained
 from charlm.training.calibrating import best_backend, calibrate
@@ -36,19 +40,35 @@ if TYPE_CHECKING:
 
 
 class LanguageModelTraining:
-    """Training of a model that predicts the next token; see `TaskTraining`."""
+    """Training of a model that predicts the next token; see `TaskTraining`.
+
+    Texts may have conditions, with which they begin; then `dataset.labelled` has those.
+    """
 
     def dataset(
         self,
         settings: Settings,
         *,
         corpus: Corpus | None,
-        examples: Examples | None,  # noqa: ARG002
+        examples: Examples | None,
         vocabulary: Vocabulary | None,
         grow: bool,
         open_: Collection[str],  # noqa: ARG002
     ) -> Dataset:
         """Read, split and encode a text."""
+        if column := settings.task.condition:
+            check_conditioned(settings)
+            sources = settings.corpus.sources
+            if corpus is not None or (examples is None and is_built_in_text(sources)):
+                raise UsageError(
+                    f"{named('condition')} {column} with a text that has no columns; expected a "
+                    f"table with the columns text and {column}. Name its file, or give examples "
+                    "in Python"
+                )
+            return load_conditioned(
+                settings.corpus, settings.vocabulary, column,
+                examples=examples, vocabulary=vocabulary, grow=grow,
+            )  # fmt: skip
         return load_dataset(
             settings.corpus, settings.vocabulary, corpus=corpus, vocabulary=vocabulary, grow=grow
         )
@@ -75,25 +95,42 @@ class LanguageModelTraining:
         foreign: bool,
     ) -> Plan:
         """Decide every setting that is open, and the loss to expect."""
+        reasons: dict[str, str] = {}
+        if settings.task.condition:
+            settings, reasons = _without_ngrams(settings)
         planned = plan(settings, dataset, device, choose_precision, parent=parent, foreign=foreign)
+        planned.reasons.update(reasons)
         known = is_built_in_text(settings.corpus.sources)  # its own entropy says more
         return replace(planned, expected=None if known or parent else expected(dataset, planned))
 
     def parameters(self, settings: Settings, dataset: Dataset) -> int:
         """Return the number of weights."""
-        return count_parameters(settings.model, len(dataset.vocabulary))
+        return count_parameters(settings.model, len(dataset.vocabulary), conditions_of(dataset))
 
     def record(self, settings: Settings, dataset: Dataset) -> dict[str, Any]:  # noqa: ARG002
         """Return no further keys."""
         return {}
 
-    def config(self, settings: Settings, dataset: Dataset) -> dict[str, Any]:  # noqa: ARG002
-        """Return no further keys."""
-        return {}
+    def config(self, settings: Settings, dataset: Dataset) -> dict[str, Any]:
+        """Return the conditions, if there are some."""
+        if not settings.task.condition:
+            return {}
+        beside = gold_of(dataset, Labelled)
+        documents = list(beside.counts("train").values())
+        return {
+            "format": layout.NEWEST,
+            layout.CONDITIONS: {
+                "column": settings.task.condition,
+                "labels": list(beside.labels.names),
+                "documents": documents,
+                "without": dataset.train.documents - sum(documents),
+            },
+        }
 
     def model(self, settings: Settings, dataset: Dataset) -> Encoder:
         """Return the model with its initial weights."""
-        model = RecurrentLanguageModel(settings.model, len(dataset.vocabulary))
+        size, conditions = len(dataset.vocabulary), conditions_of(dataset)
+        model = RecurrentLanguageModel(settings.model, size, conditions)
         model.reset_parameters(torch.Generator().manual_seed(settings.training.seed or 0))
         if settings.training.frequency_bias:
             pretrained.set_output_bias(model, dataset.train)
@@ -147,6 +184,22 @@ class LanguageModelTraining:
         return finished
 
 
+def conditions_of(dataset: Dataset) -> int:
+    """Return the number of conditions of a dataset."""
+    return len(dataset.labelled.labels) if isinstance(dataset.labelled, Labelled) else 0
+
+
+def _without_ngrams(settings: Settings) -> tuple[Settings, dict[str, str]]:
+    """Return settings of a run with conditions, without n-grams, and the reasons."""
+    reasons = {"training.ngram": "n-grams know no conditions"}
+    corpus = settings.corpus
+    if not corpus.valid and corpus.valid_frac != 0.0:
+        corpus = replace(corpus, hold_out="random")
+        reasons["corpus.hold_out"] = "of each condition"
+    training = replace(settings.training, ngram=0)
+    return replace(settings, corpus=corpus, training=training), reasons
+
+
 def _companion(session: "Session", scale: float) -> Companion | None:
     """Fit the n-gram companion; one that cannot be saved is a warning."""
 
@@ -157,7 +210,7 @@ def _companion(session: "Session", scale: float) -> Companion | None:
     order = session.trainer.settings.ngram
     if order is None:  # in runs of older versions
         order, _ = usual_order(session.dataset)
-    if not order or session.dataset.valid is None:
+    if not order or session.dataset.valid is None or session.dataset.labelled is not None:
         return None
     try:
         return fit_companion(session.path, order, session.dataset, scaled)

@@ -114,6 +114,8 @@ def _same_task(settings: Settings, config: Mapping[str, Any]) -> bool:
     """Return whether settings have the task in config.json and its settings there."""
     table = config.get(layout.TASK, {"name": LANGUAGE_MODEL})
     own = asdict(settings.task)
+    if own["condition"] != config.get(layout.CONDITIONS, {}).get("column"):
+        return False
     return own["task"] == table["name"] and all(
         own[key] == value for key, value in table.items() if key in own
     )

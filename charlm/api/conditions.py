@@ -1,0 +1,96 @@
+"""A run with conditions seen from all of them: its held-out text by condition, and posteriors."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.api.loading import load_model
+from charlm.errors import UsageError
+from charlm.inference.counts import log_softmax
+from charlm.inference.likelihood import evaluate
+from charlm.phases import phase
+from charlm.runs.conditions import conditions_of
+from charlm.runs.layout import CONDITIONS, read_config
+from charlm.runs.run import Run, load_run
+from charlm.text.encoded import read_encoded
+from charlm.units import Tally
+
+NONE = "(none)"
+"""Name of the texts without a condition."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Posteriors:
+    """Probabilities of N texts under K conditions, and of the conditions given the texts.
+
+    P(condition | text) is proportional to P(text | condition) times the fraction of the training
+    texts with the condition (Bayes' rule): a generative classifier.
+    """
+
+    labels: tuple[str, ...]
+    log_p: NDArray[np.float64]
+    """ln P(text | condition) in nats, shape (N, K)."""
+    probabilities: NDArray[np.float64]
+    """P(condition | text), shape (N, K); rows sum to 1."""
+
+
+def posteriors(path: Path, texts: Sequence[str], **options: Any) -> Posteriors:
+    """Return the probabilities of texts under each condition of a run, and the reverse.
+
+    `options` are as in `load_run`. Raises UsageError for a run without conditions.
+    """
+    config = read_config(path)
+    names = conditions_of(config)
+    if not names:
+        raise UsageError(
+            f"run {path.name} has no conditions to compare; expected a run trained with "
+            "--condition COLUMN. Name one with --run"
+        )
+    log_p = np.zeros((len(texts), len(names)))
+    with phase("scoring", total=len(names) * len(texts), unit="texts"):
+        for number, name in enumerate(names):
+            scores = load_model(path, condition=name, **options).score(texts)
+            log_p[:, number] = [score.log_probability for score in scores]
+    priors = np.asarray(config[CONDITIONS]["documents"], np.float64)
+    with np.errstate(divide="ignore"):  # a condition without texts has no chance
+        logs = log_p + np.log(priors / priors.sum())
+    return Posteriors(labels=names, log_p=log_p, probabilities=np.exp(log_softmax(logs)))
+
+
+def evaluate_conditions(
+    path: Path, parts: Iterable[str] = ("valid", "test"), **options: Any
+) -> dict[str, dict[str, Tally]]:
+    """Return the tally of each condition by the name of the held-out text; "" is their sum.
+
+    Texts without a condition are those of `NONE`. `options` are as in `load_run`. Raises UsageError
+    if the run keeps no held-out text.
+    """
+    config = read_config(path)
+    tallies: dict[str, dict[str, Tally]] = {}
+    for name in (*conditions_of(config), None):
+        run = load_run(path, condition=name, **options)
+        for part in parts:
+            if (tally := _tally(run, part)) is not None:
+                tallies.setdefault(part, {})[NONE if name is None else name] = tally
+    if not tallies:
+        raise UsageError("this run keeps no held-out text; expected one to evaluate. Use --file")
+    for part, by_name in tallies.items():
+        counts = read_encoded(path / "data" / part).counts
+        total = replace(reduce(add, by_name.values()), **vars(counts))
+        tallies[part] = {"": total, **by_name}
+    return {part: tallies[part] for part in parts if part in tallies}
+
+
+def _tally(run: Run, part: str) -> Tally | None:
+    """Return the tally of the kept texts of the condition of a run, if it has some."""
+    text = run.kept(part)
+    if text is None:
+        return None
+    with phase(f"evaluating: {part}, {run.condition or NONE}", total=len(text.ids)):
+        return evaluate(run.backend, text)

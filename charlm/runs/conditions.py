@@ -1,0 +1,66 @@
+"""Conditions of a run: the values of a column with which its texts begin, as in config.json."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from charlm.errors import UsageError, named, near_name
+from charlm.runs.layout import CONDITIONS
+from charlm.text.encoded import EncodedText
+from charlm.text.labels import UNSEEN, read_targets
+
+MAX_LISTED = 10
+
+
+def conditions_of(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the conditions of a run, in the order of their rows; () if it has none."""
+    return tuple(config.get(CONDITIONS, {}).get("labels", ()))
+
+
+def usual_condition(config: Mapping[str, Any]) -> str | None:
+    """Return the most frequent condition of the training texts, or None."""
+    if not (names := conditions_of(config)):
+        return None
+    return names[int(np.argmax(config[CONDITIONS]["documents"]))]
+
+
+def condition_number(path: Path, config: Mapping[str, Any], condition: str | None) -> int | None:
+    """Return the row of a condition, or None without one. Raises UsageError if it is not known."""
+    names = conditions_of(config)
+    if condition is None or condition in names:
+        return None if condition is None else names.index(condition)
+    if not names:
+        raise UsageError(
+            f"{named('condition')} {condition} with run {path.name}, whose texts have no "
+            f"conditions; expected a run trained with {named('condition')}. Leave it out"
+        )
+    near = near_name(condition, names)
+    hint = f"did you mean {near!r}?" if near else f"expected one of {listed(names)}"
+    raise UsageError(f"run {path.name} has no condition {condition!r:.80}; {hint}")
+
+
+def check_condition(path: Path, config: Mapping[str, Any], condition: str | None) -> None:
+    """Raise UsageError if a run needs a condition and none is given, or for an unknown one."""
+    condition_number(path, config, condition)
+    if condition is None and conditions_of(config) and not config[CONDITIONS]["without"]:
+        raise UsageError(
+            f"run {path.name} begins each text with a condition ({listed(conditions_of(config))}); "
+            f"expected one. Give {named('condition')}, such as {usual_condition(config)}"
+        )
+
+
+def listed(names: tuple[str, ...]) -> str:
+    """Return the first names, and the number of others."""
+    more = f" and {len(names) - MAX_LISTED:,} more" if len(names) > MAX_LISTED else ""
+    return ", ".join(names[:MAX_LISTED]) + more
+
+
+def documents_of(folder: Path, text: EncodedText, names: int, number: int | None) -> EncodedText:
+    """Return the documents of a kept text that have this condition, or none if it is None.
+
+    Raises CorpusError if the targets in the folder are damaged.
+    """
+    targets = read_targets(folder, text.documents, names, unseen=True)
+    return text.documents_at(np.flatnonzero(targets == (UNSEEN if number is None else number)))

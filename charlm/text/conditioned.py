@@ -1,0 +1,276 @@
+"""Texts with conditions: documents that begin with a symbol of their own instead of EOS.
+
+    genre   text                        first input    targets
+    jazz    Blue notes at midnight.     V + 0          B l u e ... EOS
+    rock    Loud and fast.              V + 1          L o u d ... EOS
+            Neither.                    EOS            N e i t ... EOS
+
+The symbols follow the V entries of the vocabulary. They are inputs only, so no model can generate
+them.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.config.cells import CELLS
+from charlm.config.corpus import CorpusSettings, VocabularySettings
+from charlm.config.fields import MAX_COUNT
+from charlm.config.settings import Settings
+from charlm.config.task import TaskSettings
+from charlm.errors import CorpusError, UsageError, named
+from charlm.phases import counted, phase
+from charlm.text.advice import coverage_advice, size_advice
+from charlm.text.boundaries import Boundaries
+from charlm.text.corpus import collector
+from charlm.text.dataset import SPLITS, Dataset, training_vocabulary
+from charlm.text.encoded import EncodedText, id_counts
+from charlm.text.examples import Example, read_examples
+from charlm.text.labelled import (
+    LabelledText,
+    Texts,
+    encode_texts,
+    given_examples,
+    held_out_rows,
+    listed,
+    parts_fingerprint,
+    run_name,
+    shared_advice,
+)
+from charlm.text.labels import UNSEEN, Labelled, Labels, Targets, natural_order, read_targets
+from charlm.text.sources.files import shown
+from charlm.text.sources.rows import Warn
+from charlm.text.splits import VALID_FRACTION
+from charlm.text.task_text import TaskText, gold_of
+from charlm.text.tokenizers.tokenizer_json import EOS
+from charlm.text.tokenizers.vocabulary import Vocabulary
+from charlm.units import count_of
+
+MAX_CONDITIONS = 1000
+"""Maximum number of conditions; a column with more values is one of names or numbers."""
+
+
+def load_conditioned(
+    corpus: CorpusSettings,
+    vocabulary_settings: VocabularySettings,
+    column: str,
+    *,
+    examples: Sequence[tuple[str, str]] | None = None,
+    vocabulary: Vocabulary | None = None,
+    grow: bool = False,
+) -> Dataset:
+    """Read texts with the conditions in a column, hold some of each out, and encode.
+
+    `examples` are pairs of text and condition, which may be "", that replace `corpus.sources`;
+    `vocabulary` and `grow` are as in `load_dataset`. Raises CorpusError for texts that cannot be
+    read, UsageError for documents that do not begin in the initial state.
+    """
+    warnings: list[str] = []
+    parts, conditions = _read(corpus, column, examples, collector(warnings))
+    splits = {name: part.split() for name, part in parts.items()}
+    built = training_vocabulary(splits["train"], vocabulary_settings, vocabulary, grow=grow)
+    with phase("encoding the text", total=sum(split.chars for split in splits.values())):
+        encoded = {
+            name: encode_texts(counted(part.texts), built.vocabulary, MAX_COUNT, "start")
+            for name, part in parts.items()
+        }
+    train = encoded["train"]
+    boundaries = Boundaries.of_text(train, built.vocabulary, "line", crlf=False)
+    if not boundaries.resets:
+        raise UsageError(
+            f"{named('condition')} {column} with {named('words')} whitespace, where each line of a "
+            f"text ends with EOS; expected texts of one line. Use {named('words')} text"
+        )
+    if vocabulary is not None:
+        built = replace(built, counts=id_counts(train.ids, len(built.vocabulary)))
+    unit = built.vocabulary.unit
+    warnings += [*built.warnings, *_advice(parts, conditions), *shared_advice(parts)]
+    warnings += coverage_advice(built.coverage, unit, built=vocabulary is None)
+    warnings += size_advice(len(train.ids), train.counts.chars, unit)
+    targets = {name: conditions.ids(part.labels) for name, part in parts.items()}
+    return with_firsts(
+        Dataset(
+            name=run_name(corpus, examples),
+            vocabulary=built.vocabulary,
+            train=train,
+            valid=encoded.get("valid"),
+            test=encoded.get("test"),
+            fingerprint=parts_fingerprint(parts),
+            boundaries=boundaries,
+            coverage=built.coverage,
+            unk_types=built.unk_types,
+            warnings=warnings,
+            labelled=Labelled(labels=conditions, targets=targets),
+        )
+    )
+
+
+def with_firsts(dataset: Dataset) -> Dataset:
+    """Return a dataset whose documents begin with the symbols of their conditions."""
+    targets, size = gold_of(dataset, Labelled).targets, len(dataset.vocabulary)
+
+    def begun(name: str, text: EncodedText) -> EncodedText:
+        """Return a split with the first input of each document."""
+        ids = targets[name].astype(np.int64)
+        return replace(text, firsts=np.where(ids == UNSEEN, EOS, ids + size))
+
+    return replace(
+        dataset,
+        train=begun("train", dataset.train),
+        valid=dataset.valid and begun("valid", dataset.valid),
+        test=dataset.test and begun("test", dataset.test),
+    )
+
+
+def check_conditioned(settings: Settings) -> None:
+    """Raise UsageError for a setting that does not fit to conditions."""
+    training, model = settings.training, settings.model
+    line_only = "each text of a table is a document, whose line ends are kept as LF"
+    misfits = (
+        ("document", settings.corpus.document not in ("auto", "line"), "line", line_only),
+        ("keep_cr", settings.corpus.keep_cr, "it off", line_only),
+        ("direction", model.direction != "forward", "forward", "a condition is read before a text"),
+        ("stateless", training.stateless, "it off", "only the first window sees its condition"),
+        ("ngram", bool(training.ngram), "0", "n-grams know no conditions"),
+        ("cell", not CELLS[model.cell].learns_input, "another", "its input is never trained"),
+    )
+    values = {**vars(settings.corpus), **vars(training), **vars(model)}
+    for name, is_misfit, expected, reason in misfits:
+        if is_misfit:
+            value = "" if values[name] is True else f" {values[name]}"
+            raise UsageError(
+                f"{named('condition')} {settings.task.condition} with {named(name)}{value}; "
+                f"expected {expected}, since {reason}. Leave out {named(name)}"
+            )
+
+
+class ConditionedText(LabelledText):
+    """Texts with conditions; see `TaskText`."""
+
+    def load(
+        self,
+        corpus: CorpusSettings,
+        vocabulary_settings: VocabularySettings,
+        task: TaskSettings,
+        *,
+        examples: Any = None,
+        vocabulary: Vocabulary | None = None,
+        more: Mapping[str, Vocabulary] = {},  # noqa: ARG002
+        open_: Collection[str] = (),  # noqa: ARG002
+    ) -> Dataset:
+        """See `load_conditioned`."""
+        column = task.condition or ""
+        return load_conditioned(
+            corpus, vocabulary_settings, column, examples=examples, vocabulary=vocabulary
+        )
+
+    def fingerprint(self, corpus: CorpusSettings, task: TaskSettings) -> str:
+        """Read texts with conditions and return the fingerprint of their dataset."""
+        return parts_fingerprint(_read(corpus, task.condition or "", None, lambda _: None)[0])
+
+    def read(
+        self, path: Path, config: Mapping[str, Any], splits: Mapping[str, EncodedText]
+    ) -> Labelled:
+        """Return the conditions of the kept texts of a run. Raises CorpusError if damaged."""
+        labels = Labels(tuple(config["conditions"]["labels"]))
+        targets = {
+            name: read_targets(path / "data" / name, split.documents, len(labels), unseen=True)
+            for name, split in splits.items()
+        }
+        return Labelled(labels=labels, targets=targets)
+
+
+CONDITIONED: TaskText = ConditionedText()
+
+
+def _read(
+    corpus: CorpusSettings,
+    column: str,
+    examples: Sequence[tuple[str, str]] | None,
+    warn: Warn,
+) -> tuple[dict[str, Texts], Labels]:
+    """Return the texts of each split, with a held-out part, and the conditions of training."""
+    sources = {"train": corpus.sources, "valid": corpus.valid, "test": corpus.test}
+    parts: dict[str, Texts] = {}
+    reported: dict[str, str] = {}
+    for name, names in sources.items():
+        if name == "train" and examples is not None:
+            parts[name] = _with_text(given_examples(examples), "The examples", warn)
+        elif names:
+            with phase(f"reading the {name} text", unit="texts"):
+                read = read_examples(names, corpus, column, warn, reported, setting="condition")
+                parts[name] = _with_text(read, ", ".join(names), warn)
+    conditions = _conditions(parts["train"].labels, column)
+    if "valid" not in parts:
+        parts |= _hold_out(parts["train"], conditions, corpus.valid_frac)
+    return {name: parts[name] for name in SPLITS if name in parts}, conditions
+
+
+def _with_text(examples: Iterable[Example], label: str, warn: Warn) -> Texts:
+    """Return the examples with a text; those without a condition have the label "".
+
+    Raises CorpusError if there is none.
+    """
+    rows = list(examples)
+    kept = [(row.text, row.label or "") for row in rows if row.text and row.text.strip()]
+    if not kept:
+        raise CorpusError(f"{label} has no texts; expected some. Give other files")
+    if skipped := len(rows) - len(kept):
+        warn(f"{label}: {count_of(skipped, 'row')} without a text skipped.")
+    texts, labels = zip(*kept, strict=True)
+    return Texts(texts=texts, labels=labels)
+
+
+def _conditions(labels: Sequence[str], column: str) -> Labels:
+    """Return the conditions of the training texts in natural order. Raises CorpusError."""
+    names = set(labels) - {""}
+    if not 0 < len(names) <= MAX_CONDITIONS:
+        found = f"{len(names):,} different values" if names else "no value in any training row"
+        raise CorpusError(
+            f'the column "{shown(column)}" has {found}; expected from 1 to {MAX_CONDITIONS:,}, '
+            f"each the condition of many texts. Choose another column with {named('condition')}"
+        )
+    return Labels(tuple(sorted(names, key=natural_order)))
+
+
+def _hold_out(train: Texts, conditions: Labels, fraction: float | None) -> dict[str, Texts]:
+    """Return the training and validation texts: random texts of each condition are held out.
+
+    Texts without a condition are one more group. Empty if nothing can be held out.
+    """
+    fraction = VALID_FRACTION if fraction is None else fraction
+    ids = conditions.ids(train.labels)
+    groups: Targets = np.where(ids == UNSEEN, len(conditions), ids)
+    held_out: NDArray[np.bool_] = held_out_rows(groups, len(conditions) + 1, fraction)
+    if not held_out.any():
+        return {}
+    return {
+        "train": train.at(np.flatnonzero(~held_out)),
+        "valid": train.at(np.flatnonzero(held_out)),
+    }
+
+
+def _advice(parts: Mapping[str, Texts], conditions: Labels) -> list[str]:
+    """Advise about conditions with one training text, and about those that training lacks."""
+    counts = Counter(parts["train"].labels)
+    single = [name for name in conditions.names if counts[name] == 1]
+    advice = []
+    if single:
+        words = "condition has" if len(single) == 1 else "conditions have"
+        advice.append(
+            f"{len(single):,} {words} only one training text, too few to learn: {listed(single)}"
+        )
+    for name, part in parts.items():
+        unseen = Counter(label for label in part.labels if label and label not in counts)
+        if unseen:
+            names = [label for label, _ in unseen.most_common()]
+            advice.append(
+                f"Conditions of the {name} text that training lacks: {listed(names)} "
+                f"({count_of(unseen.total(), 'text')}, read without a condition)"
+            )
+    return advice
