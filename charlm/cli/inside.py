@@ -7,8 +7,10 @@ import typer
 
 from charlm import api
 from charlm.cli import options
+from charlm.cli.attention import show_attention
 from charlm.cli.output import render, say, write, write_json
 from charlm.cli.stdin import Takes, read_text
+from charlm.cli.task_runs import check_typed
 from charlm.commands import command
 from charlm.errors import UsageError
 
@@ -101,7 +103,8 @@ def inside(
 ) -> None:
     """Show what a model sees in a text: the surprisal of each token, alternatives, and units.
 
-    Without a terminal the result is a table.
+    Without a terminal the result is a table. Of a run that gives translations, it shows the
+    translation and how much each of its tokens looks at each piece of the text.
 
     Example:  charlm inside "the apple and pair salad" --top 5
     """
@@ -120,11 +123,21 @@ def inside(
         {flag for flag, given in views.items() if given}, html=bool(html), svg=bool(svg)
     )
     text = _read_text(text, file)
+    path = options.locate(run, checkpoints)
+    if _gives_translations(path):
+        others = {"--signal": signals, "--svg": svg, "--weights": weights != "fp32"}
+        check_typed({"--by": by != "token", **views, **others}, path)
+        if text is None:
+            raise _no_text()
+        show_attention(
+            path, text, html=html, as_csv=as_csv, as_json=as_json, theme=theme, engine=engine
+        )
+        return
     if text is None and (find_units is None or html):
-        raise UsageError("no text; expected one as an argument, with --file, or - for stdin")
+        raise _no_text()
     needs_unit = signals is not None and not unit and find_units is None
     options.check_meant({"--signal"} if needs_unit else set(), "--unit")
-    model = options.open_model(run, checkpoints, engine, weights)
+    model = options.open_model(str(path), checkpoints, engine, weights)
     chosen = [] if signals is None else [name.strip() for name in signals.split(",")]
     matches = None
     if find_units is not None:
@@ -157,6 +170,19 @@ def inside(
         _write_result(result, as_json=as_json)
     elif not (html or svg):
         _show(result, theme)
+
+
+def _gives_translations(path: Path) -> bool:
+    """Return whether a run has attention to show, not a text to read."""
+    from charlm.report.task_reports import report_of
+    from charlm.runs.layout import run_task
+
+    report = report_of({"task": {"task": run_task(path)}})
+    return report is not None and report.has_attention
+
+
+def _no_text() -> UsageError:
+    return UsageError("no text; expected one as an argument, with --file, or - for stdin")
 
 
 def _read_text(text: str | None, file: Path | None) -> str | None:

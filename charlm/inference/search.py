@@ -21,6 +21,8 @@ BEAM, MAX_BEAM = 5, 50
 """Usual and maximum width of the beam."""
 TOGETHER = 128
 """Number of beams that are computed side by side."""
+MAX_STEPS = 1 << 12
+"""Maximum number of steps of the sources that are read side by side."""
 Memory = tuple[Array, Int64, State]
 """What is read of sources: vectors (B, T, D), padded; steps (B,); the first state of the output."""
 
@@ -60,7 +62,7 @@ def search_texts(steps: Steps, text: EncodedText, beam: int = BEAM) -> list[Foun
     lengths = text_lengths(text)
     found: dict[int, Found] = {}
     with phase("translating", total=len(lengths)):
-        for rows in groups_by_length(lengths, max(TOGETHER // beam, 1)):
+        for rows in groups_by_length(lengths, max(TOGETHER // beam, 1), MAX_STEPS):
             outputs = beam_search(steps, steps.begin(text, rows), beam, max_tokens(lengths[rows]))
             found |= zip(rows.tolist(), outputs, strict=True)
             advance(len(rows))
@@ -86,8 +88,29 @@ def beam_search(
     """
     beams = _Beams(memory, beam, limits, norm)
     while len(beams.texts):
-        beams.advance(*steps.step(beams.last(), beams.state, beams.vectors, beams.steps))
-    return [beams.best[text] for text in range(len(limits))]
+        beams.advance(*steps.step(beams.last, beams.state, beams.vectors, beams.steps))
+    return [beams.outputs[text] for text in range(len(limits))]
+
+
+class _Kept(NamedTuple):
+    """What one step appended to the beginnings of the texts (B,) that were not done."""
+
+    texts: Int64
+    parents: Int64
+    """Place of each beginning (B, K) among those of the step before."""
+    ids: Int64
+    log_p: Nats
+    weights: Array
+    """Attention of the beginnings of the step before (B, K, T), which read their last token."""
+
+
+class _Best(NamedTuple):
+    """An output that has ended: the normalised score, and where its last token was appended."""
+
+    score: float
+    parent: int
+    log_p: float
+    length: int
 
 
 class _Beams:
@@ -100,69 +123,75 @@ class _Beams:
         self.state = select_rows(first, np.repeat(self.texts, beam))
         self.scores = np.full((texts, beam), -np.inf)
         self.scores[:, 0] = 0.0  # of equal beginnings one is enough
-        self.ids = np.empty((texts, beam, 0), np.int64)
-        self.log_p = np.empty((texts, beam, 0))
-        self.weights = np.empty((texts, beam, 0, self.vectors.shape[1]), np.float32)
+        self.last = np.full((texts, beam), EOS, np.int64)
         self.ended = np.zeros(texts, np.int64)
-        self.best: dict[int, Found] = {}
-        self.best_scores = np.full(texts, -np.inf)
-
-    def last(self) -> Int64:
-        """Return the last token of each beginning (B, K); EOS at the start."""
-        if self.ids.shape[-1]:
-            return np.asarray(self.ids[..., -1])
-        return np.full(self.scores.shape, EOS, np.int64)
+        self.kept: list[_Kept] = []
+        self.best: dict[int, _Best] = {}
+        self.outputs: dict[int, Found] = {}
 
     def advance(self, log_p: Array, weights: Array, state: State) -> None:
         """Append the next token to beginnings, keep the likeliest, and drop texts that are done."""
         texts, beam = self.scores.shape
         parents, ids, own = _likeliest(self.scores, log_p)
         rows = np.arange(texts)[:, np.newaxis]
-        self.ids = np.concatenate([self.ids[rows, parents], ids[..., np.newaxis]], axis=2)
-        self.log_p = np.concatenate([self.log_p[rows, parents], own[..., np.newaxis]], axis=2)
-        seen = weights[rows, parents][:, :, np.newaxis]
-        self.weights = np.concatenate([self.weights[rows, parents], seen], axis=2)
         scores = self.scores[rows, parents] + own
         is_end = ids == EOS
-        for text, place in np.argwhere(is_end[:, :beam] & (scores[:, :beam] > -np.inf)).tolist():
-            self._end(text, place, scores[text, place])
-        kept = np.argsort(is_end, axis=1, kind="stable")[:, :beam]  # as likely as before
-        self.state = select_rows(state, (rows * beam + parents[rows, kept]).ravel())
-        self._take((rows, kept))
-        self.scores = scores[rows, kept]
+        for row, place in np.argwhere(is_end[:, :beam] & (scores[:, :beam] > -np.inf)).tolist():
+            self._end(row, scores[row, place], int(parents[row, place]), own[row, place])
+        stays = rows, np.argsort(is_end, axis=1, kind="stable")[:, :beam]  # as likely as before
+        parents, self.last, self.scores = parents[stays], ids[stays], scores[stays]
+        self.kept.append(_Kept(self.texts, parents, self.last, own[stays], weights))
+        self.state = select_rows(state, (rows * beam + parents).ravel())
         self._drop_done()
 
-    def _end(self, text: int, place: int, score: float) -> None:
-        """Keep an output that ends here, if it is the best one of its text."""
-        self.ended[text] += 1
-        normed = score / self.ids.shape[-1] ** self.norm
-        if normed > self.best_scores[text]:
-            self.best_scores[text] = normed
-            self._keep(text, place)
-
-    def _keep(self, text: int, place: int) -> None:
-        arrays = (self.ids, self.log_p, self.weights)
-        self.best[int(self.texts[text])] = Found(*(array[text, place].copy() for array in arrays))
+    def _end(self, row: int, score: float, parent: int, log_p: float) -> None:
+        """Remember an output that ends here, if it is the best one of its text."""
+        self.ended[row] += 1
+        text, length = int(self.texts[row]), len(self.kept) + 1
+        normed = score / length**self.norm
+        if text not in self.best or normed > self.best[text].score:
+            self.best[text] = _Best(normed, parent, log_p, length)
 
     def _drop_done(self) -> None:
-        beam = self.scores.shape[1]
+        beam, length = self.scores.shape[1], len(self.kept)
         bound = self.scores.max(axis=1) / self.limits**self.norm  # scores only fall
-        is_cut = self.limits <= self.ids.shape[-1]
-        for text in np.flatnonzero(is_cut & (self.ended == 0)).tolist():
-            self._keep(text, int(self.scores[text].argmax()))
-        left = np.flatnonzero(~is_cut & (self.ended < beam) & (self.best_scores < bound))
-        if len(left) == len(self.texts):
+        ended = [
+            self.best[text].score if text in self.best else -np.inf for text in self.texts.tolist()
+        ]
+        done = (self.limits <= length) | (self.ended >= beam) | (np.array(ended) >= bound)
+        for row in np.flatnonzero(done).tolist():
+            self._finish(row)
+        if not done.any():
             return
-        rows = left[:, np.newaxis] * beam + np.arange(beam)
-        self.state = select_rows(self.state, rows.ravel())
-        for name in ("texts", "limits", "vectors", "steps", "scores", "ended", "best_scores"):
+        left = np.flatnonzero(~done)
+        self.state = select_rows(self.state, (left[:, np.newaxis] * beam + np.arange(beam)).ravel())
+        for name in ("texts", "limits", "vectors", "steps", "scores", "ended", "last"):
             setattr(self, name, getattr(self, name)[left])
-        self._take(left)
 
-    def _take(self, places: Int64 | tuple[Int64, Int64]) -> None:
-        self.ids, self.log_p, self.weights = (
-            self.ids[places], self.log_p[places], self.weights[places]
-        )  # fmt: skip
+    def _finish(self, row: int) -> None:
+        """Write the best output of a text, or its likeliest beginning if none has ended."""
+        text = int(self.texts[row])
+        ids: list[int] = []
+        logs: list[float] = []
+        weights: list[Array] = []
+        if best := self.best.get(text):
+            ids, logs, place, length = [EOS], [best.log_p], best.parent, best.length - 1
+            weights.append(self.kept[length].weights[self._row(length, text), place])
+        else:
+            place, length = int(self.scores[row].argmax()), len(self.kept)
+        for step in range(length - 1, -1, -1):
+            kept, at = self.kept[step], self._row(step, text)
+            ids.append(int(kept.ids[at, place]))
+            logs.append(float(kept.log_p[at, place]))
+            place = int(kept.parents[at, place])
+            weights.append(kept.weights[at, place])
+        self.outputs[text] = Found(
+            np.array(ids[::-1], np.int64), np.array(logs[::-1]), np.stack(weights[::-1])
+        )
+
+    def _row(self, step: int, text: int) -> int:
+        """Return the row that a text had in a step."""
+        return int(np.searchsorted(self.kept[step].texts, text))
 
 
 def _likeliest(scores: Nats, log_p: Array) -> tuple[Int64, Int64, Nats]:

@@ -73,6 +73,8 @@ class TaskReport:
     """What is said about the runs of a task. A task has what its verbs use."""
 
     predictions: Predictions
+    has_attention = False
+    """True if answers are texts that look at their source, which `charlm inside` shows."""
     comparison_note = ""
     """Sentence before the table of a comparison."""
 

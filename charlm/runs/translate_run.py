@@ -1,0 +1,223 @@
+"""A run that gives translations, in memory."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.backends.interface import Backend
+from charlm.backends.kernel_library import useful_threads
+from charlm.backends.native import WEIGHTS_PER_THREAD
+from charlm.backends.numpy_backend import NumpyBackend
+from charlm.backends.translator_weights import DECODER_LAYERS, decoder_settings
+from charlm.backends.weights import Weights, encoder_weights
+from charlm.config.fields import MAX_COUNT
+from charlm.config.model import ModelSettings
+from charlm.errors import CorpusError, RunError, check_count
+from charlm.inference.search import BEAM, Steps, forced_nats
+from charlm.inference.translating import NOTHING, ArraySteps, Languages, Text, translations
+from charlm.inference.translation_counts import TranslationCounts
+from charlm.runs import layout
+from charlm.runs.engines import chosen_engine, compiled_backend, unchanged
+from charlm.runs.run import check_weights, checked_vocabulary, model_settings
+from charlm.runs.weights import load_arrays
+from charlm.text.encoded import EncodedText, read_encoded
+from charlm.text.groups import text_lengths
+from charlm.text.labelled import encode_texts
+from charlm.text.tokenizers.vocabulary import Vocabulary, load_vocabulary
+
+MAX_TOKENS = 1000
+"""Maximum length of a text that is translated."""
+Arrays = Mapping[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedPairs:
+    """Texts and their translations, encoded and as they were read.
+
+    The training text that is kept with a run is there only encoded.
+    """
+
+    sources: EncodedText
+    targets: EncodedText
+    pairs: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranslateRun:
+    """A translator with its two vocabularies, in memory."""
+
+    path: Path
+    config: dict[str, Any]
+    languages: Languages
+    steps: Steps
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Vocabulary of the texts that are read."""
+        return self.languages.source
+
+    @property
+    def engine(self) -> str:
+        """Name of what computes."""
+        return self.steps.name
+
+    def kept(self, name: str) -> EncodedPairs | None:
+        """Return a split of the run's text (train, valid, test) and its translations, or None.
+
+        Raises CorpusError if it is damaged or does not fit the vocabularies.
+        """
+        from charlm.text.parallel import PARALLEL, Parallel
+
+        folder = self.path / "data" / name
+        if not (folder / "counts.json").exists():
+            return None
+        sources = read_encoded(folder)
+        if not sources.fits(len(self.vocabulary)):
+            raise CorpusError(f"{folder}: ids that tokenizer.json does not have; delete the folder")
+        beside = cast(Parallel, PARALLEL.read(self.path, self.config, {name: sources}))
+        pairs = beside.pairs.get(name, ())
+        return EncodedPairs(sources=sources, targets=beside.texts[name], pairs=pairs)
+
+    def encoded(self, pairs: Sequence[tuple[str, str]]) -> EncodedPairs:
+        """Encode texts and their translations. Raises CorpusError for long ones."""
+        sources, targets = (
+            encode_texts([pair[side] for pair in pairs], vocabulary, MAX_COUNT, "start")
+            for side, vocabulary in enumerate((self.languages.source, self.languages.target))
+        )
+        for side, encoded in enumerate((sources, targets)):
+            _check_lengths([pair[side] for pair in pairs], encoded)
+        return EncodedPairs(sources=sources, targets=targets, pairs=pairs)
+
+    def translate(self, texts: Sequence[str], beam: int = BEAM) -> list[Text]:
+        """Return the translation of each text; that of a text without words is empty.
+
+        Raises CorpusError for a text of more than MAX_TOKENS tokens.
+        """
+        numbers = [number for number, text in enumerate(texts) if text.strip()]
+        given = [texts[number] for number in numbers]
+        encoded = encode_texts(given, self.vocabulary, MAX_COUNT, "start")
+        _check_lengths(given, encoded)
+        found = translations(self.steps, self.languages, given, encoded, beam)
+        answers = dict(zip(numbers, found, strict=True))
+        return [answers.get(number, NOTHING) for number in range(len(texts))]
+
+    def evaluate(
+        self, pairs: EncodedPairs, beam: int = BEAM
+    ) -> tuple[TranslationCounts, list[Text]]:
+        """Translate texts and return the figures of the outputs, and the outputs.
+
+        Blanks at the ends of references do not count.
+        """
+        sources, references = zip(*pairs.pairs, strict=True)
+        found = translations(self.steps, self.languages, sources, pairs.sources, beam)
+        counts = TranslationCounts.of(
+            [each.text for each in found],
+            [reference.strip() for reference in references],
+            [[token.text for token in each.tokens] for each in found],
+            nats=float(forced_nats(self.steps, pairs.sources, pairs.targets).sum()),
+            tokens=len(pairs.targets.ids),
+            copied=sum(each.copied for each in found),
+        )
+        return counts, found
+
+
+def _check_lengths(texts: Sequence[str], encoded: EncodedText) -> None:
+    """Raise CorpusError for a text with more than MAX_TOKENS tokens."""
+    sizes = text_lengths(encoded) - 1
+    long = int(sizes.argmax()) if len(sizes) else 0
+    if len(sizes) and sizes[long] > MAX_TOKENS:
+        raise CorpusError(
+            f"the text {texts[long]!r:.60}... has {sizes[long]:,} tokens; expected at most "
+            f"{MAX_TOKENS:,}, as translators are trained on sentences or short texts. Cut it"
+        )
+
+
+def load_translate_run(
+    path: Path, *, engine: str = "auto", threads: int | None = None
+) -> TranslateRun:
+    """Load the run in a folder. Raises RunError if files are missing, damaged or do not match.
+
+    `engine` is as in `runs.run.load_backend`.
+    """
+    if threads is not None:
+        check_count("threads", threads, 1)
+    config = layout.read_config(path)
+    vocabulary = checked_vocabulary(path, config)
+    target, size = load_vocabulary(path / layout.TARGET), config[layout.TASK]["target_size"]
+    if len(target) != size:
+        raise RunError(
+            f"{path}: {layout.TARGET} has {len(target)} entries, config.json expects {size}. The "
+            "run's files do not match"
+        )
+    settings = model_settings(config, path)
+    check_weights(path)
+    return TranslateRun(
+        path=path,
+        config=config,
+        languages=Languages(source=vocabulary, target=target),
+        steps=_steps(path / layout.WEIGHTS, settings, config, engine, threads),
+    )
+
+
+def _steps(
+    path: Path,
+    settings: ModelSettings,
+    config: Mapping[str, Any],
+    engine: str,
+    threads: int | None,
+) -> Steps:
+    """Return what computes with the weights in a file."""
+    engine = chosen_engine(settings, engine)
+    task, size = config[layout.TASK], config["vocab_size"]
+    check = unchanged(path)
+    arrays = load_arrays(path, settings, size, task)
+    if engine == "torch":
+        return _torch_steps(settings, config, arrays, threads)
+    both_ways = bool(task["both_ways"])
+
+    def weights(prefix: str, tensors: Arrays) -> Weights:
+        """Return the weights of the layers whose tensors have this prefix."""
+        is_decoder = prefix == DECODER_LAYERS
+        own = decoder_settings(settings, both_ways) if is_decoder else settings
+        return encoder_weights(own, tensors, prefix)
+
+    def reread(prefix: str) -> Callable[[], Weights]:
+        """Return a function that reads weights again, or raises RunError if they have changed."""
+
+        def read() -> Weights:
+            """Read the weights again."""
+            check()
+            return weights(prefix, load_arrays(path, settings, size, task))
+
+        return read
+
+    def layers(prefix: str) -> Backend:
+        """Return the backend of the layers whose tensors have this prefix."""
+        plain = weights(prefix, arrays)
+        if engine == "numpy":
+            return NumpyBackend(plain)
+        required = engine == "native"
+        return compiled_backend(plain, "fp32", threads, reread(prefix), required=required)
+
+    return ArraySteps.of(arrays, both_ways, layers)
+
+
+def _torch_steps(
+    settings: ModelSettings, config: Mapping[str, Any], arrays: Arrays, threads: int | None
+) -> Steps:
+    """Return the steps of torch with these weights, and set the number of torch's threads."""
+    import torch
+
+    from charlm.nn.task_models import build_model
+    from charlm.nn.translator import Translator
+    from charlm.nn.translator_steps import TorchSteps
+
+    model = cast(Translator, build_model(settings, config["vocab_size"], config[layout.TASK]))
+    model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
+    work = sum(tensor.numel() for tensor in model.parameters())
+    torch.set_num_threads(threads or useful_threads(work, WEIGHTS_PER_THREAD))
+    return TorchSteps(model.requires_grad_(False))
