@@ -1,0 +1,142 @@
+"""Evaluation and comparison of runs that give translations, on held-out texts or on files."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from charlm.api.comparison import check_same_text
+from charlm.commands import command
+from charlm.config.corpus import ReadSettings
+from charlm.errors import CorpusError, UsageError
+from charlm.inference.search import BEAM
+from charlm.inference.translation_counts import copy_floor
+from charlm.inference.translation_results import (
+    TranslationComparison,
+    TranslationEvaluation,
+    differences,
+    worst_translations,
+)
+from charlm.phases import phase
+from charlm.runs.locate import run_name
+from charlm.runs.translate_run import EncodedPairs, TranslateRun
+from charlm.text.parallel_files import read_pairs
+from charlm.units import count_of
+
+FROM_FILES = "text"
+"""Name of the texts of files."""
+Pairs = Sequence[tuple[str, str]]
+
+
+def evaluate_translations(
+    run: TranslateRun,
+    files: Sequence[str] | None = None,
+    *,
+    target: str | None = None,
+    reading: Mapping[str, Any] | None = None,
+    worst: int = 0,
+    beam: int = BEAM,
+) -> TranslationEvaluation:
+    """Return the figures of files with translations, or of the texts that the run held out.
+
+    `target` is the column of the translations, or their file; `reading` has fields of
+    `ReadSettings`. The `worst` texts are those whose output has the least chrF. Raises UsageError
+    if the run keeps no texts, CorpusError for files without texts or translations.
+    """
+    notes: list[str] = []
+    if files:
+        parts = {FROM_FILES: run.encoded(pairs_of(run, files, target, reading, notes))}
+    else:
+        parts = _held_out(run)
+    counts, floors, worst_texts = {}, {}, {}
+    for name, part in parts.items():
+        with phase(f"evaluating: {name}"):
+            counts[name], found = run.evaluate(part, beam)
+        floors[name] = copy_floor(part.pairs)
+        rows = counts[name].rows
+        if worst and rows is not None:
+            outputs = [each.text for each in found]
+            worst_texts[name] = worst_translations(part.pairs, outputs, rows, worst)
+    return TranslationEvaluation(
+        beam=beam, counts=counts, floors=floors, worst=worst_texts, notes=notes
+    )
+
+
+def compare_translations(
+    runs: Sequence[TranslateRun],
+    files: Sequence[str] | None = None,
+    *,
+    target: str | None = None,
+    reading: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> TranslationComparison:
+    """Compare runs on files with translations, or on the texts that all of them held out.
+
+    `target`, `reading` are as in `evaluate_translations`; `seed` seeds the bootstrap. Raises
+    UsageError for runs that held out different texts.
+    """
+    notes: list[str] = []
+    pairs: Pairs
+    if files:
+        pairs = pairs_of(runs[0], files, target, reading, notes)
+    else:
+        pairs = _common(runs, notes)
+    counts = []
+    for run in runs:
+        with phase(f"evaluating {run_name(run.path)}"):
+            counts.append(run.evaluate(run.encoded(pairs))[0])
+    return TranslationComparison(
+        names=[run_name(run.path) for run in runs],
+        counts=counts,
+        differences=[None, *(differences(counts[0], other, seed) for other in counts[1:])],
+        notes=notes,
+    )
+
+
+def pairs_of(
+    run: TranslateRun,
+    files: Sequence[str],
+    target: str | None,
+    reading: Mapping[str, Any] | None,
+    notes: list[str],
+) -> list[tuple[str, str]]:
+    """Return the texts of files that have a translation, with it. Raises CorpusError for none."""
+    rules = ReadSettings(**(reading or {}))
+    every = list(read_pairs(files, rules, target, notes.append, needs_targets=True))
+    pairs = [(each.source, each.target) for each in every if each.source and each.target]
+    where = ", ".join(files)
+    if not pairs:
+        raise CorpusError(
+            f"{where}: no text has a translation; expected one for each, to compare outputs with. "
+            f"Name their column or file with --target, or use: "
+            f"{command('predict', '--file', files[0], run=run.path)}"
+        )
+    if skipped := len(every) - len(pairs):
+        rows = count_of(skipped, "row")
+        notes.append(f"{where}: {rows} without a text or a translation skipped")
+    return pairs
+
+
+def _held_out(run: TranslateRun) -> dict[str, EncodedPairs]:
+    """Return the validation and test texts of a run. Raises UsageError if it keeps none."""
+    kept = {name: run.kept(name) for name in ("valid", "test")}
+    parts = {name: part for name, part in kept.items() if part is not None}
+    if not parts:
+        raise UsageError("this run keeps no held-out texts; expected some to evaluate. Use --file")
+    return parts
+
+
+def _common(runs: Sequence[TranslateRun], notes: list[str]) -> Pairs:
+    """Return the test texts that all runs keep, or else the validation texts."""
+    check_same_text([run.path for run in runs])
+    kept = [_held_out(run) for run in runs]
+    name = next((n for n in ("test", "valid") if all(n in parts for parts in kept)), None)
+    if name is None:
+        raise UsageError("these runs keep no common texts; expected some to compare on. Use --file")
+    # a run that reads by other tokens may have left out other long pairs
+    pairs = min((parts[name].pairs for parts in kept), key=len)
+    which = "validation" if name == "valid" else name
+    notes.append(f"compared on {count_of(len(pairs), f'{which} text')} of these runs")
+    if name == "valid":
+        notes.append(
+            "these texts also chose the best weights of each run; for a fair test use --file"
+        )
+    return pairs

@@ -1,0 +1,96 @@
+"""Translations of texts for people and for programs."""
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from charlm.report.predictions import DIGITS, one_line
+from charlm.report.task_reports import Predictions
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from charlm.inference.translating import Text
+
+
+class TranslationPredictions(Predictions):
+    """Translations: the text alone, a line for each, or with probabilities."""
+
+    formats = ("text", "tsv", "jsonl")
+    shown = piped = "text"
+    flags = frozenset({"--tokens", "--beam"})
+    act, done = "translate", "translated"
+
+    def header(self, output: str, top: int) -> str:
+        """Return the names of the columns of tsv."""
+        del top
+        return "text\ttranslation\tprobability\n" if output == "tsv" else ""
+
+    def line(self, output: str, text: str, answer: "Text | None", top: int) -> str:
+        """Return the translation alone; or with its text and the probability of a token."""
+        del top
+        if output == "jsonl":
+            found = self.json(answer)
+            shown = {key: found[key] for key in ("translation", "probability", "tokens")}
+            return json.dumps({"text": text, **shown}, ensure_ascii=False) + "\n"
+        if answer is None:
+            return "\n"
+        if output == "text":
+            return one_line(answer.text) + "\n"
+        return f"{one_line(text)}\t{one_line(answer.text)}\t{answer.probability:.4f}\n"
+
+    def json(self, answer: "Text | None", top: int = 1) -> dict[str, Any]:
+        """Return translation, tokens, pieces of the source and attention (tokens, pieces).
+
+        Of a text without words the translation is empty.
+        """
+        del top
+        if answer is None or not answer.tokens:
+            return {
+                "translation": "", "probability": None, "tokens": [], "source": [], "attention": [],
+            }  # fmt: skip
+        return {
+            "translation": answer.text,
+            "probability": round(answer.probability, DIGITS),
+            "tokens": [
+                token._asdict() | {"probability": round(token.probability, DIGITS)}
+                for token in answer.tokens
+            ],
+            "source": list(answer.source),
+            "attention": [[round(w, DIGITS) for w in row] for row in answer.attention.tolist()],
+        }
+
+    def reading(
+        self, text: str, steps: list[Any], top: int, *, as_json: bool
+    ) -> "RenderableType | str":
+        """Return a line for each token: its probability, and the piece that it looks at most.
+
+        As JSON, one line has the attention of all tokens.
+        """
+        del top
+        answer: Text | None = steps[0] if steps else None
+        if as_json:
+            return json.dumps({"text": text, **self.json(answer)}, ensure_ascii=False) + "\n"
+        from rich.console import Group
+        from rich.text import Text as Line
+
+        if answer is None:
+            return Line("")
+        return Group(Line(one_line(answer.text), style="bold"), _token_table(answer))
+
+
+def _token_table(answer: "Text") -> "RenderableType":
+    from rich.text import Text as Line
+
+    from charlm.report.tables import plain_table
+    from charlm.report.text import visible
+
+    table = plain_table("<token", "probability", "<looks at", "weight")
+    for cells in _token_cells(answer):
+        table.add_row(*(Line(visible(cell)) for cell in cells))
+    return table
+
+
+def _token_cells(answer: "Text") -> Iterator[tuple[str, str, str, str]]:
+    for token, weights in zip(answer.tokens, answer.attention, strict=True):
+        yield token.text, f"{token.probability:.4f}", token.source, f"{weights.max():.2f}"

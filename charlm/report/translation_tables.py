@@ -1,0 +1,144 @@
+"""Tables of evaluations and comparisons of runs that give translations."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from charlm.inference.text_metrics import SIGNATURE
+from charlm.inference.translation_counts import TranslationCounts
+from charlm.inference.translation_results import (
+    TranslationComparison,
+    TranslationEvaluation,
+    WorstTranslation,
+)
+from charlm.report.tables import plain_table
+from charlm.report.text import number, shortened
+
+NAMES = {"chrf": "chrF2", "bleu": "BLEU", "exact": "exact"}
+"""Figures for people, the headline first; see `in_order`."""
+SHORT_REFERENCE = 40
+"""Mean number of letters of a reference below which equal outputs are the headline."""
+TEXT_LINES = 2
+"""Maximum number of lines of a text in a table."""
+
+
+def digits_of(name: str) -> int:
+    """Return the digits after the point of a figure: of 0 to 100, or of a fraction."""
+    return 3 if name == "exact" else 1
+
+
+def in_order(counts: TranslationCounts) -> list[str]:
+    """Return the names of the figures, the headline first: exact for short references."""
+    letters = counts.chrf_sums[1] / max(counts.texts, 1)
+    names = list(NAMES)
+    return names if letters >= SHORT_REFERENCE else ["exact", *names[:2]]
+
+
+def evaluation_tables(result: TranslationEvaluation, width: int) -> Iterator[RenderableType]:
+    """Yield the figures of all texts, then the worst outputs; `width` is that of the terminal."""
+    yield figure_table(result)
+    yield Text(f"\nBLEU: {SIGNATURE}; beam {result.beam}", style="dim")
+    for name, texts in result.worst.items():
+        if texts:
+            yield Text(f"\n{name}: outputs with the least chrF2", style="italic")
+            yield worst_table(texts, width)
+
+
+def figure_table(result: TranslationEvaluation) -> Table:
+    """Return a column of figures for each text."""
+    table, every = plain_table("<", *result.counts), list(result.counts.values())
+    intervals = [counts.intervals() for counts in every]
+
+    def row(label: str, cells: Sequence[str]) -> None:
+        if any(cell != "-" for cell in cells):
+            table.add_row(label, *cells)
+
+    row("texts", [number(counts.texts) for counts in every])
+    for name in in_order(every[0]):
+        digits = digits_of(name)
+        row(NAMES[name], [number(getattr(counts, name), digits) for counts in every])
+        row("  95 % interval", [_ends(found.get(name), digits) for found in intervals])
+    row("nats per token", [number(counts.nats_per_token, 3) for counts in every])
+    row("length ratio", [number(counts.length_ratio, 3) for counts in every])
+    for name, label in (
+        ("repeated", "outputs that repeat themselves"),
+        ("shared", "outputs equal to another text's"),
+        ("copied", "unknown tokens copied"),
+    ):
+        if any(getattr(counts, name) for counts in every):
+            row(label, [number(getattr(counts, name)) for counts in every])
+    for name in in_order(every[0]):
+        floors = [result.floors[part].get(name) for part in result.counts]
+        row(f"floor: {NAMES[name]} of a copy", [number(f, digits_of(name)) for f in floors])
+    return table
+
+
+def _ends(ends: tuple[float, float] | None, digits: int) -> str:
+    return f"{ends[0]:.{digits}f} to {ends[1]:.{digits}f}" if ends else "-"
+
+
+def worst_table(texts: Sequence[WorstTranslation], width: int) -> Table:
+    """Return the texts whose outputs have the least chrF2: source, reference and output."""
+    table = plain_table("chrF2", "<", "<text")
+    room = TEXT_LINES * max(width - 20, 16)
+    for each in texts:
+        lines = {"source": each.text, "reference": each.reference, "output": each.output}
+        for place, (name, text) in enumerate(lines.items()):
+            score = "" if place else number(each.chrf, 1)
+            table.add_row(score, Text(name, "dim"), Text(shortened(text, room)))
+    return table
+
+
+def evaluation_json(run: str, result: TranslationEvaluation) -> dict[str, Any]:
+    """Return the figures of each text as plain values."""
+    contents = {
+        name: {
+            "schema_version": 1,
+            "run": run,
+            **counts.summary(),
+            "signature": SIGNATURE,
+            "beam": result.beam,
+            "floors": {"copy": result.floors[name]},
+            "worst": [each._asdict() for each in result.worst.get(name, [])],
+        }
+        for name, counts in result.counts.items()
+    }
+    return next(iter(contents.values())) if len(contents) == 1 else contents
+
+
+def comparison_table(result: TranslationComparison) -> Table:
+    """Return a row for each run and figure, and its difference from the first run."""
+    table = plain_table("<run", "<", "figure", "difference", "<95 % interval", "p", "<")
+    table.columns[4].no_wrap = True
+    for name, counts, changes in zip(result.names, result.counts, result.differences, strict=True):
+        for place, figure in enumerate(in_order(result.counts[0])):
+            digits = digits_of(figure)
+            cells: list[Text | str] = [
+                Text("" if place else name), NAMES[figure], number(getattr(counts, figure), digits)
+            ]  # fmt: skip
+            if changes is None:
+                table.add_row(*cells)
+                continue
+            change = changes[figure]
+            table.add_row(
+                *cells, f"{change.value:+.{digits}f}",
+                f"{change.low:+.{digits}f} to {change.high:+.{digits}f}", f"{change.p:.2g}",
+                change.verdict,
+            )  # fmt: skip
+    return table
+
+
+def comparison_json(result: TranslationComparison) -> list[dict[str, Any]]:
+    """Return figures and differences of each run."""
+    every = zip(result.names, result.counts, result.differences, strict=True)
+    return [
+        {
+            "run": name,
+            **counts.summary(),
+            "difference": changes and {key: each.to_dict() for key, each in changes.items()},
+        }
+        for name, counts, changes in every
+    ]
