@@ -1,14 +1,16 @@
-"""Measure classification on public sets: one command a row, the median of several seeds.
+"""Measure tasks on public sets: one command a row, the median of several seeds.
 
     CHARLM_DATA=folder python scripts/measure_tasks.py sst2 trec tweets [--seeds 1 2 3]
     CHARLM_DATA=folder python scripts/measure_tasks.py imdb-from --from RUN
     CHARLM_DATA=folder python scripts/measure_tasks.py sst2 --set dropout=0.5 --minutes 0.5
+    CHARLM_DATA=folder python scripts/measure_tasks.py wnut17 wnut17-crf ewt ewt-crf multi30k dates
     CHARLM_DATA=folder python scripts/measure_tasks.py --table
 
-Each training is a process, `charlm train FILE --task classify ...`. Results are appended to
-`tasks.jsonl` below --out, and are not measured again; `--table` prints them as Markdown. Figures
-are those of the test text. The sets lie in `tasks/NAME` below CHARLM_DATA. `-from` rows begin with
-the weights of a language model of reviews, such as
+Each training is a process, `charlm train FILE --task classify ...`. `-crf` rows are a linear-chain
+CRF of the package sklearn-crfsuite instead, with the features of its tutorial. Results are
+appended to `tasks.jsonl` below --out, and are not measured again; `--table` prints them as
+Markdown. Figures are those of the test text. The sets lie in `tasks/NAME` below CHARLM_DATA.
+`-from` rows begin with the weights of a language model of reviews, such as
 
     charlm train unsup.sample.txt.gz train.tsv.gz --unit word --words bare --lowercase \\
         --set max_size=20000 --document line --layers 1 --hidden 400 \\
@@ -23,9 +25,14 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from charlm.config.corpus import ReadSettings
+from charlm.config.tasks import TASKS
+from charlm.text.tagged_files import read_sentences
 
 TEXTBOOK = (
     "--set max_size=2500 --set max_tokens=100 --set kept_part=end --hidden 64 --embedding 64 "
@@ -36,22 +43,35 @@ TEXTBOOK = (
 
 @dataclass(frozen=True)
 class Row:
-    """A set, the options of its training, and the test figure with its bar."""
+    """A set, the options of its training, and the test figure with its bar, if it has one."""
 
     folder: str
     options: str
-    bar: float
+    bar: float | None
     figure: str = "accuracy"
     valid: str = ""
     test: str = "test.tsv"
     train: str = "train.tsv"
     started: bool = False
     """True if it begins with the weights of --from."""
+    task: str = "classify"
+    floor: str = "bag_of_words"
+    """Key of the floor in run.json."""
 
 
 IMDB = Row(
     folder="imdb", options="--minutes 4", bar=0.905, train="train.tsv.gz", test="test.tsv.gz"
 )
+CRF = "crf"
+"""In place of a task: a linear-chain CRF, an oracle."""
+WNUT = Row(
+    folder="wnut17", options="--minutes 5", bar=None, figure="f1", task="tag",
+    floor="frequent_tag", train="train.conll", valid="dev.conll", test="test.conll",
+)  # fmt: skip
+EWT = Row(
+    folder="ewt", options="--minutes 2", bar=0.94, task="tag", floor="frequent_tag",
+    train="train.conllu.gz", valid="dev.conllu.gz", test="test.conllu.gz",
+)  # fmt: skip
 ROWS = {
     "imdb-textbook-lstm": replace(IMDB, options=TEXTBOOK, bar=0.855),
     "imdb-textbook-rnn": replace(IMDB, options=f"{TEXTBOOK} --cell rnn", bar=0.82),
@@ -64,18 +84,41 @@ ROWS = {
         folder="tweets", options="--minutes 3", bar=0.61, figure="macro_recall", valid="dev.tsv",
         train="train.tsv.gz", test="test.tsv.gz",
     ),
+    # tags: span-F1 as conlleval counts it, or accuracy; beside a linear CRF
+    "wnut17": WNUT,
+    "wnut17-crf": replace(WNUT, options="", task=CRF),
+    "ewt": EWT,
+    "ewt-crf": replace(EWT, options="", task=CRF, bar=None),
+    # translations
+    "multi30k": Row(
+        folder="multi30k", task="translate", figure="bleu", floor="copy", bar=25.0,
+        options="--column en --target de --minutes 15",
+        train="train.tsv.gz", valid="dev.tsv.gz", test="test.tsv.gz",
+    ),
+    "dates": Row(
+        folder="dates", task="translate", figure="exact", floor="copy", bar=0.99,
+        options="--column human --target machine --minutes 1", valid="dev.tsv",
+    ),
 }  # fmt: skip
+FIGURES = {
+    "classify": ("accuracy", "macro_f1", "macro_recall", "nats_per_text", "ece"),
+    "tag": ("f1", "precision", "recall", "accuracy", "nats_per_tag", "ece"),
+    "translate": ("bleu", "chrf", "exact", "nats_per_token"),
+}
+"""Test figures that are kept, by task."""
 
 
 def command_of(row: Row, seed: int, arguments: argparse.Namespace, name: str) -> list[str]:
     """Return the command that trains a row with a seed."""
+    if row.task == CRF:
+        return ["sklearn_crfsuite.CRF", row.train]
     options = shlex.split(row.options)
     if arguments.minutes is not None:
         while set(options) & {"--minutes", "--epochs"}:
             at = next(n for n, word in enumerate(options) if word in ("--minutes", "--epochs"))
             del options[at : at + 2]
         options += ["--minutes", str(arguments.minutes)]
-    words = ["charlm", "train", row.train, "--task", "classify", *options, "--test", row.test]
+    words = ["charlm", "train", row.train, "--task", row.task, *options, "--test", row.test]
     words += ["--valid", row.valid] if row.valid else []
     words += ["--from", arguments.start] if row.started else []
     for pair in arguments.set:
@@ -86,6 +129,8 @@ def command_of(row: Row, seed: int, arguments: argparse.Namespace, name: str) ->
 def measured(key: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """Train a row and return its command, its figures and its seconds."""
     row, data = ROWS[key], Path(os.environ["CHARLM_DATA"]) / "tasks"
+    if row.task == CRF:
+        return linear_crf(key, data / row.folder)
     words = command_of(row, seed, arguments, f"{key}-{seed}")
     beside = ["--checkpoints", str(arguments.out.resolve()), "--json", "--overwrite"]
     begun = time.perf_counter()
@@ -96,28 +141,82 @@ def measured(key: str, seed: int, arguments: argparse.Namespace) -> dict[str, An
     if done.returncode:
         raise SystemExit(f"{shlex.join(words)}\n{done.stderr[-2000:]}")
     result = json.loads(done.stdout)
-    figures = {name: result.get(f"test_{name}") for name in
-               ("accuracy", "macro_f1", "macro_recall", "nats_per_text", "ece")}  # fmt: skip
+    figures = {name: result.get(f"test_{name}") for name in FIGURES[row.task]}
     run = json.loads((arguments.out / f"{key}-{seed}" / "run.json").read_text(encoding="utf-8"))
+    floor = (run.get("floors") or {}).get(row.floor, {}).get("test")
+    train = run["corpus"]["parts"]["train"]
     return {
         "row": key,
         "seed": seed,
         "command": shlex.join(words),
         "figure": figures[row.figure],
         **figures,
-        "valid_accuracy": result.get("valid_accuracy"),
-        "floor": (run.get("floors") or {}).get("bag_of_words", {}).get("test"),
+        "valid": result.get(f"valid_{row.figure}"),
+        "floor": floor.get(row.figure) if isinstance(floor, dict) else floor,
         "best_step": result.get("best_step"),
         "steps": result.get("step"),
-        "passes": round(result["texts"] / run["corpus"]["parts"]["train"]["documents"], 2),
+        "passes": round(
+            result[f"{TASKS[row.task].target}s"] / train.get("targets", train["documents"]), 2
+        ),
         "train_seconds": result.get("seconds"),
         "seconds": round(time.perf_counter() - begun, 1),
     }
 
 
+def linear_crf(key: str, folder: Path) -> dict[str, Any]:
+    """Train a linear-chain CRF on the features of sklearn-crfsuite's tutorial, and test it."""
+    import seqeval.metrics
+    import sklearn_crfsuite
+
+    row, begun = ROWS[key], time.perf_counter()
+    parts = {}
+    for name in (row.train, row.test):
+        read = read_sentences([str(folder / name)], ReadSettings(), None, print, needs_tags=True)
+        parts[name] = [(_features(each.words), list(each.tags or ())) for each in read]
+    model = sklearn_crfsuite.CRF(
+        algorithm="lbfgs", c1=0.1, c2=0.1, max_iterations=100, all_possible_transitions=True
+    )
+    model.fit([words for words, _ in parts[row.train]], [tags for _, tags in parts[row.train]])
+    gold = [tags for _, tags in parts[row.test]]
+    found = model.predict([words for words, _ in parts[row.test]])
+    pairs = [pair for own in map(zip, gold, found) for pair in own]
+    figures = {"accuracy": sum(one == other for one, other in pairs) / len(pairs)}
+    if row.figure == "f1":
+        figures["f1"] = float(seqeval.metrics.f1_score(gold, found))
+    return {
+        "row": key,
+        "seed": None,
+        "command": shlex.join(command_of(row, 0, argparse.Namespace(), key)),
+        "figure": figures[row.figure],
+        **figures,
+        "floor": None,
+        "seconds": round(time.perf_counter() - begun, 1),
+    }
+
+
+def _features(words: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the features of each word of a sentence, and of the words beside it."""
+    own = [
+        {
+            "lower": word.lower(), "upper": word.isupper(), "title": word.istitle(),
+            "digit": word.isdigit(),
+        }
+        for word in words
+    ]  # fmt: skip
+    features: list[dict[str, Any]] = []
+    for at, word in enumerate(words):
+        made: dict[str, Any] = {"bias": 1.0, "ends3": word[-3:], "ends2": word[-2:], **own[at]}
+        for side, place in (("-1", at - 1), ("+1", at + 1)):
+            inside = 0 <= place < len(words)
+            beside = own[place] if inside else {"edge": True}
+            made |= {f"{side}:{name}": value for name, value in beside.items() if name != "digit"}
+        features.append(made)
+    return features
+
+
 def table(records: list[dict[str, Any]]) -> str:
     """Return a Markdown table: a row for each command with the median of its seeds."""
-    lines = ["| row | command | median | seeds | bag of words | bar | seconds |",
+    lines = ["| row | command | median | seeds | floor | bar | seconds |",
              "|---|---|---:|---|---:|---:|---:|"]  # fmt: skip
     for key in dict.fromkeys((record["row"], _without_seed(record)) for record in records):
         own = [record for record in records if (record["row"], _without_seed(record)) == key]
@@ -126,7 +225,7 @@ def table(records: list[dict[str, Any]]) -> str:
         lines.append(
             f"| {key[0]} | `{key[1]}` | {statistics.median(values):.4f} | "
             f"{' '.join(f'{value:.4f}' for value in values)} | "
-            f"{'-' if floor is None else f'{floor:.4f}'} | {ROWS[key[0]].bar} | "
+            f"{'-' if floor is None else f'{floor:.4f}'} | {ROWS[key[0]].bar or '-'} | "
             f"{statistics.median(record['seconds'] for record in own):.0f} |"
         )
     return "\n".join(lines)
@@ -134,7 +233,7 @@ def table(records: list[dict[str, Any]]) -> str:
 
 def _without_seed(record: dict[str, Any]) -> str:
     words = shlex.split(record["command"])
-    return shlex.join(words[: words.index("--seed")])
+    return shlex.join(words[: words.index("--seed")] if "--seed" in words else words)
 
 
 def main() -> None:

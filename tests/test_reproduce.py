@@ -1,6 +1,8 @@
 """Recipes: valid settings, our figures beside the published ones, stopped and resumed."""
 
+import gzip
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,10 +10,12 @@ import pytest
 import torch
 from helpers import Call
 
-from charlm.api.reproduction import makemore_split
+from charlm.api.recipe_texts import MAKERS, made_texts, makemore_split
 from charlm.config import recipes
+from charlm.config.presets import combined
 from charlm.config.recipes import RECIPES, recipe
 from charlm.config.settings import merge, settings_from
+from charlm.config.tasks import LANGUAGE_MODEL, task_name
 from charlm.errors import UsageError
 from charlm.nn.devices import Precision
 from charlm.text.corpus import Corpus
@@ -31,10 +35,13 @@ SMALL = {
 def test_every_recipe_is_complete(name: str) -> None:
     """Its settings are settings, its figure is one of a tally, its part has a text."""
     chosen = RECIPES[name]
-    settings_from(chosen.settings)
-    assert chosen.figure in Tally().summary()
+    settings = settings_from(combined(chosen.settings, "recipe")[0])
+    if settings.task.task == LANGUAGE_MODEL:
+        assert settings == settings_from(chosen.settings)
+        assert chosen.figure in Tally().summary()
     assert chosen.figure in recipes.FIGURES
-    assert chosen.part == "valid" or chosen.makemore_split or getattr(chosen, chosen.part)
+    assert chosen.part == "valid" or chosen.maker or getattr(chosen, chosen.part)
+    assert chosen.maker in {"", *MAKERS}
     assert chosen.published
 
 
@@ -111,7 +118,9 @@ def test_a_run_of_another_seed_or_recipe_is_refused(
     assert "was made by another recipe of this name" in err
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    "name", [name for name in RECIPES if task_name(RECIPES[name].settings) == LANGUAGE_MODEL]
+)
 def test_every_recipe_can_be_planned_as_it_is(name: str) -> None:
     """With its own minutes; the story: tied weights of a given width broke the measuring."""
     chosen = settings_from(merge(RECIPES[name].settings, {"training": {"seed": 1}}))
@@ -142,7 +151,7 @@ def test_names_are_held_out_as_makemore_does() -> None:
     torch.manual_seed(3407)
     order = torch.randperm(len(lines)).tolist()
     parts = makemore_split("\n".join(f" {line} " for line in lines) + "\n\n")
-    assert parts["test"] == [lines[at] for at in order[-1000:]]
+    assert parts["test.txt"] == [lines[at] for at in order[-1000:]]
     assert sorted(line for part in parts.values() for line in part) == sorted(lines)
     assert [len(part) for part in parts.values()] == [500, 1000, 1000]
 
@@ -177,3 +186,66 @@ def test_the_splits_of_a_list_are_kept_beside_its_run(
     assert [
         len(Path(source).read_text().split()) for source in record["settings"]["corpus"]["test"]
     ] == [1000]
+
+
+def test_a_recipe_of_another_task_shows_its_floors_and_its_aim(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the figures that training measured; a label that follows from one word reaches it."""
+    plain = RECIPES["imdb-lstm"]
+    small = merge(plain.settings, {**SMALL, "training": {"steps": 60, "epochs": None, "seed": 1}})
+    monkeypatch.setitem(RECIPES, "imdb-lstm", replace(plain, settings=small))
+    folder = tmp_path / "tasks" / "imdb"
+    folder.mkdir(parents=True)
+    rows = "".join(f"{label}\tsome {word} film {n}\n" for n in range(60)
+                   for label, word in (("pos", "good"), ("neg", "bad")))  # fmt: skip
+    for part in ("train", "test"):
+        with gzip.open(folder / f"{part}.tsv.gz", "wt", encoding="utf-8") as file:
+            file.write("label\ttext\n" + rows)
+    status, out, err = call("reproduce", "imdb-lstm", "--data", str(tmp_path))
+    assert status == 0, err
+    lines = [line.split(maxsplit=2) for line in out.splitlines()]
+    assert lines[1][0] == "ours"
+    assert float(lines[1][1]) > 0.9
+    assert ["floor", "1.000", "bag of words"] in lines
+    assert ["published", "0.844", "the textbook"] in lines
+    assert ["aim", "0.855", "reached"] in lines
+    content = json.loads(call("reproduce", "imdb-lstm", "--json")[1])
+    assert content["ours"]["test"]["accuracy"] > 0.9
+    assert content["floors"] == {"bag of words": 1.0, "majority": 0.5}
+    assert content["aim"] == 0.855
+
+
+def test_the_aim_of_an_error_is_its_greatest_value() -> None:
+    low = replace(RECIPES["imdb-rnn"], figure="mse", aim=1e-5)
+    assert low.reached(1e-6)
+    assert not low.reached(1e-4)
+    assert not RECIPES["imdb-rnn"].reached(0.8)
+
+
+def test_the_cosine_obeys_its_linear_recurrence(tmp_path: Path) -> None:
+    """Each value follows from the two before it, to rounding; two calls write equal bytes."""
+    path = made_texts("cosine", None, tmp_path)["train"]
+    name, *lines = path.read_text().splitlines()
+    values = [float(line) for line in lines]
+    assert (name, len(values), values[0]) == ("value", 50_000, 100.0)
+    decay, angle = math.exp(-1e-4), 2 * math.pi / 1000
+    for one, two, three in zip(values, values[1:], values[2:], strict=False):
+        assert abs(three - (2 * decay * math.cos(angle) * two - decay**2 * one)) < 1e-10
+    before = path.read_bytes()
+    assert made_texts("cosine", None, tmp_path)["train"].read_bytes() == before
+
+
+def test_sums_are_right_and_none_is_asked_twice(tmp_path: Path) -> None:
+    """Neither within a part nor in two parts, in either order of the numbers."""
+    parts = made_texts("addition", None, tmp_path)
+    rows = [line for part in ("train", "valid", "test")
+            for line in parts[part].read_text().splitlines()[1:]]  # fmt: skip
+    pairs = set()
+    for row in rows:
+        question, result = row.split("\t")
+        a, b = map(int, question.split("+"))
+        assert a + b == int(result)
+        pairs.add(frozenset((a, b)))
+    assert len(rows) == len(pairs) == 50_000
+    assert max(len(row.split("\t")[0]) for row in rows) == 7

@@ -1,37 +1,37 @@
 """Recipes for published results: train one, and evaluate it by the published protocol."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charlm.api.loading import load_model
 from charlm.api.methods import Methods
+from charlm.api.recipe_texts import made_texts
+from charlm.config.presets import combined
 from charlm.config.recipes import Recipe, recipe
 from charlm.config.settings import merge, settings_from
+from charlm.config.tasks import LANGUAGE_MODEL, task_name
 from charlm.errors import CorpusError, RunError
-from charlm.files.atomic import explained
 from charlm.inference.likelihood import evaluate
 from charlm.runs.layout import RECORD, read_record, write_record
 from charlm.runs.locate import checkpoints_folder
-from charlm.text.corpus import Corpus
-from charlm.units import Tally
 
 if TYPE_CHECKING:
     from charlm.training.session import Session
 
-MAKEMORE_SEED, HELD_OUT = 3407, 1000
-"""Seed of the permutation, and lines of the test, of github.com/karpathy/makemore."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeResult:
-    """Tallies of the part of a recipe that is compared, by protocol or method.
+    """Figures of the part of a recipe that is compared, by protocol or method.
 
-    Methods of adaptation are evaluated only when training is `complete`.
+    Methods of adaptation are evaluated only when training is `complete`. `floors` has the same
+    figure of the methods beside which training measured the run, by their names.
     """
 
-    tallies: dict[str, Tally]
+    figures: dict[str, dict[str, Any]]
+    floors: dict[str, float]
     complete: bool
 
 
@@ -65,6 +65,15 @@ def open_recipe(
 def recipe_result(name: str, *, checkpoints: Path | None = None) -> RecipeResult:
     """Evaluate the run of a recipe as far as it is trained. Raises RunError if it keeps no text."""
     chosen, path = recipe(name), recipe_folder(name, checkpoints)
+    record = read_record(path)
+    complete = record["status"] == "finished"
+    if task_name(record["settings"]) != LANGUAGE_MODEL:
+        figures = (record.get("results") or {}).get(chosen.part)
+        return RecipeResult(
+            figures={chosen.part: figures} if figures else {},
+            floors=_floors(record, chosen),
+            complete=complete,
+        )
     methods = Methods(cache=chosen.cache, dynamic=chosen.dynamic)
     model = load_model(path, engine="torch" if methods else "auto")
     text = model.run.kept(chosen.part)
@@ -78,12 +87,22 @@ def recipe_result(name: str, *, checkpoints: Path | None = None) -> RecipeResult
         window = chosen.reset_every
         label = f"{chosen.part}, windows of {window}"
         tallies[label] = evaluate(model.run.backend, text, reset_every=window)
-    complete = read_record(path)["status"] == "finished"
     if methods and complete:
         from charlm.api.adaptation import Adaptation
 
         tallies |= Adaptation(model, methods).tallies({chosen.part: text})
-    return RecipeResult(tallies=tallies, complete=complete)
+    figures = {part: tally.summary() for part, tally in tallies.items()}
+    return RecipeResult(figures=figures, floors={}, complete=complete)
+
+
+def _floors(record: Mapping[str, Any], chosen: Recipe) -> dict[str, float]:
+    """Return the figure of each floor of a record; a floor is a number or figures by name."""
+    parts = {name: floor.get(chosen.part) for name, floor in (record.get("floors") or {}).items()}
+    figures = {
+        name: part.get(chosen.figure) if isinstance(part, Mapping) else part
+        for name, part in parts.items()
+    }
+    return {name.replace("_", " "): value for name, value in figures.items() if value is not None}
 
 
 def _check_same(path: Path, chosen: Recipe, seed: int | None) -> None:
@@ -118,53 +137,17 @@ def _start(path: Path, chosen: Recipe, data: Path, seed: int, command: str) -> "
             f"{missing[0]} does not exist; expected the corpora below {data}. Name their folder "
             "with --data or CHARLM_DATA"
         )
-    if chosen.makemore_split:
-        files = _split_list(files["train"], path.with_name(f"{path.name}-texts"))
+    if chosen.maker:
+        folder = path.with_name(f"{path.name}-texts")
+        files = made_texts(chosen.maker, files.get("train"), folder)
     corpus = {"sources": (str(files["train"]),)} | {
         part: (str(files[part]),) for part in ("valid", "test") if part in files
     }
     given = merge(chosen.settings, {"corpus": corpus, "training": {"seed": seed}})
+    nested, origins = combined(given, "recipe")
     session = start(
-        settings_from(given),
-        path.parent,
-        name=path.name,
-        origins={f"{s}.{k}": "recipe" for s, values in given.items() for k in values},
-        command=command,
+        settings_from(nested), path.parent, name=path.name, origins=origins, command=command
     )
     session.record["recipe"] = _as_json(chosen)
     write_record(path, session.record)
     return session
-
-
-def _split_list(source: Path, folder: Path) -> dict[str, Path]:
-    """Write the splits of a list as files into a folder and return their paths."""
-    splits = makemore_split("".join(Corpus((str(source),), document="stream").chunks()))
-    files = {name: folder / f"{name}.txt" for name in splits}
-    with explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, lines in splits.items():
-            content = "".join(line + "\n" for line in lines)
-            files[name].write_text(content, encoding="utf-8", newline="\n")
-    return files
-
-
-def makemore_split(text: str) -> dict[str, list[str]]:
-    """Return the lines of a text for training, validation and test.
-
-    The last thousand of a permutation are the test, as in makemore.py (torch's generator, its
-    seed); the thousand before them, which makemore trains on, choose the best weights here.
-    Raises CorpusError if there are too few lines.
-    """
-    import torch
-
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if len(lines) <= 2 * HELD_OUT:
-        raise CorpusError(
-            f"the text has {len(lines):,} lines; expected more than {2 * HELD_OUT:,}, of "
-            "which 1,000 are held out twice"
-        )
-    generator = torch.Generator().manual_seed(MAKEMORE_SEED)
-    order = torch.randperm(len(lines), generator=generator).tolist()
-    shuffled = [lines[index] for index in order]
-    rest, test = shuffled[:-HELD_OUT], shuffled[-HELD_OUT:]
-    return {"train": rest[:-HELD_OUT], "valid": rest[-HELD_OUT:], "test": test}

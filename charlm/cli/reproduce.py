@@ -58,20 +58,20 @@ def reproduce(
     _train(session, budget)
     result = api.reproduction.recipe_result(name, checkpoints=checkpoints)
     if as_json:
-        rows = {key: tally.summary() for key, tally in result.tallies.items()}
-        write_json({"schema_version": 1, "recipe": name, "complete": result.complete, "ours": rows,
-                    **_about(chosen)})  # fmt: skip
+        write_json({"schema_version": 1, "recipe": name, "complete": result.complete,
+                    "ours": result.figures, "floors": result.floors, **_about(chosen)})  # fmt: skip
         return
     if not result.complete:
         say(f"not complete yet; continue with: {Verbosity.command}")
-    render(comparison(chosen, result.tallies))
+    render(comparison(chosen, result.figures, result.floors))
     say(f"protocol: {chosen.protocol}")
 
 
 def _about(chosen: "Recipe") -> dict[str, Any]:
     """Return the protocol and the published figures of a recipe for JSON."""
     published = [{"who": who, "figure": figure} for who, figure in chosen.published]
-    return {"figure": chosen.figure, "protocol": chosen.protocol, "published": published}
+    aim = {} if chosen.aim is None else {"aim": chosen.aim}
+    return {"figure": chosen.figure, "protocol": chosen.protocol, "published": published, **aim}
 
 
 def _train(session: "Session", budget: float | None) -> None:

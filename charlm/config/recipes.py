@@ -9,10 +9,12 @@ from typing import Any
 
 from charlm.config.presets import PRESETS, WORDS
 from charlm.config.settings import Nested, merge
+from charlm.config.tasks import CLASSIFY
 from charlm.errors import check_choice
 
 FIGURES = {
     "perplexity": "perplexity", "bits_per_token": "bits/char", "nats_per_token": "nats/char",
+    "accuracy": "accuracy", "mse": "MSE", "exact": "exact",
 }  # fmt: skip
 """Published names of the figures."""
 
@@ -34,8 +36,15 @@ class Recipe:
     """Window length for a second evaluation, in tokens from the zero state; None for none."""
     cache: int | None = None
     dynamic: bool = False
-    makemore_split: bool = False
-    """True if the lines of `train` are split as in makemore (`api.reproduction`)."""
+    maker: str = ""
+    """Function of `api.recipe_texts` that makes the texts, from `train` if there is one."""
+    aim: float | None = None
+    """Bar for the figure: the least accuracy or share of exact answers, or the greatest error."""
+
+    def reached(self, figure: float) -> bool:
+        """Return whether a figure is as good as the aim."""
+        assert self.aim is not None
+        return figure >= self.aim if self.figure in ("accuracy", "exact") else figure <= self.aim
 
 
 def _words(minutes: float, **model: Any) -> Nested:
@@ -67,6 +76,23 @@ SHAKESPEARE: dict[str, Any] = {
     "reset_every": 256,
 }  # fmt: skip
 
+IMDB: dict[str, Any] = {
+    "train": "tasks/imdb/train.tsv.gz", "test": "tasks/imdb/test.tsv.gz",
+    "figure": "accuracy", "part": "test",
+    "protocol": "25,000 test reviews; 2,500 words, the last 100 of each review, 64 units, 5 passes",
+}  # fmt: skip
+
+
+def _textbook(cell: str) -> Nested:
+    """Return the textbook's settings for the reviews of IMDB."""
+    return {
+        "vocabulary": {"max_size": 2500},
+        "model": {"cell": cell, "hidden_size": 64, "embedding_size": 64},
+        "training": {"epochs": 5.0},
+        "task": {"task": CLASSIFY, "max_tokens": 100, "kept_part": "end", "both_ways": False},
+    }
+
+
 RECIPES: dict[str, Recipe] = {
     "shakespeare": Recipe(
         summary="tiny Shakespeare, 3 minutes", settings={"training": {"minutes": 3.0}},
@@ -78,7 +104,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "names": Recipe(
         summary="names, default run", train="names/names.txt", figure="nats_per_token", part="test",
-        settings={"corpus": {"document": "line"}}, makemore_split=True,
+        settings={"corpus": {"document": "line"}}, maker="makemore",
         protocol="makemore's own 1,000 names (drawn by its seed), end symbols counted",
         published=(("makemore, transformer of 0.2 M weights", 1.92),),
     ),
@@ -99,6 +125,20 @@ RECIPES: dict[str, Recipe] = {
         summary="WikiText-2 words, 60 minutes",
         settings=_words(60.0, num_layers=2, hidden_size=200, embedding_size=200, tie_weights=True),
         published=(("pytorch/examples, LSTM 2 x 200, 40 passes", 100.3),), cache=2000, **WIKITEXT2,
+    ),
+    "imdb-lstm": Recipe(
+        summary="sentiment of reviews, the textbook's LSTM", settings=_textbook("lstm"),
+        published=(
+            ("the textbook", 0.844),
+            ("the same network in plain torch", 0.843),
+            ("a bag of these words, tf-idf and logistic regression", 0.844),
+        ),
+        aim=0.855, **IMDB,
+    ),
+    "imdb-rnn": Recipe(
+        summary="sentiment of reviews, the textbook's RNN", settings=_textbook("rnn"),
+        published=(("the textbook", 0.722), ("the same network in plain torch", 0.806)),
+        aim=0.82, **IMDB,
     ),
 }  # fmt: skip
 

@@ -1,6 +1,7 @@
 """Tables that compare results of recipes with published ones."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -8,25 +9,41 @@ from rich.text import Text
 from charlm.config.recipes import FIGURES, Recipe
 from charlm.report.tables import plain_table
 from charlm.report.text import number
-from charlm.units import Tally
 
 TUNED = ("cache", "dynamic")
 """Methods that are tuned on the validation text."""
-DIGITS = {"perplexity": 1, "bits_per_token": 3, "nats_per_token": 4}
+DIGITS = {
+    "perplexity": 1, "bits_per_token": 3, "nats_per_token": 4, "accuracy": 3, "exact": 3,
+}  # fmt: skip
 
 
-def comparison(recipe: Recipe, tallies: Mapping[str, Tally]) -> Table:
-    """Return a row for each of our figures, then for each published one."""
-    digits = DIGITS[recipe.figure]
+def comparison(
+    recipe: Recipe, figures: Mapping[str, Mapping[str, Any]], floors: Mapping[str, float]
+) -> Table:
+    """Return a row for each of our figures, each floor, each published figure, and the aim."""
     table = plain_table("<who", f"{recipe.part} {FIGURES[recipe.figure]}", "<under")
-    for name, tally in tallies.items():
+    for name, own in figures.items():
         under = "the protocol below" if name == recipe.part else name.partition(", ")[2]
         if recipe.part == "valid" and under in TUNED:
             under += " (tuned on the start of this text)"
-        table.add_row("ours", number(tally.summary()[recipe.figure], digits), Text(under))
+        table.add_row("ours", _shown(recipe, own[recipe.figure]), Text(under))
+    for who, figure in floors.items():
+        table.add_row("floor", _shown(recipe, figure), Text(who))
     for who, figure in recipe.published:
-        table.add_row("published", number(figure, digits), Text(who))
+        table.add_row("published", _shown(recipe, figure), Text(who))
+    if recipe.aim is not None:
+        ours = figures.get(recipe.part)
+        met = ours and recipe.reached(ours[recipe.figure])
+        state = "" if ours is None else "reached" if met else "not reached"
+        table.add_row("aim", _shown(recipe, recipe.aim), state)
     return table
+
+
+def _shown(recipe: Recipe, figure: float) -> str:
+    """Return a figure with the digits of its kind; squared errors span many powers of ten."""
+    if recipe.figure == "mse":
+        return f"{figure:.1e}"
+    return number(figure, DIGITS[recipe.figure])
 
 
 def recipe_table(recipes: Mapping[str, Recipe]) -> Table:
@@ -34,6 +51,6 @@ def recipe_table(recipes: Mapping[str, Recipe]) -> Table:
     table = plain_table("<name", "<what", "<published")
     table.columns[0].no_wrap = True
     for name, recipe in recipes.items():
-        figures = ", ".join(number(value, DIGITS[recipe.figure]) for _, value in recipe.published)
+        figures = ", ".join(_shown(recipe, value) for _, value in recipe.published)
         table.add_row(name, Text(recipe.summary), Text(f"{figures} {FIGURES[recipe.figure]}"))
     return table
