@@ -80,6 +80,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     labelled = "label\ttext\n" + "pos\tthe good apple\nneg\tthe bad pear\n" * 40
     for name in ("reviews", "test"):
         (tmp_path / f"{name}.tsv").write_text(labelled, encoding="utf-8")
+    tagged = "the DT O\nApple NNP B-ORG\nand CC O\npears NNS B-MISC\n\n" * 20
+    for name in ("news", "valid", "test"):
+        (tmp_path / f"{name}.conll").write_text(tagged, encoding="utf-8")
+    row = "{}\t{}\t_\tNOUN\tNN{}\t_\t_\t_\t_\t_\n"
+    treebank = (row.format(1, "pear", "") + row.format(2, "pears", "S") + "\n") * 20
+    (tmp_path / "treebank.conllu").write_text(treebank, encoding="utf-8")
     (tmp_path / "new.txt").write_text("the good pear\n", encoding="utf-8")
     (tmp_path / "tweets.csv").write_text("pos,1,2,3,4,a pear\nneg,1,2,3,4,an apple\n" * 40)
     for split, label in itertools.product(("train", "test"), ("pos", "neg")):
