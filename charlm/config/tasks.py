@@ -128,6 +128,7 @@ TASKS: dict[str, TaskSpec] = {
         model="charlm.nn.tagger:Tagger",
         shapes="charlm.backends.tagger_weights:tagger_shapes",
         counts="charlm.inference.tag_counts:TagCounts",
+        api="charlm.api.tags:TAG_API",
         run="charlm.runs.tag_run:load_tag_run",
         report="charlm.report.tags:TAG_REPORT",
         needs_example="CoNLL files",
