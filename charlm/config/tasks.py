@@ -159,6 +159,35 @@ TASKS: dict[str, TaskSpec] = {
             },
         },
     ),
+    TRANSLATE: TaskSpec(
+        summary="translate each text",
+        training="charlm.training.translations:TRANSLATIONS",
+        text="charlm.text.parallel:PARALLEL",
+        model="charlm.nn.translator:Translator",
+        shapes="charlm.backends.translator_weights:translator_shapes",
+        counts="charlm.inference.translation_counts:TranslationCounts",
+        run="charlm.runs.translate_run:load_translate_run",
+        report="charlm.report.translations:TRANSLATE_REPORT",
+        api="charlm.api.translations:TRANSLATE_API",
+        needs_example="a table with --column en --target de, or two files",
+        noun="translator",
+        pipeline="translation",
+        headline="chrf",
+        figures={
+            "texts": "texts", "exact": "exact", "chrf": "chrF", "bleu": "BLEU",
+            "nats_per_token": "nats per token",
+        },
+        floors={"copy": "copy of the source"},
+        gives="translations",
+        verb="predict",
+        format=2,
+        settings=("target", "both_ways"),
+        defaults={
+            "vocabulary": {"unit": "bpe", "max_size": 4000},
+            "model": {"num_layers": 1},
+            "training": {"batch_size": 64, "learning_rate": 0.002, "average": 0.0},
+        },
+    ),
 }  # fmt: skip
 """Every task, by the name that `--task` takes."""
 

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from charlm.backends.weights import FRESH
 from charlm.config.settings import Settings
 from charlm.errors import CorpusError, RunError, UsageError, named
 from charlm.files.atomic import write_file
@@ -115,7 +116,11 @@ def set_vectors(model: Encoder, pretrained: Pretrained) -> None:
 
 def embeddings(model: Encoder) -> list[Tensor]:
     """Return the embedding, and that of a second half which reads backward."""
-    return [w for name, w in model.named_parameters() if name.endswith("embedding.weight")]
+    return [
+        weight
+        for name, weight in model.named_parameters()
+        if name.endswith("embedding.weight") and not name.startswith(FRESH)
+    ]
 
 
 def coverage(pretrained: Pretrained, dataset: Dataset) -> str:

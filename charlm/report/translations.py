@@ -1,0 +1,94 @@
+"""Reports of runs that give translations: the plan, the figures, and the end of a training."""
+
+from charlm.config.text_units import UNITS
+from charlm.config.training import counted_length, length_of
+from charlm.report.task_reports import Json, Pairs, TaskReport
+from charlm.report.text import number
+
+HELD_OUT = {"valid": "validation", "test": "test"}
+"""Names of the texts that are evaluated, for people."""
+
+
+class TranslateReport(TaskReport):
+    """Reports of runs that give translations."""
+
+    def plan_lines(self, record: Json) -> tuple[list[str], str, str]:
+        """See `plan_lines`."""
+        return plan_lines(record)
+
+    def facts(self, record: Json) -> Pairs:
+        """Return the size of the target's vocabulary, and the floor."""
+        entries = f"{record['corpus']['target_vocabulary']:,} entries"
+        floor = floor_text(record, "valid") or floor_text(record, "test")
+        return [("translations", entries), *([("floor", floor)] if floor else [])]
+
+    def figures_text(self, figures: Json) -> str:
+        """See `figures_text`."""
+        return figures_text(figures)
+
+    def result_pairs(self, record: Json, results: Json) -> Pairs:
+        """Return the figures of the texts of a run, each with its floor."""
+        short = is_short(record)
+        pairs: Pairs = []
+        for name, heading in HELD_OUT.items():
+            if figures := results.get(name):
+                pairs.append((heading, figures_text(figures, short=short)))
+                if figures.get("texts") and (floor := floor_text(record, name)):
+                    pairs.append(("", floor))
+        return pairs
+
+
+TRANSLATE_REPORT: TaskReport = TranslateReport()
+
+
+def plan_lines(record: Json) -> tuple[list[str], str, str]:
+    """Return lines about both texts and the floor, and those about the model and the run."""
+    settings, corpus = record["settings"], record["corpus"]
+    model, training, both = settings["model"], settings["training"], settings["task"]["both_ways"]
+    parts, unit = corpus["parts"], settings["vocabulary"]["unit"]
+    sizes = ", ".join(f"{name} {part['documents']:,}" for name, part in parts.items())
+    tokens = f"{parts['train']['tokens']:,} and {parts['train']['targets']:,} {unit} tokens"
+    length, why = counted_length(*length_of(training)), (record.get("planned") or {}).get("length")
+    floor = floor_text(record, "valid") or floor_text(record, "test")
+    return (
+        [
+            f"text   {corpus['name']}: {sizes} texts with translations; {tokens} in training, "
+            f"{corpus['vocabulary']:,} and {corpus['target_vocabulary']:,} entries",
+            *([f"floor  {floor}"] if floor else []),
+        ],
+        f"model  {model['num_layers']} x {model['hidden_size']} {model['cell'].upper()} reads "
+        f"{'both ways' if both else 'forward'}, {(1 + both) * model['hidden_size']} with attention "
+        f"write; {record['parameters']:,} weights, dropout {model['output_dropout']:g}",
+        f"run    {length}{f' ({why})' if why else ''}, {training['batch_size']} texts of like "
+        f"length, {training['optimizer']} {training['learning_rate']:g}, seed {training['seed']}",
+    )
+
+
+def floor_text(record: Json, split: str) -> str:
+    """Return the figures of copies of the sources of a split, or ""."""
+    floor = ((record.get("floors") or {}).get("copy") or {}).get(split)
+    figures = floor and figures_text({"texts": 1, **floor}, short=is_short(record))
+    return f"a copy of the source has {figures}" if figures else ""
+
+
+def is_short(record: Json) -> bool:
+    """Return whether the texts of a run are read by letters, so that exact matches count first."""
+    return bool(UNITS[record["settings"]["vocabulary"]["unit"]].letter)
+
+
+def figures_text(figures: Json, *, short: bool = False) -> str:
+    """Return the figures of a text in one line; before outputs are made only the loss."""
+    parts = []
+    if figures.get("texts"):
+        exact = f"exact {number(figures['exact'], 3)}{_interval(figures, 'exact', 3)}"
+        chrf = f"chrF {number(figures['chrf'], 1)}{_interval(figures, 'chrf', 1)}"
+        bleu = f"BLEU {number(figures['bleu'], 1)}{_interval(figures, 'bleu', 1)}"
+        parts = [exact, chrf, bleu] if short else [chrf, bleu, exact]
+    if (nats := figures.get("nats_per_token")) is not None:
+        parts.append(f"{number(nats)} nats/token")
+    return ", ".join(parts)
+
+
+def _interval(figures: Json, name: str, digits: int) -> str:
+    ends = (figures.get("intervals") or {}).get(name)
+    return f" ({number(ends[0], digits)} to {number(ends[1], digits)})" if ends else ""
