@@ -128,7 +128,9 @@ def test_words_of_conllu_are_its_integer_ids(name: str, target, tags: str, tmp_p
         ("", None, "x.conll has no sentences"),
         ("\n\n# x y z\n", None, "x.conll has no sentences"),
         (PLAIN, "3", "x.conll has 2 columns; expected tags in column 3"),
-        (PLAIN, "1", "expected tags in column 1 by target, behind the words in column 1"),
+        ("a b c\n", "9", "behind the words in column 1. Give a number from 2 to 3"),
+        ("a\nb\n", "2", "x.conll has words without tags, one column"),
+        (PLAIN, "1", "tags in column 1 by target, behind the words in column 1. Leave it out"),
         ("# text\n" + PLAIN, None, "line 1 ('# text') is a comment or a word with the tag 'text'"),
         (
             "\t".join("0123456789") + "\n1\ta\n",

@@ -127,6 +127,7 @@ def test_examples_of_python_are_the_sentences_of_a_file(tmp_path: Path):
     [
         ((["a", "b"], ["O", "O"]), ""),
         ((("a",), ("O",)), ""),
+        (None, "expected the words of a sentence and their tags"),
         (("a b", ["O", "O"]), "expected the words of a sentence and their tags"),
         ((["a", 1], ["O", "O"]), "expected the words of a sentence and their tags"),
         ((["a", "b"], ["O"]), "expected a tag for each of its 2 words"),

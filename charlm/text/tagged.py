@@ -142,9 +142,9 @@ class TaggedText:
     def check_example(self, pair: Any) -> str:
         """Return what is wrong with a pair of the words of a sentence and their tags, or ""."""
         expected = "expected the words of a sentence and their tags, two lists of strings"
-        if any(isinstance(part, str) or not isinstance(part, Sequence) for part in pair):
+        words, tags = pair or ("", "")
+        if any(isinstance(part, str) or not isinstance(part, Sequence) for part in (words, tags)):
             return expected
-        words, tags = pair
         if not all(isinstance(each, str) for each in (*words, *tags)):
             return expected
         if len(words) != len(tags) or not words:

@@ -252,10 +252,11 @@ class _Reader:
                 f"{named('target')} is {target!r}; expected the number of the column of the tags, "
                 f"since {label} is no CoNLL-U"
             )
-        if target is not None and not 2 <= int(target) <= width:
+        if width > 1 and target is not None and not 2 <= int(target) <= width:
+            advice = f"Give a number from 2 to {width}" if width > 2 else "Leave it out"
             raise CorpusError(
                 f"{label} has {count_of(width, 'column')}; expected tags in column {target} by "
-                f"{named('target')}, behind the words in column 1. Give a number from 2 to {width}"
+                f"{named('target')}, behind the words in column 1. {advice}"
             )
         if width == 1:
             raise CorpusError(
