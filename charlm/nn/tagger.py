@@ -6,6 +6,7 @@ each (see `charlm.text.word_batches`).
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,9 @@ from charlm.text.sentences import Sentences
 from charlm.text.spans import legal
 from charlm.text.tokenizers.vocabulary import Vocabulary
 from charlm.text.word_batches import WordBatch, word_batch
+
+SIMILAR = (9,)
+"""Lengths in steps up to which spellings are read side by side: long ones would pad the others."""
 
 
 class Tagger(Encoder):
@@ -124,8 +128,17 @@ class Characters(Encoder):
 
     def forward(self, letters: Tensor, lengths: Tensor) -> Tensor:  # type: ignore[override]
         """Return the last states (U, 2 C) for spellings (letters, U) of these lengths (U,)."""
-        if not letters.shape[1]:
-            return self.embedding.weight.new_zeros(0, 2 * self.embedding.embedding_dim)
+        order = lengths.argsort()
+        ends = [int((lengths <= steps).sum()) for steps in SIMILAR] + [len(lengths)]
+        parts = [letters.new_zeros(0, 2 * self.embedding.embedding_dim)]
+        for begin, end in pairwise([0, *ends]):
+            if begin < end:
+                rows = order[begin:end]
+                parts.append(self._ends(letters[: int(lengths[rows[-1]]), rows], lengths[rows]))
+        return torch.cat(parts)[order.argsort()]
+
+    def _ends(self, letters: Tensor, lengths: Tensor) -> Tensor:
+        """Return `forward` of spellings that are read side by side."""
         forward, _ = Encoder.forward(self, letters)
         backward, _ = self.backward(reversed_within(letters, lengths))
         return torch.cat([pooled("last", hidden, lengths) for hidden in (forward, backward)], dim=1)
