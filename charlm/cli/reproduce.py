@@ -69,9 +69,10 @@ def reproduce(
 
 def _about(chosen: "Recipe") -> dict[str, Any]:
     """Return the protocol and the published figures of a recipe for JSON."""
-    published = [{"who": who, "figure": figure} for who, figure in chosen.published]
+    others = {label: [{"who": who, "figure": figure} for who, figure in getattr(chosen, label)]
+              for label in ("published", "measured")}  # fmt: skip
     aim = {} if chosen.aim is None else {"aim": chosen.aim}
-    return {"figure": chosen.figure, "protocol": chosen.protocol, "published": published, **aim}
+    return {"figure": chosen.figure, "protocol": chosen.protocol, **others, **aim}
 
 
 def _train(session: "Session", budget: float | None) -> None:

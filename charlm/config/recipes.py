@@ -9,7 +9,7 @@ from typing import Any
 
 from charlm.config.presets import PRESETS, WORDS
 from charlm.config.settings import Nested, merge
-from charlm.config.tasks import CLASSIFY
+from charlm.config.tasks import CLASSIFY, TRANSLATE
 from charlm.errors import check_choice
 
 FIGURES = {
@@ -29,7 +29,9 @@ class Recipe:
     figure: str
     part: str
     protocol: str
-    published: tuple[tuple[str, float], ...]
+    published: tuple[tuple[str, float], ...] = ()
+    measured: tuple[tuple[str, float], ...] = ()
+    """Figures of other programs that were measured for comparison, on the same texts."""
     valid: str | None = None
     test: str | None = None
     reset_every: int | None = None
@@ -93,6 +95,15 @@ def _textbook(cell: str) -> Nested:
     }
 
 
+def _translation(source: str, target: str, minutes: float) -> Nested:
+    """Return the settings of a translator between two columns, with the sizes of its plan."""
+    return {
+        "corpus": {"column": source},
+        "training": {"minutes": minutes},
+        "task": {"task": TRANSLATE, "target": target},
+    }
+
+
 RECIPES: dict[str, Recipe] = {
     "shakespeare": Recipe(
         summary="tiny Shakespeare, 3 minutes", settings={"training": {"minutes": 3.0}},
@@ -128,8 +139,8 @@ RECIPES: dict[str, Recipe] = {
     ),
     "imdb-lstm": Recipe(
         summary="sentiment of reviews, the textbook's LSTM", settings=_textbook("lstm"),
-        published=(
-            ("the textbook", 0.844),
+        published=(("the textbook", 0.844),),
+        measured=(
             ("the same network in plain torch", 0.843),
             ("a bag of these words, tf-idf and logistic regression", 0.844),
         ),
@@ -137,8 +148,22 @@ RECIPES: dict[str, Recipe] = {
     ),
     "imdb-rnn": Recipe(
         summary="sentiment of reviews, the textbook's RNN", settings=_textbook("rnn"),
-        published=(("the textbook", 0.722), ("the same network in plain torch", 0.806)),
+        published=(("the textbook", 0.722),),
+        measured=(("the same network in plain torch", 0.806),),
         aim=0.82, **IMDB,
+    ),
+    "dates": Recipe(
+        summary="dates as people write them to ISO 8601, 1 minute",
+        train="tasks/dates/train.tsv", valid="tasks/dates/dev.tsv", test="tasks/dates/test.tsv",
+        settings=_translation("human", "machine", 1.0), figure="exact", part="test",
+        protocol="1,000 dates that are not in the 10,000 training pairs",
+        measured=(("an encoder and a decoder without attention", 0.001),), aim=0.99,
+    ),
+    "addition": Recipe(
+        summary="sums of numbers up to 3 digits, 5 minutes", train="", maker="addition",
+        settings=_translation("sum", "result", 5.0), figure="exact", part="test",
+        protocol="2,500 sums that are not among the 45,000 training sums, in neither order",
+        published=(("Keras' addition_rnn, 30 to 100 passes", 0.99),), aim=0.98,
     ),
 }  # fmt: skip
 

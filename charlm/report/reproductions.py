@@ -20,7 +20,7 @@ DIGITS = {
 def comparison(
     recipe: Recipe, figures: Mapping[str, Mapping[str, Any]], floors: Mapping[str, float]
 ) -> Table:
-    """Return a row for each of our figures, each floor, each published figure, and the aim."""
+    """Return a row for each of our figures, each floor, each figure of others, and the aim."""
     table = plain_table("<who", f"{recipe.part} {FIGURES[recipe.figure]}", "<under")
     for name, own in figures.items():
         under = "the protocol below" if name == recipe.part else name.partition(", ")[2]
@@ -29,8 +29,9 @@ def comparison(
         table.add_row("ours", _shown(recipe, own[recipe.figure]), Text(under))
     for who, figure in floors.items():
         table.add_row("floor", _shown(recipe, figure), Text(who))
-    for who, figure in recipe.published:
-        table.add_row("published", _shown(recipe, figure), Text(who))
+    for label in ("published", "measured"):
+        for who, figure in getattr(recipe, label):
+            table.add_row(label, _shown(recipe, figure), Text(who))
     if recipe.aim is not None:
         ours = figures.get(recipe.part)
         met = ours and recipe.reached(ours[recipe.figure])
@@ -52,5 +53,7 @@ def recipe_table(recipes: Mapping[str, Recipe]) -> Table:
     table.columns[0].no_wrap = True
     for name, recipe in recipes.items():
         figures = ", ".join(_shown(recipe, value) for _, value in recipe.published)
+        if recipe.aim is not None and not recipe.published:
+            figures = f"aim {_shown(recipe, recipe.aim)}"
         table.add_row(name, Text(recipe.summary), Text(f"{figures} {FIGURES[recipe.figure]}"))
     return table
