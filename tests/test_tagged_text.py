@@ -59,6 +59,15 @@ def test_a_tenth_of_the_sentences_is_held_out_at_random(tmp_path: Path):
     assert gold.total("train") == 18 * 6 and made.fingerprint == dataset(tmp_path).fingerprint
 
 
+def test_training_keeps_a_sentence_with_each_tag(tmp_path: Path):
+    made = dataset(tmp_path, "".join(f"a A\nb T{n}\nc T{n % 2}\n\n" for n in range(20)))
+    gold = gold_of(made, Tagged)
+    assert len(gold.labels) == 21 and not any("lacks" in warning for warning in made.warnings)
+    assert made.valid is None and gold.sentences["train"].documents == 20
+    made = dataset(tmp_path, "".join(f"a A\nb T{n % 4}\n\n" for n in range(20)))
+    assert made.valid is not None and made.valid.documents == 2
+
+
 def test_tags_that_training_lacks_are_unseen_and_told(tmp_path: Path):
     made = dataset(tmp_path, other=OTHER)
     gold = gold_of(made, Tagged)
@@ -146,7 +155,7 @@ def test_examples_are_checked(pair, says: str):
         ("a O\nb O\n", "all training words have the tag 'O'; expected two or more tags"),
         (
             "".join(f"w{n} t{n}\n\n" for n in range(600)),
-            "the training words have 540 tags; expected at most 500",
+            "the training words have 600 tags; expected at most 500",
         ),
     ],
 )

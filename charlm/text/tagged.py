@@ -211,16 +211,23 @@ def _given(examples: Iterable[tuple[Sequence[str], Sequence[str]]]) -> Iterator[
 
 
 def _held_out(parts: Parts, fraction: float | None) -> Parts:
-    """Return the sentences of each split; without validation text, random ones are held out."""
+    """Return the sentences of each split; without validation text, random ones are held out.
+
+    Training keeps a sentence with each tag.
+    """
     if "valid" not in parts:
-        fraction = VALID_FRACTION if fraction is None else fraction
         train = parts["train"]
+        fraction = VALID_FRACTION if fraction is None else fraction
         held_out = held_out_rows(np.zeros(len(train), np.int32), 1, fraction)
+        known = {tag for row in np.flatnonzero(~held_out) for tag in train[row].tags or ()}
+        for row in np.flatnonzero(held_out):
+            if own := set(train[row].tags or ()) - known:
+                held_out[row] = False
+                known |= own
         if held_out.any():
+            both = list(zip(train, held_out, strict=True))
             parts = parts | {
-                name: [
-                    each for each, is_held in zip(train, held_out, strict=True) if is_held == own
-                ]
+                name: [sentence for sentence, is_held in both if is_held == own]
                 for name, own in (("train", False), ("valid", True))
             }
     return {name: parts[name] for name in SPLITS if name in parts}
