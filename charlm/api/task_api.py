@@ -52,8 +52,9 @@ class TaskModel(Protocol):
     def predict(self) -> Callable[..., Iterator[Any]]:
         """Function that yields the answer to each text, in order; texts may arrive one by one."""
 
-    def as_read(self, text: Any) -> list[Any]:
-        """Return how the answer to a text comes about, token by token."""
+    @property
+    def as_read(self) -> Callable[..., list[Any]]:
+        """Function that returns how the answer to a text comes about, token by token."""
 
     def unknown(self, text: Any) -> list[str]:
         """Return the pieces of a text that the vocabulary does not know."""

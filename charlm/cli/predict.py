@@ -88,10 +88,11 @@ def predict(
         output = predictions.shown if on_terminal() and not from_stdin else predictions.piped
     groups = _groups(model, texts, files, reading, from_stdin=from_stdin)
     with phase("reading", unit="texts") if files else nullcontext():
-        rows = _answered(model, groups, {} if beam is None else {"beam": beam})
+        how = {} if beam is None else {"beam": beam}
+        rows = _answered(model, groups, how)
         if tokens:
             count = _write_readings(
-                model, groups, predictions, top, as_json=as_json or output == "jsonl"
+                model, groups, predictions, top, how, as_json=as_json or output == "jsonl"
             )
         elif as_json:
             count = _write_document(model, rows, predictions, top)
@@ -211,13 +212,14 @@ def _write_readings(
     groups: Iterator[Group],
     predictions: "Predictions",
     top: int,
+    how: dict[str, Any],
     *,
     as_json: bool,
 ) -> int:
     """Write how the answer to each text comes about; return the number of texts."""
     count = 0
     for text in chain.from_iterable(groups):
-        shown = predictions.reading(text, model.as_read(text), top, as_json=as_json)
+        shown = predictions.reading(text, model.as_read(text, **how), top, as_json=as_json)
         if isinstance(shown, str):
             write(shown, flush=True)
         else:

@@ -53,8 +53,8 @@ class TranslationPredictions(Predictions):
             "translation": answer.text,
             "probability": round(answer.probability, DIGITS),
             "tokens": [
-                token._asdict() | {"probability": round(token.probability, DIGITS)}
-                for token in answer.tokens
+                {"token": text, "probability": round(chance, DIGITS), "source": source}
+                for text, chance, source in answer.tokens
             ],
             "source": list(answer.source),
             "attention": [[round(w, DIGITS) for w in row] for row in answer.attention.tolist()],

@@ -1,9 +1,19 @@
 """Reports of runs that give translations: the plan, the figures, and the end of a training."""
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
 from charlm.config.text_units import UNITS
 from charlm.config.training import counted_length, length_of
 from charlm.report.task_reports import Json, Pairs, TaskReport
 from charlm.report.text import number
+from charlm.report.translation_predictions import TranslationPredictions
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+    from charlm.inference.translation_results import TranslationComparison, TranslationEvaluation
 
 HELD_OUT = {"valid": "validation", "test": "test"}
 """Names of the texts that are evaluated, for people."""
@@ -11,6 +21,12 @@ HELD_OUT = {"valid": "validation", "test": "test"}
 
 class TranslateReport(TaskReport):
     """Reports of runs that give translations."""
+
+    predictions = TranslationPredictions()
+    has_attention = True
+    comparison_note = (
+        "difference from the first run, above zero is better; intervals from a bootstrap over texts"
+    )
 
     def plan_lines(self, record: Json) -> tuple[list[str], str, str]:
         """See `plan_lines`."""
@@ -36,6 +52,32 @@ class TranslateReport(TaskReport):
                 if figures.get("texts") and (floor := floor_text(record, name)):
                     pairs.append(("", floor))
         return pairs
+
+    def evaluation_tables(
+        self, result: "TranslationEvaluation", width: int
+    ) -> Iterator["RenderableType"]:
+        """See `translation_tables.evaluation_tables`."""
+        from charlm.report import translation_tables
+
+        return translation_tables.evaluation_tables(result, width)
+
+    def evaluation_json(self, run: str, result: "TranslationEvaluation") -> dict[str, Any]:
+        """See `translation_tables.evaluation_json`."""
+        from charlm.report import translation_tables
+
+        return translation_tables.evaluation_json(run, result)
+
+    def comparison_table(self, result: "TranslationComparison") -> "Table":
+        """See `translation_tables.comparison_table`."""
+        from charlm.report import translation_tables
+
+        return translation_tables.comparison_table(result)
+
+    def comparison_json(self, result: "TranslationComparison") -> list[dict[str, Any]]:
+        """See `translation_tables.comparison_json`."""
+        from charlm.report import translation_tables
+
+        return translation_tables.comparison_json(result)
 
 
 TRANSLATE_REPORT: TaskReport = TranslateReport()
