@@ -38,9 +38,8 @@ def check_typed(
     flag = next(flags, None)
     if flag is None:
         return
-    others = [TASKS[LANGUAGE_MODEL].gives]
-    if known:
-        others = [row.gives for row in TASKS.values() if flag in known(row)]
+    others = [row.gives for row in TASKS.values() if known and flag in known(row)]
+    others = others or [TASKS[LANGUAGE_MODEL].gives]
     gives = TASKS[run_task(path)].gives
     raise UsageError(
         f"{flag} is for runs that give {listed_names(others)}, and run {path.name} gives {gives}; "

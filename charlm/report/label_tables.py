@@ -31,18 +31,19 @@ def evaluation_tables(result: LabelEvaluation, width: int) -> Iterator[Renderabl
     """
     yield figure_table(result)
     name, counts = list(result.counts.items())[-1]
-    yield _heading(f"{name}: labels")
+    yield heading(f"{name}: labels")
     yield label_table(result.labels, counts)
     many = len(result.labels) > MAX_SQUARE
-    yield _heading(f"{name}: {'most frequent errors' if many else 'confusion'}")
+    yield heading(f"{name}: {'most frequent errors' if many else 'confusion'}")
     yield (error_table if many else confusion_table)(result.labels, counts)
     for name, texts in result.worst.items():
         if texts:
-            yield _heading(f"{name}: least probable gold labels")
+            yield heading(f"{name}: least probable gold labels")
             yield worst_table(texts, width)
 
 
-def _heading(text: str) -> Text:
+def heading(text: str) -> Text:
+    """Return the line above a table."""
     return Text(f"\n{text}", style="italic")
 
 
@@ -87,9 +88,9 @@ def _at(answers: Confident) -> str:
     return f"{number(answers.accuracy, 3)} of {100 * answers.fraction:.0f} %"
 
 
-def label_table(labels: Sequence[str], counts: LabelCounts) -> Table:
-    """Return a row of figures for each label of a text."""
-    table = plain_table("<label", "precision", "recall", "F1", "texts")
+def label_table(labels: Sequence[str], counts: LabelCounts, noun: str = "texts") -> Table:
+    """Return a row of figures for each label of a text; `noun` names what has a label."""
+    table = plain_table("<label", "precision", "recall", "F1", noun)
     for label, row in zip(labels, counts.per_label(), strict=True):
         figures = (number(finite(value), 3) for value in row[:3])
         table.add_row(Text(shortened(label, LABEL_WIDTH)), *figures, number(row.texts))
@@ -108,9 +109,9 @@ def confusion_table(labels: Sequence[str], counts: LabelCounts) -> Table:
     return table
 
 
-def error_table(labels: Sequence[str], counts: LabelCounts) -> Table:
+def error_table(labels: Sequence[str], counts: LabelCounts, noun: str = "texts") -> Table:
     """Return the most frequent pairs of a gold and another predicted label."""
-    table = plain_table("<gold", "<predicted", "texts")
+    table = plain_table("<gold", "<predicted", noun)
     errors = counts.table * (1 - np.eye(len(labels), dtype=np.int64))
     for cell in np.argsort(-errors, axis=None, kind="stable")[:MAX_ERRORS].tolist():
         gold, predicted = divmod(cell, len(labels))

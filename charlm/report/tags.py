@@ -1,10 +1,20 @@
 """Reports of runs that give tags."""
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
 from charlm.config.training import counted_length, length_of
 from charlm.report.labels import label_shares
+from charlm.report.tag_predictions import TagPredictions
 from charlm.report.task_reports import Json, Pairs, TaskReport
 from charlm.report.text import number
 from charlm.units import count_of
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+    from charlm.inference.tag_results import TagComparison, TagEvaluation
 
 HEADLINES = {"f1": "span-F1", "accuracy": "accuracy"}
 """Names of the most important figure, by its key."""
@@ -12,6 +22,12 @@ HEADLINES = {"f1": "span-F1", "accuracy": "accuracy"}
 
 class TagReport(TaskReport):
     """Reports of runs that give tags."""
+
+    predictions = TagPredictions()
+    comparison_note = (
+        "points: difference from the first run, above zero is better; interval and p: bootstrap "
+        "over sentences"
+    )
 
     def plan_lines(self, record: Json) -> tuple[list[str], str, str]:
         """Return lines about the text, its tags and the floor, and about the model and the run."""
@@ -77,6 +93,31 @@ class TagReport(TaskReport):
                 )
             )
         return pairs
+
+    def evaluation_tables(self, result: "TagEvaluation", width: int) -> Iterator["RenderableType"]:
+        """See `tag_tables.evaluation_tables`."""
+        del width  # rows are wrapped
+        from charlm.report import tag_tables
+
+        return tag_tables.evaluation_tables(result)
+
+    def evaluation_json(self, run: str, result: "TagEvaluation") -> dict[str, Any]:
+        """See `tag_tables.evaluation_json`."""
+        from charlm.report import tag_tables
+
+        return tag_tables.evaluation_json(run, result)
+
+    def comparison_table(self, result: "TagComparison") -> "Table":
+        """See `tag_tables.comparison_table`."""
+        from charlm.report import tag_tables
+
+        return tag_tables.comparison_table(result)
+
+    def comparison_json(self, result: "TagComparison") -> list[dict[str, Any]]:
+        """See `tag_tables.comparison_json`."""
+        from charlm.report import tag_tables
+
+        return tag_tables.comparison_json(result)
 
 
 TAG_REPORT: TaskReport = TagReport()

@@ -72,7 +72,7 @@ class Predictions:
 class TaskReport:
     """What is said about the runs of a task. A task has what its verbs use."""
 
-    predictions = Predictions()
+    predictions: Predictions = Predictions()
     has_attention = False
     """True if answers are texts that look at their source, which `charlm inside` shows."""
     comparison_note = ""

@@ -39,6 +39,9 @@ def verify_run(path: Path) -> list[Check]:
     checks.append(
         _check(layout.TOKENIZER, lambda: load_vocabulary(layout.home(path) / layout.TOKENIZER))
     )
+    for name in layout.TOKENIZERS[1:]:
+        if exists(path / name):
+            checks.append(_check(name, partial(load_vocabulary, path / name)))
     checks.append(_check_manifest(path))
     record: dict[str, Any] = {}
     if exists(path / layout.RECORD):
@@ -102,7 +105,7 @@ def _check_manifest(path: Path) -> Check:
         manifest = {**manifest, "files": kept}
     required = [
         name
-        for name in (layout.CONFIG, layout.TOKENIZER, layout.WEIGHTS, layout.NGRAMS)
+        for name in (layout.CONFIG, *layout.TOKENIZERS, layout.WEIGHTS, layout.NGRAMS)
         if (path / name).exists()
     ]
     required += [file.relative_to(path).as_posix() for file in sorted(path.glob("data/*/*"))]

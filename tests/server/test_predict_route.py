@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from labelled_runs import LABELS, label_run
 from serving import Serving, serving
+from tagged_runs import SPANS, tag_run
 
 from charlm.api.labels import LabelModel
 from charlm.api.loading import load
@@ -112,3 +114,21 @@ def test_without_a_run_of_labels_there_are_none(server: Serving) -> None:
         status, param, message = refusal(server, "/api/predict", body)
         assert (status, param) == (404, "run")
         assert "expected one that gives labels" in message
+
+
+def test_tags_have_spans_of_the_text(tmp_path: Path) -> None:
+    """A text without words has none, and a run of tags says so in the list of models."""
+    tagger = load(tag_run(tmp_path / "names"), threads=1)
+    text = "Anna  lives in New York"
+    (found,) = tagger.predict(text)
+    with serving(Service([tagger])) as server:
+        answer = server.client.post("/api/predict", json={"text": [text, ""]}).json()
+        models = server.client.get("/v1/models").json()["data"]
+    assert answer["labels"] == list(SPANS)
+    first, empty = answer["predictions"]
+    assert first["tags"] == list(found.tags)
+    assert [text[span["start"] : span["end"]] for span in first["spans"]] == [
+        span.text for span in found.spans
+    ]
+    assert empty == {"words": [], "tags": [], "probabilities": [], "spans": []}
+    assert models[0]["gives"] == "tags"

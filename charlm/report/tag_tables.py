@@ -1,0 +1,173 @@
+"""Tables of evaluations and comparisons of runs that give tags."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from charlm.inference.tag_counts import TagCounts, span_types
+from charlm.inference.tag_results import TagComparison, TagEvaluation, WrongSentence
+from charlm.report.label_tables import (
+    LABEL_WIDTH,
+    MAX_SQUARE,
+    confusion_table,
+    error_table,
+    heading,
+    label_table,
+)
+from charlm.report.tables import plain_table
+from charlm.report.text import number, shortened
+from charlm.units import finite, ratio
+
+NAMES = {"f1": "span-F1", "precision": "precision", "recall": "recall", "accuracy": "accuracy"}
+"""Figures with an interval, by their keys."""
+SEEN = {
+    "seen_spans": "recall of spans in training",
+    "new_spans": "recall of new spans",
+    "seen_words": "accuracy of words in training",
+    "new_words": "accuracy of new words",
+}
+OTHER_TYPES = "(other types)"
+"""Name of the types of spans that training lacks, together."""
+
+
+def evaluation_tables(result: TagEvaluation) -> Iterator[RenderableType]:
+    """Yield the figures of all texts, then for the last one each type or tag, and its errors.
+
+    The worst sentences of each come last.
+    """
+    yield figure_table(result)
+    name, counts = list(result.counts.items())[-1]
+    if counts.spans:
+        yield Text("spans are counted as the script conlleval does", style="italic")
+        yield heading(f"{name}: types of spans")
+        yield type_table(result.labels, counts)
+    else:
+        yield heading(f"{name}: tags")
+        yield label_table(result.labels, counts, "words")
+        many = len(result.labels) > MAX_SQUARE
+        yield heading(f"{name}: {'most frequent errors' if many else 'confusion'}")
+        yield (
+            error_table(result.labels, counts, "words")
+            if many
+            else confusion_table(result.labels, counts)
+        )
+    for name, sentences in result.worst.items():
+        if sentences:
+            yield heading(f"{name}: sentences with the least probable tags (gold → predicted)")
+            yield worst_table(sentences)
+
+
+def figure_table(result: TagEvaluation) -> Table:
+    """Return a column of figures for each text."""
+    table, every = plain_table("<", *result.counts), list(result.counts.items())
+    intervals = [counts.intervals() for _, counts in every]
+
+    def row(label: str, cells: Sequence[str]) -> None:
+        if any(cell != "-" for cell in cells):
+            table.add_row(label, *cells)
+
+    row("words", [number(counts.tags) for _, counts in every])
+    if any(counts.unseen for _, counts in every):
+        row("of unknown tags", [number(counts.unseen) for _, counts in every])
+    spans = any(counts.spans for _, counts in every)
+    for key, label in NAMES.items():
+        if spans or key == "accuracy":
+            row(label, [number(finite(getattr(counts, key)), 3) for _, counts in every])
+            ends = [
+                "{:.3f} to {:.3f}".format(*found[key]) if key in found else "-"
+                for found in intervals
+            ]
+            row("  95 % interval", ends)
+    row("nats per tag", [number(counts.nats_per_tag, 3) for _, counts in every])
+    row("calibration error", [number(counts.ece, 3) for _, counts in every])
+    for key, label in SEEN.items():
+        row(label, [_share(getattr(counts, key)) for _, counts in every])
+    floor = f"floor: most frequent tag, {NAMES[every[0][1].headline]}"
+    row(floor, [number(result.floors[name], 3) for name, _ in every])
+    return table
+
+
+def _share(pair: tuple[int, int]) -> str:
+    """Return "0.912 of 1,234"; "-" of none."""
+    every, right = pair
+    return f"{ratio(right, every):.3f} of {every:,}" if every else "-"
+
+
+def type_table(labels: Sequence[str], counts: TagCounts) -> Table:
+    """Return a row of figures for each type of span; those that training lacks come last."""
+    table = plain_table("<type", "precision", "recall", "F1", "spans")
+    names = [*span_types(labels), OTHER_TYPES]
+    for name, row in zip(names, counts.per_type(), strict=True):
+        if name != OTHER_TYPES or row.texts:
+            figures = (number(finite(value), 3) for value in row[:3])
+            table.add_row(Text(shortened(name, LABEL_WIDTH)), *figures, number(row.texts))
+    return table
+
+
+def worst_table(sentences: Sequence[WrongSentence]) -> Table:
+    """Return sentences with the gold and the predicted tag behind each wrong word."""
+    table = plain_table("nats", "<sentence")
+    for each in sentences:
+        text = Text()
+        for word, gold, predicted in zip(each.words, each.gold, each.predicted, strict=True):
+            text.append(" " if text else "")
+            text.append(shortened(word, 60), "" if gold == predicted else "bold")
+            if gold != predicted:
+                text.append(f" [{gold} → {predicted}]", "red")
+        table.add_row(f"{each.nats:.1f}", text)
+    return table
+
+
+def evaluation_json(run: str, result: TagEvaluation) -> dict[str, Any]:
+    """Return the figures of each text as plain values."""
+    contents = {}
+    for name, counts in result.counts.items():
+        types = zip([*span_types(result.labels), OTHER_TYPES], counts.per_type(), strict=False)
+        per_tag = zip(result.labels, counts.per_label(), strict=True)
+        contents[name] = {
+            "schema_version": 1,
+            "run": run,
+            "labels": list(result.labels),
+            **counts.summary(),
+            "per_type": {kind: {**_ratios(row), "spans": row.texts} for kind, row in types},
+            "per_tag": {tag: {**_ratios(row), "words": row.texts} for tag, row in per_tag},
+            "floor": result.floors[name],
+            "worst": [each._asdict() for each in result.worst[name]],
+        }
+    return next(iter(contents.values())) if len(contents) == 1 else contents
+
+
+def _ratios(row: Any) -> dict[str, Any]:
+    return {key: finite(getattr(row, key)) for key in ("precision", "recall", "f1")}
+
+
+def comparison_table(result: TagComparison) -> Table:
+    """Return a row for each run: its figures, and its difference from the first, in points."""
+    figure = result.counts[0].headline
+    table = plain_table("<run", NAMES[figure], "nats/tag", "points", "<95 % interval", "p", "<")
+    table.columns[4].no_wrap = True
+    for name, counts, change in zip(result.names, result.counts, result.differences, strict=True):
+        figures = [
+            number(finite(getattr(counts, figure)), 4), number(finite(counts.nats_per_tag), 4)
+        ]  # fmt: skip
+        if change is None:
+            table.add_row(Text(name), *figures)
+            continue
+        table.add_row(
+            Text(name), *figures, f"{100 * change.value:+.2f}",
+            f"{100 * change.low:+.2f} to {100 * change.high:+.2f}", f"{change.p:.2g}",
+            change.verdict,
+        )  # fmt: skip
+    return table
+
+
+def comparison_json(result: TagComparison) -> list[dict[str, Any]]:
+    """Return figures and difference of each run."""
+    every = zip(result.names, result.counts, result.differences, strict=True)
+    return [
+        {"run": name, **counts.summary(), "difference": change and change.to_dict()}
+        for name, counts, change in every
+    ]
