@@ -15,6 +15,7 @@ from charlm.errors import UsageError
 from charlm.inference.counts import log_softmax
 from charlm.inference.likelihood import evaluate
 from charlm.phases import phase
+from charlm.runs import conditions
 from charlm.runs.conditions import conditions_of
 from charlm.runs.layout import CONDITIONS, read_config
 from charlm.runs.run import Run, load_run
@@ -38,6 +39,11 @@ class Posteriors:
     """ln P(text | condition) in nats, shape (N, K)."""
     probabilities: NDArray[np.float64]
     """P(condition | text), shape (N, K); rows sum to 1."""
+
+
+def usual_condition(path: Path) -> str | None:
+    """Return the most frequent condition of the training texts of a run, None without any."""
+    return conditions.usual_condition(read_config(path))
 
 
 def posteriors(path: Path, texts: Sequence[str], **options: Any) -> Posteriors:

@@ -6,6 +6,7 @@ import typer
 
 from charlm import api
 from charlm.cli import options
+from charlm.cli.conditions import check_unconditioned, evaluate_by_condition
 from charlm.cli.output import render, say, say_all, write, write_json
 from charlm.cli.stdin import Takes
 from charlm.cli.task_runs import check_typed, evaluate_task, flags_of
@@ -71,6 +72,7 @@ def evaluate(
     dynamic: Dynamic = False,
     temperature: Temperature = False,
     average: Average = False,
+    condition: options.Condition = None,
     with_: options.With = None,
     ngram: Ngram = None,
     worst: Worst = None,
@@ -90,6 +92,8 @@ def evaluate(
     A run that gives labels is compared with those of the text: accuracy, macro-F1, figures of each
     label, confusion, calibration, and what a bag of words reaches.
 
+    A run with conditions is evaluated on the texts of all of them, or with --condition on its own.
+
     Example:  charlm eval --file test.txt
     """
     from charlm.runs.layout import is_label_run
@@ -101,6 +105,7 @@ def evaluate(
                 "--document": document, "--window": window, "--reset": reset, "--cache": cache,
                 "--dynamic": dynamic, "--temperature": temperature, "--average": average,
                 "--with": with_, "--ngram": ngram, "--weights": weights != "fp32",
+                "--condition": condition,
             }, path,
         )  # fmt: skip
         evaluate_task(path, files, reading, worst=worst, beam=beam, as_json=as_json, engine=engine)
@@ -118,7 +123,18 @@ def evaluate(
     options.check_meant(of_files if not files else set(), "--file")
     options.check_meant({"--window"} if window and not reset else set(), "--reset")
     options.check_network(path, f"--{method}" if method else "")
-    model = options.open_model(str(path), checkpoints, "torch" if method else engine, weights)
+    if condition is None and not files and api.conditions.usual_condition(path):
+        check_unconditioned(
+            {
+                "--reset": reset, "--cache": cache, "--dynamic": dynamic, "--with": with_,
+                "--temperature": temperature, "--average": average, "--ngram": ngram,
+            }, f"all conditions of run {path.name}", "Name one with --condition",
+        )  # fmt: skip
+        evaluate_by_condition(path, as_json=as_json, engine=engine, weights=weights)
+        return
+    model = options.open_model(
+        str(path), checkpoints, "torch" if method else engine, weights, condition=condition
+    )
     result = api.evaluation.evaluate_run(
         model, files, document=document, reading=reading, methods=methods,
         reset_every=(window or 256) if reset else None,

@@ -17,6 +17,7 @@ def next_token(
     ] = None,
     top: Annotated[int, typer.Option("--top", min=1, help="Number of tokens to show.")] = 10,
     as_json: options.Json = False,
+    condition: options.Condition = None,
     with_: options.With = None,
     engine: options.Engine = "auto",
     weights: options.Weights = "fp32",
@@ -28,7 +29,7 @@ def next_token(
     Example:  charlm next "To be or not to "
     """
     prompt = prompt or ""
-    model = options.open_model(run, checkpoints, engine, weights, with_)
+    model = options.open_model(run, checkpoints, engine, weights, with_, condition=condition)
     options.name_unknown(model, [model.context(prompt)], "prompt")
     tokens = model.next(prompt, top=top)
     if as_json:

@@ -47,6 +47,15 @@ Weights = Annotated[
     str,
     typer.Option("--weights", help="Format of the weights in the kernels: fp32, bf16 or int8."),
 ]
+Condition = Annotated[
+    str | None,
+    typer.Option(
+        "--condition",
+        metavar="VALUE",
+        help="Value with which texts begin, of a run trained with --condition.",
+        show_default=False,
+    ),
+]
 With = Annotated[
     list[str] | None,
     typer.Option(
@@ -272,6 +281,7 @@ def open_model(
     weights: str = "fp32",
     with_: list[str] | None = None,
     threads: int | None = None,
+    condition: str | None = None,
 ) -> "Model":
     """Return the model of the run, mixed with others; report the weights of a mixture."""
     path = locate(run, checkpoints)
@@ -282,6 +292,7 @@ def open_model(
         threads=threads,
         with_=with_ or (),
         checkpoints=checkpoints,
+        condition=condition,
     )
     if model.mixture:
         say(str(model.mixture))

@@ -124,6 +124,7 @@ def sample(
     unk_text: UnkText = "\N{REPLACEMENT CHARACTER}",
     raw: Raw = False,
     json_lines: Annotated[bool, typer.Option("--json", help="One JSON object per sample.")] = False,
+    condition: options.Condition = None,
     with_: options.With = None,
     engine: options.Engine = "auto",
     weights: options.Weights = "fp32",
@@ -141,7 +142,7 @@ def sample(
     sampling = _checked_sampling(temperature, top_k, top_p, min_p)
     rules: dict[str, Any] = {"unique": unique, "new": new, "match": match,
                              "min_len": min_len, "max_len": max_len}  # fmt: skip
-    model = options.open_model(run, checkpoints, engine, weights, with_)
+    model = options.open_model(run, checkpoints, engine, weights, with_, condition=condition)
     filters = {f"--{name.replace('_', '-')}" for name in rules if rules[name] != NO_RULES[name]}
     whole = _is_whole(model, until_eos, filters, attempts)
     _advise_on_temperature(model, run, temperature)

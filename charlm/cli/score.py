@@ -12,6 +12,7 @@ import typer
 
 from charlm import api
 from charlm.cli import options
+from charlm.cli.conditions import BY_CONDITION, check_by_condition, score_by_condition
 from charlm.cli.output import on_terminal, render, say, terminal_width, write
 from charlm.cli.stdin import stdin_blocks
 from charlm.cli.toolkits import TOOLKITS, Closed, format_writer, scored_part
@@ -73,7 +74,8 @@ By = Annotated[
     typer.Option(
         "--by",
         metavar="PART",
-        help="Score each text, or each word or token too. (default: text)",
+        help="Score each text, or each word or token too, or each text under every condition of "
+        "a run trained with --condition. (default: text)",
     ),
 ]
 Boundary = Annotated[
@@ -122,6 +124,7 @@ def score(
     log_base: LogBase = None,
     closed: Closed = False,
     carry: Carry = False,
+    condition: options.Condition = None,
     with_: options.With = None,
     engine: options.Engine = "auto",
     weights: options.Weights = "fp32",
@@ -136,6 +139,8 @@ def score(
 
     Perplexity per word (ppl/word) is exp(nats / number of words); words are separated by blanks.
 
+    With --by condition, the text is likely written under the condition of the highest probability.
+
     With --by word, the surprisal of a word is -ln P(its characters, and that it ends there); the
     rest of the blanks and of the sentence's end is its gap.
 
@@ -148,7 +153,23 @@ def score(
     part = scored_part(output, by, closed, log_base, keep, context, context_column, carry)
     from_stdin = _check_source(texts, file, reading, keep=keep, context_column=context_column)
     rule = _word_rule(part, boundary, word_chars)
-    model = options.open_model(run, checkpoints, engine, weights, with_)
+    if by == BY_CONDITION:
+        typed = {
+            "--condition": condition, "--context": context, "--context-column": context_column,
+            "--carry": carry, "--rank": rank, "--with": with_, "--keep": keep,
+            "--unk-penalty": unk_penalty,
+        }  # fmt: skip
+        check_by_condition(typed, output)
+        path = options.locate(run, checkpoints)
+        usual = api.conditions.usual_condition(path)
+        model = options.open_model(str(path), checkpoints, engine, weights, condition=usual)
+        batches = _sentences(model, texts, file, reading, from_stdin=from_stdin)
+        if output == "auto":
+            output = "table" if _suits_table(False, from_stdin) else "tsv"
+        base = log_base or "e"
+        score_by_condition(path, batches, output, base, engine=engine, weights=weights)
+        return
+    model = options.open_model(run, checkpoints, engine, weights, with_, condition=condition)
     if part == "word":
         say(rule.statement)
     batches = _sentences(model, texts, file, reading, from_stdin=from_stdin)
@@ -178,9 +199,9 @@ def _typed_part(by: str | None, tokens: bool) -> str | None:
     from charlm.inference.scoring import PARTS
 
     if by is not None:
-        check_choice("--by", by, PARTS)
-    if tokens and by == "word":
-        raise UsageError("--tokens with --by word; expected one of them. Leave out --tokens")
+        check_choice("--by", by, (*PARTS, BY_CONDITION))
+    if tokens and by in ("word", BY_CONDITION):
+        raise UsageError(f"--tokens with --by {by}; expected one of them. Leave out --tokens")
     return "token" if tokens else by
 
 

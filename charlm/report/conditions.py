@@ -1,0 +1,91 @@
+"""Conditions of texts for people and programs: posteriors, and figures by condition."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from rich.table import Table
+from rich.text import Text
+
+from charlm.api.conditions import Posteriors
+from charlm.files.escapes import escape_unprintable
+from charlm.report.tables import plain_table
+from charlm.report.text import number, shortened
+from charlm.text.sources.delimited import quoted_field
+from charlm.units import LOG_BASES, Tally
+
+MAX_SHOWN = 5
+"""Conditions of a text in the table, the likeliest first."""
+SEPARATORS = {"tsv": "\t", "csv": ","}
+
+
+def posterior_table(texts: Sequence[str], found: Posteriors, log_base: str, width: int) -> Table:
+    """Return a row for each text and each of its likeliest conditions."""
+    table = plain_table("probability", f"log{log_base} P(text)", "<condition", "<text")
+    longest = max(len(name) for name in found.labels)
+    room = max(width - longest - 2 * len(f"log{log_base} P(text)") - 9, 20)
+    for text, logs, chances in zip(texts, found.log_p, found.probabilities, strict=True):
+        order = np.argsort(-chances, kind="stable")[:MAX_SHOWN]
+        for place, at in enumerate(order.tolist()):
+            table.add_row(
+                f"{chances[at]:.4f}",
+                number(logs[at] / LOG_BASES[log_base] + 0.0, 3),
+                Text(escape_unprintable(found.labels[at])),
+                Text(shortened(text, room) if place == 0 else ""),
+                style="bold green" if place == 0 else "",
+            )
+    return table
+
+
+def posterior_lines(
+    numbers: Sequence[int], texts: Sequence[str], found: Posteriors, log_base: str, output: str
+) -> Iterator[str]:
+    """Yield lines in the format tsv, csv or jsonl, in the order of texts and conditions.
+
+    `numbers` are those of the rows of the input.
+    """
+    column, unit = f"log_probability_base_{log_base}", LOG_BASES[log_base]
+    rows = zip(numbers, texts, found.log_p / unit + 0.0, found.probabilities, strict=True)
+    if output == "jsonl":
+        for row, text, logs, chances in rows:
+            pairs = zip(found.labels, logs.tolist(), chances.tolist(), strict=True)
+            conditions = [
+                {"condition": name, "log_probability": log, "probability": chance}
+                for name, log, chance in pairs
+            ]
+            content = {
+                "schema_version": 1,
+                "sentence_id": row,
+                "text": text,
+                "log_base": log_base,
+                "condition": found.labels[int(chances.argmax())],
+                "conditions": conditions,
+            }
+            yield json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n"
+        return
+    separator = SEPARATORS[output]
+    text_name = '"text"' if output == "tsv" else "text"  # as in report.formats
+    yield separator.join(["sentence_id", "condition", column, "probability", text_name]) + "\n"
+    for row, text, logs, chances in rows:
+        for name, log, chance in zip(found.labels, logs, chances, strict=True):
+            cells = [str(row), quoted_field(name, separator), f"{log:.6f}", f"{chance:.6f}"]
+            yield separator.join([*cells, quoted_field(text, separator)]) + "\n"
+
+
+def condition_table(tallies: Mapping[str, Mapping[str, Tally]]) -> Table:
+    """Return a row for each text and condition with its figures; "" is all conditions."""
+    table = plain_table(
+        "<text, condition", "documents", "tokens", "nats/token", "bits/char", "perplexity"
+    )
+    for part, by_name in tallies.items():
+        for name, tally in by_name.items():
+            table.add_row(
+                Text(escape_unprintable(f"{part}, {name}" if name else part)),
+                number(tally.documents),
+                number(tally.tokens),
+                number(tally.nats_per_token),
+                number(tally.bits_per_char),
+                number(tally.perplexity, 2),
+                style="" if name else "bold",
+            )
+    return table
