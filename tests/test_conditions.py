@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import nested, tiny_settings
+from helpers import Call, nested, tiny_settings
 
 import charlm
 from charlm.api.conditions import NONE, evaluate_conditions, posteriors
 from charlm.api.sessions import Request, start_run
 from charlm.config.text_units import UNITS
 from charlm.errors import CharlmError, CorpusError, RunError, UsageError
-from charlm.runs.layout import CONFIG, read_config, read_record
+from charlm.runs.layout import CONFIG, read_config, read_record, write_record
 from charlm.runs.parent import find_parent
-from charlm.runs.run import load_run
+from charlm.runs.run import load_run, write_logit_scale
 from charlm.runs.tensors import tensors_from_file
 from charlm.runs.verify import run_problems
 from charlm.text.corpus import Corpus
@@ -148,6 +148,16 @@ def test_a_stopped_run_resumes_to_the_same_end_without_its_text(tmp_path: Path) 
     assert run_problems(path) == []
 
 
+def test_a_run_of_another_column_is_not_resumed(tmp_path: Path) -> None:
+    session = started(tmp_path)
+    session.lock.release()
+    record = read_record(session.path)
+    record["settings"]["task"]["condition"] = "title"
+    write_record(session.path, record)
+    with pytest.raises(RunError, match="describes another model than"):
+        resume(session.path)
+
+
 def test_the_record_and_the_texts_name_the_conditions(tmp_path: Path) -> None:
     """The order of rows of the file has no effect on conditions or vocabulary."""
     path = trained(started(tmp_path, MIXED))
@@ -180,8 +190,6 @@ def test_held_out_texts_are_those_of_the_condition(songs: Path) -> None:
 @pytest.mark.parametrize("tied", [False, True])
 def test_a_run_that_starts_from_a_plain_one_begins_as_that_does(tied: bool, tmp_path: Path) -> None:
     """Its vocabulary grows; the calibration of the parent is folded in."""
-    from charlm.runs.run import write_logit_scale
-
     values = tiny_settings(tie_weights=tied, embedding_size=3, unit="word")
     corpus = Corpus.from_text("a b a a b\n" * 20, "line")
     plain = trained(start(values, tmp_path, name="plain", corpus=corpus))
@@ -192,6 +200,21 @@ def test_a_run_that_starts_from_a_plain_one_begins_as_that_does(tied: bool, tmp_
     for condition in (JAZZ, ROCK):
         model = charlm.load(session.path, condition=condition)
         assert model.score("a b b")[0].log_probability == pytest.approx(before, abs=1e-5)
+
+
+def test_a_run_that_starts_from_one_with_its_conditions_begins_as_that_does(
+    tmp_path: Path,
+) -> None:
+    """The factor of a tied parent scales the rows of its conditions too."""
+    parent = trained(started(tmp_path, tie_weights=True, embedding_size=3, name="parent"))
+    write_logit_scale(parent, 1.5)
+    session = started(tmp_path, MIXED, parent="parent")
+    session.lock.release()
+    for condition in (JAZZ, ROCK):
+        (before,), (after,) = (
+            charlm.load(path, condition=condition).score("aba") for path in (parent, session.path)
+        )
+        assert after.log_probability == pytest.approx(before.log_probability, abs=1e-5)
 
 
 def test_conditions_begin_like_those_of_the_parent_with_the_same_name(
@@ -281,6 +304,118 @@ def test_a_pickled_model_keeps_its_condition(songs: Path) -> None:
     model = charlm.load(songs, condition=ROCK)
     again = pickle.loads(pickle.dumps(model))
     assert again.condition == ROCK and again.score("b")[0] == model.score("b")[0]
+
+
+# ------------------------------------------------------------------ commands
+
+
+@pytest.fixture
+def at_songs(songs: Path, monkeypatch: pytest.MonkeyPatch, here: Path) -> Path:
+    """Work beside the run, which is the newest one."""
+    monkeypatch.setenv("CHARLM_CHECKPOINTS", str(songs.parent))
+    return here
+
+
+def test_commands_take_a_condition(call: Call, at_songs: Path) -> None:
+    status, out, _ = call("sample", "--condition", ROCK, "--n", "3", "--seed", "1", "--top-k", "1")
+    assert status == 0 and set(out) == {"b", "\n"}
+    status, out, _ = call("next", "--condition", JAZZ, "--top", "1")
+    assert status == 0 and out.split()[3] == "a"
+    found = {
+        name: call("score", "--condition", name, "--format", "scores", "aab")[1]
+        for name in (JAZZ, ROCK)
+    }
+    status, out, _ = call("score", "--by", "condition", "aab", "b", "--format", "tsv")
+    lines = [line.split("\t") for line in out.splitlines()]
+    assert lines[0][:4] == ["sentence_id", "condition", "log_probability_base_e", "probability"]
+    assert [line[:2] for line in lines[1:]] == [[n, name] for n in "12" for name in (JAZZ, ROCK)]
+    assert [float(line[2]) for line in lines[1:3]] == [float(found[name]) for name in (JAZZ, ROCK)]
+    assert float(lines[1][3]) + float(lines[2][3]) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_conditions_of_texts_are_written_in_every_format(call: Call, at_songs: Path) -> None:
+    """Rows without text are left out; the others keep their numbers."""
+    Path("lines.tsv").write_text("number\ttext\n1\tb\n2\t\n3\taa\n")
+    source = ["score", "--by", "condition", "--file", "lines.tsv", "--log-base", "2", "--format"]
+    status, out, err = call(*source, "jsonl")
+    assert status == 0, err
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [(row["sentence_id"], row["condition"]) for row in rows] == [(1, ROCK), (3, JAZZ)]
+    assert rows[0]["log_base"] == "2"
+    logs = [each["log_probability"] for each in rows[0]["conditions"]]
+    found = posteriors(charlm.load("songs", condition=JAZZ).path, ["b"])
+    np.testing.assert_allclose(logs, found.log_p[0] / np.log(2.0))
+    _, out, _ = call(*source, "csv")
+    assert out.splitlines()[0] == "sentence_id,condition,log_probability_base_2,probability,text"
+    _, out, _ = call(*source, "table")
+    assert out.split()[:5] == ["probability", "log2", "P(text)", "condition", "text"]
+    assert out.index(ROCK) < out.index(JAZZ)
+    status, out, err = call("score", "--by", "condition", stdin=b"")
+    assert (status, out) == (0, "") and "no text was found" in err
+
+
+def test_a_run_is_evaluated_by_condition(call: Call, at_songs: Path, songs: Path) -> None:
+    status, out, _ = call("eval", "--json")
+    found = json.loads(out)
+    assert status == 0 and set(found["conditions"]) == {JAZZ, ROCK}
+    nats = [figures["nats"] for figures in found["conditions"].values()]
+    assert found["nats"] == pytest.approx(sum(nats))
+    recorded = read_record(songs)["results"]["valid"]
+    assert found["nats"] == pytest.approx(recorded["nats"], rel=1e-5)
+    assert found["chars"] == recorded["chars"]
+    status, out, _ = call("eval")
+    assert [line.split()[:2] for line in out.splitlines()[1:]] == [
+        ["valid", "8"], ["valid,", JAZZ], ["valid,", ROCK],
+    ]  # fmt: skip
+    status, out, _ = call("eval", "--condition", JAZZ, "--json")
+    assert json.loads(out)["nats"] == pytest.approx(found["conditions"][JAZZ]["nats"])
+    Path("more.txt").write_text("aa\na\n")
+    status, out, _ = call("eval", "--condition", JAZZ, "--file", "more.txt", "--json")
+    assert status == 0 and json.loads(out)["documents"] == 2
+
+
+def test_a_run_says_what_its_conditions_are(call: Call, here: Path) -> None:
+    rows = "".join(f"{genre}\t{text}\n" for text, genre in MIXED)
+    Path("songs.tsv").write_text(f"genre\ttext\n{rows}")
+    words = ["--steps", "2", "--hidden", "3", "--layers", "1", "--seed", "1", "--threads", "1"]
+    source = ["train", "songs.tsv", "--condition", "genre", *words]
+    status, _, err = call(*source, "--name", "more", "--checkpoints", "runs")
+    assert status == 0 and "with   genre: jazz 36, rock 36 (9 texts without)\n" in err
+    assert "charlm sample --condition jazz --n 10 --run runs/more\n" in err
+    assert "charlm score --by condition 'one line of yours'" in err
+    _, out, _ = call("info", "--run", "runs/more")
+    assert "genre: jazz 36, rock 36 (9 texts without)" in out
+    assert "--condition genre" in out.split("To train it again")[1]
+    card = Path("runs/more/README.md").read_text()
+    assert "| conditions | jazz 50.0 %, rock 50.0 % |" in card
+    assert "charlm sample --run more --condition jazz" in card
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["sample"], "begins each text with a condition (jazz, rock); expected one. Name it with "
+         "--condition, such as jazz"),
+        (["next", "--condition", "roc"], "run songs has no condition 'roc'; did you mean 'rock'?"),
+        (["score", "--by", "condition", "--condition", JAZZ, "a"], "--condition with --by "),
+        (["score", "--by", "condition", "--rank", "a"], "--rank with --by condition"),
+        (["score", "--by", "condition", "--format", "srilm", "a"], "--format is 'srilm'"),
+        (["score", "--by", "condition", "--tokens", "a"], "--tokens with --by condition"),
+        (["eval", "--cache", "9"], "--cache with all conditions of run songs; expected no such"),
+        (["eval", "--file", "x.txt"], "begins each text with a condition (jazz, rock)"),
+        (["gradients", "x.txt"], "begins each text with a condition (jazz, rock)"),
+        (["serve"], "begins each text with a condition (jazz, rock)"),
+        (["sample", "--condition", JAZZ, "--with", "tales"], "another vocabulary"),
+        (["eval", "--condition", JAZZ, "--average"], "--average with a run that has conditions"),
+        (["sample", "--condition", JAZZ, "--run", "tales"], "whose texts have no conditions"),
+    ],
+)  # fmt: skip
+def test_flags_that_do_not_fit_are_refused(
+    words: list[str], problem: str, call: Call, at_songs: Path
+) -> None:
+    Path("x.txt").write_text("aa\n" * 40)
+    status, out, err = call(*words)
+    assert status == 2 and out == "" and problem in err, err
 
 
 # ------------------------------------------------------------------ what is refused

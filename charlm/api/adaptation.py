@@ -6,7 +6,7 @@ from torch import Tensor
 
 from charlm.api.methods import Methods
 from charlm.api.model import Model
-from charlm.errors import UsageError
+from charlm.errors import UsageError, named
 from charlm.inference.adapt import cache, dynamic
 from charlm.inference.adapt.calibration import fit_scale, sample_of
 from charlm.inference.likelihood import evaluate, tally
@@ -125,6 +125,11 @@ def _kept_text(model: Model, name: str, purpose: str) -> EncodedText:
 
 def _averaged(model: Model) -> tuple[dict[str, Tensor], list[int]]:
     """Return the mean weights of a run's checkpoints, and their steps."""
+    if model.conditions:
+        raise UsageError(
+            f"{named('average')} with a run that has conditions; expected one without. Leave out "
+            f"{named('average')}"
+        )
     weights, steps = mean_weights(model.path)
     if len(steps) < 2:
         raise UsageError(

@@ -1,19 +1,18 @@
 """A run with conditions seen from all of them: its held-out text by condition, and posteriors."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import reduce
 from operator import add
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from charlm.api.loading import load_model
 from charlm.errors import UsageError
-from charlm.inference.counts import log_softmax
 from charlm.inference.likelihood import evaluate
+from charlm.inference.posteriors import Posteriors
 from charlm.phases import phase
 from charlm.runs import conditions
 from charlm.runs.conditions import conditions_of
@@ -24,21 +23,6 @@ from charlm.units import Tally
 
 NONE = "(none)"
 """Name of the texts without a condition."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Posteriors:
-    """Probabilities of N texts under K conditions, and of the conditions given the texts.
-
-    P(condition | text) is proportional to P(text | condition) times the fraction of the training
-    texts with the condition (Bayes' rule): a generative classifier.
-    """
-
-    labels: tuple[str, ...]
-    log_p: NDArray[np.float64]
-    """ln P(text | condition) in nats, shape (N, K)."""
-    probabilities: NDArray[np.float64]
-    """P(condition | text), shape (N, K); rows sum to 1."""
 
 
 def usual_condition(path: Path) -> str | None:
@@ -63,10 +47,7 @@ def posteriors(path: Path, texts: Sequence[str], **options: Any) -> Posteriors:
         for number, name in enumerate(names):
             scores = load_model(path, condition=name, **options).score(texts)
             log_p[:, number] = [score.log_probability for score in scores]
-    priors = np.asarray(config[CONDITIONS]["documents"], np.float64)
-    with np.errstate(divide="ignore"):  # a condition without texts has no chance
-        logs = log_p + np.log(priors / priors.sum())
-    return Posteriors(labels=names, log_p=log_p, probabilities=np.exp(log_softmax(logs)))
+    return Posteriors.of(names, log_p, config[CONDITIONS]["documents"])
 
 
 def evaluate_conditions(

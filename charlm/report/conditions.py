@@ -2,20 +2,23 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from charlm.api.conditions import Posteriors
 from charlm.files.escapes import escape_unprintable
+from charlm.inference.posteriors import Posteriors
 from charlm.report.tables import plain_table
 from charlm.report.text import number, shortened
 from charlm.text.sources.delimited import quoted_field
-from charlm.units import LOG_BASES, Tally
+from charlm.units import LOG_BASES, Tally, count_of
 
 MAX_SHOWN = 5
 """Conditions of a text in the table, the likeliest first."""
+MAX_LISTED = 8
+"""Conditions that are named in one line."""
 SEPARATORS = {"tsv": "\t", "csv": ","}
 
 
@@ -70,6 +73,20 @@ def posterior_lines(
         for name, log, chance in zip(found.labels, logs, chances, strict=True):
             cells = [str(row), quoted_field(name, separator), f"{log:.6f}", f"{chance:.6f}"]
             yield separator.join([*cells, quoted_field(text, separator)]) + "\n"
+
+
+def condition_text(record: Mapping[str, Any]) -> str:
+    """Return the conditions of a run and their training texts, from run.json; "" without any."""
+    column = record["settings"].get("task", {}).get("condition")
+    if not column:
+        return ""
+    counts = record["corpus"]["labels"]["train"]
+    names = sorted(counts, key=lambda name: -counts[name])[:MAX_LISTED]
+    text = ", ".join(f"{shortened(name, 24)} {counts[name]:,}" for name in names)
+    more = f" and {len(counts) - len(names):,} more" if len(counts) > len(names) else ""
+    without = record["corpus"]["parts"]["train"]["documents"] - sum(counts.values())
+    rest = f" ({count_of(without, 'text')} without)" if without else ""
+    return f"{column}: {text}{more}{rest}"
 
 
 def condition_table(tallies: Mapping[str, Mapping[str, Tally]]) -> Table:

@@ -12,6 +12,7 @@ from charlm.config.tasks import TASKS, is_labelled, task_name
 from charlm.config.text_units import UNITS
 from charlm.config.training import counted_length, length_of
 from charlm.files.escapes import escape_unprintable
+from charlm.report.conditions import condition_text
 from charlm.report.tables import pairs_table
 from charlm.report.task_reports import TaskReport, report_of
 from charlm.report.text import duration, number, shortened, word_perplexity
@@ -53,7 +54,10 @@ def _plan_lines(record: Mapping[str, Any]) -> tuple[list[str], str, str]:
     why = (record.get("planned") or {}).get("length")
     length += f" ({why})" if why else ""
     return (
-        [f"text   {corpus['name']}: {parts} {unit} tokens, {corpus['vocabulary']:,} entries"],
+        [
+            f"text   {corpus['name']}: {parts} {unit} tokens, {corpus['vocabulary']:,} entries",
+            *([f"with   {shares}"] if (shares := condition_text(record)) else []),
+        ],
         f"model  {model['num_layers']} x {model['hidden_size']} {model['cell'].upper()}, "
         f"{record['parameters']:,} weights, dropout {model['dropout']:g}",
         f"run    {length}, batch {training['batch_size']} x {training['bptt']}, "
@@ -269,8 +273,8 @@ def next_commands(path: Path, record: Mapping[str, Any], finished: FinishedRecor
         tries: list[tuple[object, ...]] = [(verb, "some text of yours"), *measured, ("info",)]
         return ["next:", *(f"  {command(*some, run=path)}" for some in tries)]
     words: list[tuple[object, ...]] = [
-        ("sample", *_sample_options(record)),
-        *([("score", *_texts_to_score(record))] if not half else []),
+        ("sample", *_condition(record), *_sample_options(record)),
+        *([("score", *_how_to_score(record), *_texts_to_score(record))] if not half else []),
         *([("eval",)] if finished.valid or finished.test else []),
         *([("fill", "some ___ of yours")] if half else []),
         ("info",),
@@ -291,6 +295,19 @@ def complete_line(session: "Session") -> str:
         f"run {path.name} is {length}, so nothing was changed. To train it for "
         f"{counted_length(unit, value, 'more ')}: {words}"
     )
+
+
+def _condition(record: Mapping[str, Any]) -> tuple[object, ...]:
+    """Return the flag of the most frequent condition, if the run has some."""
+    if not record["settings"].get("task", {}).get("condition"):
+        return ()
+    counts = record["corpus"]["labels"]["train"]
+    return ("--condition", max(counts, key=lambda name: counts[name]))
+
+
+def _how_to_score(record: Mapping[str, Any]) -> tuple[object, ...]:
+    """Return the flag that compares the conditions of a run, if it has some."""
+    return ("--by", "condition") if _condition(record) else ()
 
 
 def _sample_options(record: Mapping[str, Any]) -> tuple[object, ...]:

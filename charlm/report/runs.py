@@ -8,6 +8,7 @@ from rich.table import Table
 
 from charlm.config.settings import table
 from charlm.files.escapes import escape_unprintable
+from charlm.report.conditions import condition_text
 from charlm.report.tables import plain_table
 from charlm.report.task_reports import report_of
 from charlm.report.text import duration, number, word_perplexity
@@ -27,6 +28,8 @@ def run_pairs(path: Path, config: Json, record: Json) -> list[tuple[str, str]]:
         ("vocabulary", f"{config['vocab_size']:,} {config['vocabulary']['unit']} entries"),
         ("text", f"{corpus['name']}, document: {corpus['document']}"),
     ]
+    if shares := condition_text(record):
+        pairs.append(("conditions", shares))
     if about := record.get("from"):
         grown = config["vocab_size"] - about["entries"]
         more = f", and {grown:,} new entries" if grown else ""

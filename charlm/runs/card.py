@@ -56,6 +56,10 @@ def model_card(
     ]
     lines += _task_results(record) if row.text else _results(record.get("results"))
     verbs: list[tuple[str, ...]] = [("sample",), *([] if row.text else [("score", "some text")])]
+    if record["settings"].get("task", {}).get("condition"):
+        counts = record["corpus"]["labels"]["train"]
+        usual = max(counts, key=lambda name: counts[name])
+        verbs = [("sample", "--condition", usual), ("score", "--by", "condition", "some text")]
     if row.verb == "predict":
         verbs = [("predict", "some text")]
     lines += [
@@ -150,7 +154,9 @@ def run_facts(record: Mapping[str, Any]) -> dict[str, str]:
         total = max(sum(labels.values()), 1)
         shares = [f"{_cell(label)} {100 * n / total:.1f} %" for label, n in labels.items()]
         more = f" and {len(shares) - MAX_LISTED:,} more" if len(shares) > MAX_LISTED else ""
-        facts[_row(record).gives] = ", ".join(shares[:MAX_LISTED]) + more
+        conditioned = record["settings"]["task"].get("condition")
+        noun = "conditions" if conditioned else _row(record).gives
+        facts[noun] = ", ".join(shares[:MAX_LISTED]) + more
     if record.get("ngrams"):
         return facts
     training = record["settings"]["training"]

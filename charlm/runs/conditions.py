@@ -47,7 +47,7 @@ def check_condition(path: Path, config: Mapping[str, Any], condition: str | None
     if condition is None and conditions_of(config) and not config[CONDITIONS]["without"]:
         raise UsageError(
             f"run {path.name} begins each text with a condition ({listed(conditions_of(config))}); "
-            f"expected one. Give {named('condition')}, such as {usual_condition(config)}"
+            f"expected one. Name it with {named('condition')}, such as {usual_condition(config)}"
         )
 
 
