@@ -61,12 +61,13 @@ def predict(
     run: options.Run = None,
     checkpoints: options.Checkpoints = None,
 ) -> None:
-    """Give texts labels, with a run of charlm train --task classify.
+    """Give texts labels, tags or translations, with a run of charlm train --task.
 
-    Texts are arguments, or lines of --file or stdin. The label of a text does not depend on other
-    texts. A line without words has no label: its line in the output is empty.
+    Texts are arguments, or lines of --file or stdin. The answer to a text does not depend on other
+    texts. A line without words has none: its line in the output is empty.
 
-    The format auto is a table on a terminal, else tsv.
+    The format auto is a table on a terminal, else tsv for labels and conll for tags; translations
+    are lines of text in both. --tokens shows how an answer comes about, token by token.
 
     Example:  charlm predict "A stirring, funny film" "Dull."
     """

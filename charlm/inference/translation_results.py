@@ -75,12 +75,13 @@ class TranslationComparison:
 def worst_translations(
     texts: Sequence[tuple[str, str]], outputs: Sequence[str], rows: Sums, number: int
 ) -> list[WorstTranslation]:
-    """Return the texts whose outputs have the least chrF; of equal ones the first.
+    """Return the texts whose outputs have the least chrF; of equal ones the first. None is exact.
 
     `texts` are pairs of a text and its reference, `rows` those of `text_metrics.text_rows`.
     """
     scores = chrf2(rows[:, 1 + BLEU_SUMS :])
-    order = np.argsort(scores, kind="stable")[:number].tolist()
+    order = np.argsort(scores, kind="stable")
+    order = order[rows[order, 0] == 0][:number].tolist()
     return [
         WorstTranslation(
             text=texts[at][0], reference=texts[at][1], output=outputs[at], chrf=float(scores[at])

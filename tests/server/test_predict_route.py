@@ -8,6 +8,7 @@ import pytest
 from labelled_runs import LABELS, label_run
 from serving import Serving, serving
 from tagged_runs import SPANS, tag_run
+from translate_runs import translate_run
 
 from charlm.api.labels import LabelModel
 from charlm.api.loading import load
@@ -132,3 +133,21 @@ def test_tags_have_spans_of_the_text(tmp_path: Path) -> None:
     ]
     assert empty == {"words": [], "tags": [], "probabilities": [], "spans": []}
     assert models[0]["gives"] == "tags"
+
+
+def test_translations_have_tokens_and_attention(tmp_path: Path) -> None:
+    """A text without words is empty; one that is too long is refused."""
+    translator = load(translate_run(tmp_path / "de"), threads=1)
+    (found,) = translator.predict("the dog ran")
+    with serving(Service([translator])) as server:
+        answer = server.client.post("/api/predict", json={"text": ["the dog ran", ""]}).json()
+        status, param, message = refusal(server, "/api/predict", {"text": "dog " * 1001})
+        models = server.client.get("/v1/models").json()["data"]
+    first, empty = answer["predictions"]
+    assert "labels" not in answer and first["translation"] == found.text
+    assert [token["token"] for token in first["tokens"]] == [token.text for token in found.tokens]
+    assert first["source"] == ["<eos>", "the", "dog", "ran"]
+    assert first["attention"] == pytest.approx(found.attention, abs=1e-5)
+    assert (empty["translation"], empty["tokens"]) == ("", [])
+    assert (status, param, "1,001 tokens" in message) == (400, "text", True)
+    assert models[0]["gives"] == "translations"
