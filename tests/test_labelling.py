@@ -1,6 +1,7 @@
 """Runs that give labels: equal in every backend; damaged ones are refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,19 @@ from charlm.inference import labelling
 from charlm.nn import classifier, pooling
 from charlm.nn.task_models import model_shapes
 from charlm.runs.label_run import load_label_run
-from charlm.runs.layout import CONFIG, LOGIT_SCALE, TOKENIZER, WEIGHTS, is_label_run
+from charlm.runs.layout import (
+    CONFIG,
+    LOGIT_SCALE,
+    TOKENIZER,
+    WEIGHTS,
+    is_label_run,
+    read_record,
+)
 from charlm.runs.run import load_run
 from charlm.runs.task_run import load_task_run
+from charlm.runs.verify import run_problems
 from charlm.text.tokenizers.tokenizer_json import EOS
+from charlm.training.resume import resume
 
 TEXTS = ["a good film", "", "bad", "not bad : an odd film , and not a good one .", "unknown words"]
 NATIVE = ["native"] if chosen_variant() else []
@@ -178,3 +188,24 @@ def test_kept_texts_come_with_their_targets(tmp_path: Path) -> None:
     text, targets = run.kept("valid")
     assert (text.documents, targets.tolist()) == (2, [2, 0])
     assert run.labels.names == LABELS
+
+
+OLD_RUN = Path(__file__).parent / "fixtures" / "classify-2"
+"""Run of labels as the first version that had them wrote it, with a checkpoint at its end."""
+
+
+def test_an_older_run_gives_the_same_logits_and_resumes(tmp_path: Path) -> None:
+    """To the bit, and further training does what it did then."""
+    expected = json.loads((OLD_RUN / "expected.json").read_text("utf-8"))
+    run = load_label_run(OLD_RUN, engine="numpy")
+    logits = run.reader.logits(run.encode(["a good film", "bad film", "unheard of", ""]))
+    assert [[x.hex() for x in row] for row in logits.tolist()] == expected["logits"]
+    path = tmp_path / "old"
+    shutil.copytree(OLD_RUN, path)
+    (path / "expected.json").unlink()
+    assert run_problems(path) == []
+    session = resume(path, more={"steps": 8.0})
+    records = list(session.records())
+    after = read_record(path)["results"]
+    assert after["step"] == expected["after"]["step"] == records[-1].step
+    assert after["valid"]["nats_per_text"] == pytest.approx(expected["after"]["nats"], abs=1e-6)
