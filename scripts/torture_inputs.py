@@ -14,7 +14,7 @@ from typing import Any
 
 from charlm.config.corpus import CorpusSettings, VocabularySettings
 from charlm.config.settings import Settings, settings_from
-from charlm.config.text_units import UNITS
+from charlm.config.text_units import TEXT_UNITS
 from charlm.errors import CharlmError
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import load_dataset
@@ -74,7 +74,7 @@ def hostile_texts(bench: Bench) -> Iterator[Row]:
         else:
             data = generator.randbytes(generator.choice((1, 2, 9, 99)))
         path.write_bytes(data)
-        unit = generator.choices(list(UNITS), [6, 6, 1, 0.1])[0]
+        unit = generator.choices(list(TEXT_UNITS), [6, 6, 1, 0.1])[0]
         document = generator.choice(("stream", "line", "paragraph"))
         try:
             corpus = Corpus([str(path)], document=document, keep_cr=True)

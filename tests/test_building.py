@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charlm.config.corpus import VocabularySettings
-from charlm.config.text_units import UNITS
+from charlm.config.text_units import TEXT_UNITS
 from charlm.errors import CorpusError, UsageError
 from charlm.text.documents import END
 from charlm.text.tokenizers import building
@@ -135,7 +135,7 @@ def test_text_is_normalised_before_it_is_counted() -> None:
     assert built("To to", "word", lowercase=True).counts.tolist() == [0, 0, 2, 1]
 
 
-@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("unit", TEXT_UNITS)
 @pytest.mark.parametrize("size", [1, 7, 1000])
 def test_a_vocabulary_does_not_depend_on_where_chunks_end(unit: str, size: int) -> None:
     text = (CORPUS + END) * 3
@@ -145,7 +145,7 @@ def test_a_vocabulary_does_not_depend_on_where_chunks_end(unit: str, size: int) 
     assert cut.counts.tolist() == whole.counts.tolist()
 
 
-@pytest.mark.parametrize("form", [{"unit": unit} for unit in UNITS], ids=str)
+@pytest.mark.parametrize("form", [{"unit": unit} for unit in TEXT_UNITS], ids=str)
 @pytest.mark.parametrize("text", ["", END, "   ", "\n"])
 def test_an_almost_empty_text_makes_a_small_vocabulary(form: dict, text: str) -> None:
     for words in ("text", "whitespace"):
@@ -156,7 +156,7 @@ def test_an_almost_empty_text_makes_a_small_vocabulary(form: dict, text: str) ->
 
 @pytest.mark.parametrize(
     "form",
-    [*({"unit": unit} for unit in UNITS)]
+    [*({"unit": unit} for unit in TEXT_UNITS)]
     + [{"unit": "word", "words": words} for words in ("whitespace", "bare")],
     ids=str,
 )

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charlm.config.corpus import CorpusSettings, VocabularySettings
-from charlm.config.text_units import UNITS
+from charlm.config.text_units import TEXT_UNITS
 from charlm.errors import CharlmError, CorpusError, EnvironmentFailure, UsageError
 from charlm.text import idcache, splits
 from charlm.text.corpus import Corpus
@@ -31,7 +31,7 @@ from charlm.text.tokenizers.tokenizer_json import EOS, UNK
 CHARACTERS = st.sampled_from("ab \n\t\x1c\x85\u3000é猫🚀") | st.characters(codec="utf-8")
 TEXTS = st.lists(st.text(CHARACTERS, max_size=15), min_size=1, max_size=5).map(END.join)
 FORMS = [
-    *({"unit": unit} for unit in UNITS),
+    *({"unit": unit} for unit in TEXT_UNITS),
     *({"unit": "word", "words": words} for words in ("whitespace", "bare")),
 ]
 

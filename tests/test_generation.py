@@ -16,7 +16,7 @@ from helpers import (
 )
 
 from charlm.config.cells import CELLS
-from charlm.config.text_units import UNITS
+from charlm.config.text_units import TEXT_UNITS
 from charlm.errors import UsageError
 from charlm.inference import generation
 from charlm.inference.generation import Piece, generate, next_tokens, read_prompt
@@ -26,7 +26,7 @@ from charlm.nn.model import RecurrentLanguageModel
 from charlm.text.boundaries import STREAM
 from charlm.text.tokenizers.tokenizer_json import EOS, UNK
 
-FORMS = {unit: {"unit": unit} for unit in UNITS} | {
+FORMS = {unit: {"unit": unit} for unit in TEXT_UNITS} | {
     "whitespace": {"unit": "word", "words": "whitespace"}
 }
 VOCABULARIES = {name: vocabulary_of(CORPUS, **form) for name, form in FORMS.items()}

@@ -88,6 +88,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "treebank.conllu").write_text(treebank, encoding="utf-8")
     (tmp_path / "new.txt").write_text("the good pear\n", encoding="utf-8")
     (tmp_path / "tweets.csv").write_text("pos,1,2,3,4,a pear\nneg,1,2,3,4,an apple\n" * 40)
+    waves = [f"{number},{number % 7 - 0.01 * number}\n" for number in range(60)]
+    for name in ("series", "new"):
+        (tmp_path / f"{name}.csv").write_text("".join(["time,value\n", *waves]))
+    (tmp_path / "table.csv").write_text("".join(waves))
+    (tmp_path / "series.txt").write_text("".join(wave.split(",")[1] for wave in waves))
     for split, label in itertools.product(("train", "test"), ("pos", "neg")):
         (tmp_path / "aclImdb" / split / label).mkdir(parents=True)
         for number in range(4):
@@ -140,7 +145,7 @@ def shortened(arguments: list[str]) -> list[str]:
     }
     if verb == "gradients" and "--compare" in arguments:
         extra[verb] += ["--minutes", "0.001"]
-    if verb == "eval" and not {"--file", "--worst"} & set(arguments):
+    if verb == "eval" and not {"--file", "--worst", "waves"} & set(arguments):
         return [*arguments, "--file", "test.txt"]
     return arguments + extra.get(verb, [])
 

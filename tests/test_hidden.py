@@ -17,7 +17,7 @@ from charlm.api.model import Model
 from charlm.backends.mixed import MixedBackend
 from charlm.backends.ngram_backend import NgramBackend
 from charlm.config.cells import CELLS
-from charlm.config.text_units import UNITS
+from charlm.config.text_units import TEXT_UNITS
 from charlm.errors import UsageError, naming
 from charlm.inspect import hidden as module
 from charlm.inspect.hidden import Hidden, read_hidden, unit_number
@@ -31,7 +31,7 @@ from charlm.units import bits
 TEXT = 'The cat "sat".\n\nÄh, naïve 猫!\r\nthe dog\n'
 PLACE = Path(__file__).parent / "fixtures" / "format-1"
 """A folder with the files of a run, whose stamps a model takes."""
-every_unit = pytest.mark.parametrize("unit", UNITS)
+every_unit = pytest.mark.parametrize("unit", TEXT_UNITS)
 every_document = pytest.mark.parametrize("document", ["stream", "line", "paragraph", "file"])
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charlm.config.corpus import VocabularySettings
-from charlm.config.text_units import UNITS
+from charlm.config.text_units import TEXT_UNITS
 from charlm.text.encoded import encode_text
 from charlm.text.tokenizers.building import build_vocabulary
 from charlm.text.tokenizers.cutting import cut_safely, safe_chunks, starts_character
@@ -35,7 +35,7 @@ JOINING = st.text(
 def tiny_pieces(monkeypatch) -> int:
     """Blocks of a few characters, as a long text without blanks has blocks of many."""
     monkeypatch.setattr(safe_chunks, "__defaults__", (5,))
-    for unit in UNITS:
+    for unit in TEXT_UNITS:
         monkeypatch.setattr(vocabulary_class(unit), "piece_chars", 5)
     return 5
 

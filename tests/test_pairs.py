@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import charlm
 from charlm.api.pairs import read_pairs
-from charlm.config.text_units import UNITS
+from charlm.config.text_units import TEXT_UNITS
 from charlm.errors import CorpusError, EnvironmentFailure, UsageError
 from charlm.inference.pairs import PairsResult, score_questions, wilson_interval
 from charlm.inference.scoring import Scorer
@@ -199,7 +199,7 @@ def test_the_surprisal_of_a_region_is_that_of_its_words(tmp_path: Path) -> None:
     assert [each.name for each in result.phenomena] == ["agree"]
 
 
-@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("unit", TEXT_UNITS)
 def test_regions_sum_to_the_words_of_the_sentence(unit: str) -> None:
     vocabulary = vocabulary_of("a b abba bab\n" * 3, unit)
     scorer = Scorer(engine(uniform_model(len(vocabulary))), vocabulary, Boundaries(document="line"))

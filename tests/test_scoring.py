@@ -8,7 +8,7 @@ from helpers import CORPUS, engine, naive_nats, tiny_model, uniform_model, vocab
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlm.config.text_units import UNITS
+from charlm.config.text_units import TEXT_UNITS
 from charlm.inference.scores import Score
 from charlm.inference.scoring import Scorer, read_tokens
 from charlm.text.boundaries import STREAM, Boundaries
@@ -16,12 +16,12 @@ from charlm.text.tokenizers.tokenizer_json import EOS, UNK
 from charlm.units import Tally
 
 TEXTS = ["the cat", "", "a dog sat on the mat", "zebra!", "the cat", "naïve 猫"]
-VOCABULARIES = {unit: vocabulary_of(CORPUS, unit) for unit in UNITS}
+VOCABULARIES = {unit: vocabulary_of(CORPUS, unit) for unit in TEXT_UNITS}
 MODELS = {
     unit: tiny_model("lstm", len(vocabulary), scale=3.0)
     for unit, vocabulary in VOCABULARIES.items()
 }
-every_unit = pytest.mark.parametrize("unit", UNITS)
+every_unit = pytest.mark.parametrize("unit", TEXT_UNITS)
 either_end = pytest.mark.parametrize("end", [True, False])
 
 
@@ -89,7 +89,7 @@ def test_an_empty_text_scores_the_end_after_the_beginning() -> None:
 
 
 @either_end
-@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("unit", TEXT_UNITS)
 def test_carried_texts_score_as_one_stream(unit: str, end: bool) -> None:
     """score(ab) = score(a) + score(b | a); ends between them, if any, are part of the stream."""
     carried = scorer(unit, end=end, carry=True).score(TEXTS)
@@ -188,7 +188,7 @@ def test_a_uniform_model_scores_all_texts_alike() -> None:
         assert score.tally.nats == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("unit", TEXT_UNITS)
 @given(texts=st.lists(st.text(st.characters(codec="utf-8"), max_size=9), max_size=4))
 @settings(max_examples=25)
 def test_any_text_can_be_scored(unit: str, texts: list[str]) -> None:

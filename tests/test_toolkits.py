@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from charlm.backends.ngram_backend import NgramBackend
 from charlm.cli.toolkits import TOOLKITS
-from charlm.config.text_units import UNITS
+from charlm.config.text_units import TEXT_UNITS
 from charlm.inference.scores import Score
 from charlm.inference.scoring import Scorer
 from charlm.inference.steps import Step, StepReader, token_name
@@ -253,7 +253,7 @@ def test_flags_without_a_place_in_a_format_are_refused(
     assert found in err
 
 
-VOCABULARIES = {unit: vocabulary_of(CORPUS, unit) for unit in UNITS}
+VOCABULARIES = {unit: vocabulary_of(CORPUS, unit) for unit in TEXT_UNITS}
 VOCABULARIES["blank-separated words"] = vocabulary_of(CORPUS, "word", words="whitespace")
 BACKENDS = {
     unit: engine(tiny_model("lstm", len(vocabulary), scale=3.0))

@@ -16,6 +16,7 @@ from charlm.config.corpus import CorpusSettings, VocabularySettings
 from charlm.config.fields import DROPPED, PARENT, VALIDATION
 from charlm.config.presets import PRESETS, layered
 from charlm.config.settings import Settings, find_setting, merge, settings_from, table
+from charlm.config.text_units import TEXT_UNITS
 from charlm.config.unused import drop_unused, facts_of, missing_need, origins_of_arguments
 from charlm.errors import CharlmError, UsageError
 from charlm.nn.devices import Precision
@@ -75,7 +76,7 @@ UNTRIED = {
 NAMES = {name: setting.spec.names() for name, setting in table().items()}
 MODES: dict[str, Nested] = {"base": {}}
 for _name, _values in (
-    ("unit", NAMES["unit"]), ("cell", CELLS), ("optimizer", NAMES["optimizer"]),
+    ("unit", TEXT_UNITS), ("cell", CELLS), ("optimizer", NAMES["optimizer"]),
     ("schedule", NAMES["schedule"]),
 ):  # fmt: skip
     MODES |= {f"{_name} {value}": nested(**{_name: value}) for value in _values}

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 import charlm
 from charlm.config.corpus import VocabularySettings
-from charlm.config.text_units import UNITS
+from charlm.config.text_units import TEXT_UNITS, UNITS
 from charlm.errors import RunError, UsageError
 from charlm.text.documents import END
 from charlm.text.tokenizers.building import build_vocabulary
@@ -34,7 +34,7 @@ ANY = st.text(
     ),
     max_size=30,
 )
-KINDS = [{"unit": unit} for unit in UNITS]
+KINDS = [{"unit": unit} for unit in TEXT_UNITS]
 KINDS += [{"unit": "word", "words": words} for words in ("whitespace", "bare")]
 NORMALS = [{"lowercase": True}, {"normalize": "nfc"}, {"lowercase": True, "normalize": "nfkc"}]
 FORMS = [kind | form for kind in KINDS for form in [{}, *NORMALS]]

@@ -1,7 +1,6 @@
 """The model of a series of numbers: its forecasts and figures. Nothing is printed."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -13,7 +12,7 @@ from charlm.commands import command
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError, UsageError, check_count, named
 from charlm.inference.samplers import fresh_seed
-from charlm.inference.series_counts import SeriesCounts
+from charlm.inference.series_counts import SeriesCounts, SeriesEvaluation
 from charlm.phases import phase
 from charlm.runs.layout import METRICS, TASK, read_metrics
 from charlm.runs.run import run_stamp
@@ -150,14 +149,6 @@ def checked_values(values: ArrayLike) -> Values:
             f"{MAX_VALUE:g}"
         )
     return numbers
-
-
-@dataclass(frozen=True, kw_only=True)
-class SeriesEvaluation:
-    """Figures of series by their names."""
-
-    counts: Mapping[str, SeriesCounts]
-    notes: list[str] = field(default_factory=list)
 
 
 class SeriesApi:

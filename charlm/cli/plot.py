@@ -28,8 +28,8 @@ XAxis = Annotated[
     str | None,
     typer.Option(
         "--x",
-        help="Axis across: tokens, steps, seconds or epochs; texts for runs that give labels. "
-        "(default: tokens or texts; epochs for runs of several units)",
+        help="Axis across: tokens, steps, seconds or epochs; texts, tags or values for runs with "
+        "other targets. (default: that of the targets; epochs for runs of several units)",
     ),
 ]
 YAxis = Annotated[
@@ -37,8 +37,8 @@ YAxis = Annotated[
     typer.Option(
         "--y",
         help="Axis upward: bits/byte, bits/char, bits/token, perplexity, rate or gradient; "
-        "nats/text for runs that give labels. (default: the figure of the unit; bits/byte for runs "
-        "of several units)",
+        "nats/text, nats/tag or nats/value for runs with other targets. (default: the figure of "
+        "the unit; bits/byte for runs of several units)",
     ),
 ]
 Out = Annotated[

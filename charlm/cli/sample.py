@@ -10,7 +10,9 @@ import typer
 
 from charlm.cli import options
 from charlm.cli.output import on_terminal, say, say_all, write, write_json_line
+from charlm.cli.series import check_unused, write_forecasts
 from charlm.cli.stdin import Takes, read_file
+from charlm.config.tasks import SERIES
 from charlm.errors import UsageError
 from charlm.files.escapes import escape_controls
 from charlm.phases import advance, phase
@@ -22,11 +24,21 @@ if TYPE_CHECKING:
     from charlm.report.samples import Layout
 
 
+SERIES_LENGTH = 48
+"""Default length of the forecast of a series."""
 Length = Annotated[
-    int,
-    typer.Option("--len", min=0, help="Length of each sample in tokens; the maximum for items."),
+    int | None,
+    typer.Option(
+        "--len", min=0,
+        help="Length of each sample in tokens; the maximum for items. (default: 500; "
+        f"of a series {SERIES_LENGTH} numbers)",
+        show_default=False,
+    ),
+]  # fmt: skip
+Prime = Annotated[
+    str | None,
+    typer.Option("--prime", help="Text, or numbers of a series, to start from; - is stdin."),
 ]
-Prime = Annotated[str | None, typer.Option("--prime", help="Text to start from; - is stdin.")]
 PrimeFile = Annotated[
     Path | None, typer.Option("--prime-file", help="File with the text to start from.")
 ]
@@ -35,6 +47,15 @@ Temperature = Annotated[
     float,
     typer.Option(
         "--temperature", help="Below 1: safer; above 1: wilder; 0: always the likeliest token."
+    ),
+]
+OpenTemperature = Annotated[
+    float | None,
+    typer.Option(
+        "--temperature",
+        help="Below 1: safer; above 1: wilder; 0: always the likeliest token, or the mean of a "
+        "number. (default: 1; 0 for a series)",
+        show_default=False,
     ),
 ]
 TopK = Annotated[int, typer.Option("--top-k", help="Keep only the k likeliest tokens; 0: all.")]
@@ -88,6 +109,7 @@ UnkText = Annotated[str, typer.Option("--unk-text", help="Text to write for UNK.
 Raw = Annotated[
     bool, typer.Option("--raw", help="Write control characters unchanged, even on a terminal.")
 ]
+UNKNOWN_TEXT = "\N{REPLACEMENT CHARACTER}"
 NO_RULES = {"unique": False, "new": False, "match": "", "min_len": 0, "max_len": None}
 """Values of the rules for items that leave every item in."""
 
@@ -100,11 +122,11 @@ NO_RULES = {"unique": False, "new": False, "match": "", "min_len": 0, "max_len":
     option=("To start from a text, use", "--prime"),
 )
 def sample(
-    length: Length = 500,
+    length: Length = None,
     prime: Prime = None,
     prime_file: PrimeFile = None,
     echo: Echo = False,
-    temperature: Temperature = 1.0,
+    temperature: OpenTemperature = None,
     top_k: TopK = 0,
     top_p: TopP = 1.0,
     min_p: MinP = 0.0,
@@ -121,7 +143,7 @@ def sample(
     stop: Stop = "",
     seed: Seed = None,
     allow_unk: Annotated[bool, typer.Option("--allow-unk", help="Allow UNK in samples.")] = False,
-    unk_text: UnkText = "\N{REPLACEMENT CHARACTER}",
+    unk_text: UnkText = UNKNOWN_TEXT,
     raw: Raw = False,
     json_lines: Annotated[bool, typer.Option("--json", help="One JSON object per sample.")] = False,
     condition: options.Condition = None,
@@ -131,7 +153,7 @@ def sample(
     run: options.Run = None,
     checkpoints: options.Checkpoints = None,
 ) -> None:
-    """Generate new text.
+    """Generate new text, or forecast a series of numbers.
 
     A model of lines, such as names, gives items: whole lines.
 
@@ -139,10 +161,32 @@ def sample(
     """
     _check_one({"--json": json_lines, "--print0": print0, "--separator": separator is not None})
     _check_one({"--prime": bool(prime), "--prime-file": bool(prime_file)})
+    from charlm.runs.layout import run_task
+
+    path = options.locate(run, checkpoints)
+    if run_task(path) == SERIES:
+        flags = {
+            "--echo": echo, "--top-k": top_k, "--top-p": top_p != 1.0, "--min-p": min_p,
+            "--until-eos": until_eos is not None, "--unique": unique, "--new": new,
+            "--match": match, "--min-len": min_len, "--max-len": max_len is not None,
+            "--attempts": attempts is not None, "--separator": separator is not None,
+            "--print0": print0, "--stop": stop, "--allow-unk": allow_unk, "--raw": raw,
+            "--unk-text": unk_text != UNKNOWN_TEXT, "--with": with_, "--weights": weights != "fp32",
+            "--condition": condition is not None,
+        }  # fmt: skip
+        check_unused(path, flags)
+        write_forecasts(
+            path, length=SERIES_LENGTH if length is None else length, prime=prime or "",
+            prime_file=prime_file, temperature=temperature or 0.0, count=count, seed=seed,
+            engine=engine, as_json=json_lines,
+        )  # fmt: skip
+        return
+    length = 500 if length is None else length
+    temperature = 1.0 if temperature is None else temperature
     sampling = _checked_sampling(temperature, top_k, top_p, min_p)
     rules: dict[str, Any] = {"unique": unique, "new": new, "match": match,
                              "min_len": min_len, "max_len": max_len}  # fmt: skip
-    model = options.open_model(run, checkpoints, engine, weights, with_, condition=condition)
+    model = options.open_model(str(path), checkpoints, engine, weights, with_, condition=condition)
     filters = {f"--{name.replace('_', '-')}" for name in rules if rules[name] != NO_RULES[name]}
     whole = _is_whole(model, until_eos, filters, attempts)
     _advise_on_temperature(model, run, temperature)

@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from charlm.config.text_units import UNITS
+
 LANGUAGE_MODEL, CLASSIFY, TAG, TRANSLATE = "language-model", "classify", "tag", "translate"
+SERIES = "series"
 POOLINGS = ("concat", "last", "mean", "max")
 """Ways to make one vector of the hidden vectors of a text; concat is the other three together."""
 
@@ -188,13 +191,60 @@ TASKS: dict[str, TaskSpec] = {
             "training": {"batch_size": 64, "learning_rate": 0.002, "average": 0.0},
         },
     ),
+    SERIES: TaskSpec(
+        summary="forecast the next number of a series",
+        training="charlm.training.series:SERIES",
+        text="charlm.text.series:SERIES_TEXT",
+        model="charlm.nn.series:SeriesModel",
+        shapes="charlm.backends.series_weights:series_shapes",
+        counts="charlm.inference.series_counts:SeriesCounts",
+        run="charlm.runs.series_run:load_series_run",
+        report="charlm.report.series:SERIES_REPORT",
+        api="charlm.api.series:SERIES_API",
+        needs_example="a file with a column of numbers",
+        noun="series model",
+        pipeline="time-series-forecasting",
+        headline="mse",
+        figures={
+            "values": "values", "mse": "mean squared error", "mae": "mean absolute error",
+            "explained": "explained", "nats_per_value": "nats per value",
+        },
+        floors={
+            "last_value": "mean squared error of the last value",
+            "recurrence": "mean squared error of a linear recurrence",
+        },
+        target="value",
+        gives="numbers",
+        format=2,
+        settings=("bptt", "stateless"),
+        defaults={
+            "task": {"task": SERIES},
+            "vocabulary": {"unit": "number"},
+            "model": {
+                "num_layers": 1, "hidden_size": 64, "embedding_size": 32, "dropout": 0.0,
+                "input_dropout": 0.0, "output_dropout": 0.0,
+            },
+            "training": {
+                "minutes": 1.0, "batch_size": 32, "learning_rate": 0.003, "weight_decay": 0.0,
+                "average": 0.0, "precision": "fp32",
+                "clip_norm": 100.0,  # narrow forecasts have steep gradients
+            },
+        },
+    ),
 }  # fmt: skip
 """Every task, by the name that `--task` takes."""
 
 
 def task_name(settings: Mapping[str, Any]) -> str:
-    """Return the task of nested plain settings, as in run.json; older ones name none."""
-    return str(settings.get("task", {}).get("task", LANGUAGE_MODEL))
+    """Return the task of nested plain settings, as in run.json; older ones name none.
+
+    Without a name, a unit of numbers implies the task that reads it.
+    """
+    unit = settings.get("vocabulary", {}).get("unit")
+    usual = LANGUAGE_MODEL
+    if isinstance(unit, str) and unit in UNITS and UNITS[unit].numeric:
+        usual = SERIES
+    return str(settings.get("task", {}).get("task", usual))
 
 
 def is_labelled(settings: Mapping[str, Any]) -> bool:

@@ -53,7 +53,7 @@ UNITS: dict[str, UnitSpec] = {
         summary="Unicode characters",
         letter="char",
         type_counter="charlm.text.tokenizers.building:count_chars",
-        settings=("min_count", "max_size"),
+        settings=("min_count", "max_size", "lowercase", "normalize"),
         plural="characters",
         has_expectation=True,
         ngram_order=7,
@@ -64,6 +64,7 @@ UNITS: dict[str, UnitSpec] = {
         summary="UTF-8 bytes",
         letter="byte",
         byte_level=True,
+        settings=("lowercase", "normalize"),
         plural="bytes",
         has_expectation=True,
         ngram_order=7,
@@ -74,7 +75,7 @@ UNITS: dict[str, UnitSpec] = {
         summary="words",
         whole_words=True,
         type_counter="charlm.text.tokenizers.building:count_words",
-        settings=("words", "min_count", "max_size"),
+        settings=("words", "min_count", "max_size", "lowercase", "normalize"),
         default_size=50_000,
         plural="words and blanks",
         tokens_per_weight=0.3,
@@ -87,11 +88,20 @@ UNITS: dict[str, UnitSpec] = {
         builder="charlm.text.tokenizers.building:build_bpe",
         summary="pieces of words (byte-pair encoding, Sennrich et al. 2016)",
         byte_level=True,
-        settings=("min_count", "max_size"),
+        settings=("min_count", "max_size", "lowercase", "normalize"),
         default_size=4_096,
         tokens_per_weight=0.6,
         bptt=70,
         preview_tokens=60,
     ),
+    "number": UnitSpec(
+        vocabulary="charlm.text.tokenizers.numbers:NumberVocabulary",
+        builder="charlm.text.tokenizers.numbers:build_numbers",
+        summary="numbers of a series, without a vocabulary",
+        plural="numbers",
+        numeric=True,
+    ),
 }
 """Every unit, by the name that `--unit` takes."""
+TEXT_UNITS = tuple(name for name, spec in UNITS.items() if not spec.numeric)
+"""Units that read a text."""

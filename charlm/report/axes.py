@@ -18,7 +18,9 @@ from charlm.runs.layout import METRICS, train_targets
 from charlm.units import bits, perplexity
 
 Record = Mapping[str, Any]
-PLACES = ("step", "tokens", "texts", "seconds")
+TARGETS = tuple(dict.fromkeys(row.target for row in TASKS.values() if row.target != "token"))
+"""Nouns of targets other than tokens."""
+PLACES = ("step", "tokens", "seconds", *(f"{target}s" for target in TARGETS))
 """Fields that every record has: how far training was."""
 
 
@@ -38,7 +40,7 @@ class RunLog:
 
     @property
     def target(self) -> str:
-        """What the run predicts one of at a time: "token", or "text" if it gives labels."""
+        """What the run predicts one of at a time: "token", "text" if it gives labels, "value"."""
         return TASKS[task_name(self.run["settings"])].target
 
     @property
@@ -122,7 +124,9 @@ X_AXES: dict[str, Axis] = {
     "steps": Axis(label="steps", of=_field("step"), kind="count"),
     "seconds": Axis(label="training time", of=_field("seconds"), kind="time"),
     "epochs": Axis(label="passes", of=_passes),
-    "texts": Axis(label="texts", of=_field("texts"), kind="count", target="text"),
+} | {
+    f"{target}s": Axis(label=f"{target}s", of=_field(f"{target}s"), kind="count", target=target)
+    for target in TARGETS
 }
 """Axes across, by the name that `--x` takes."""
 FIGURES: dict[str, Figure] = {
@@ -145,14 +149,16 @@ FIGURES: dict[str, Figure] = {
         valid="valid_perplexity", per_token=True, logarithmic=True, digits=",.1f", is_loss=True,
         target="token",
     ),
-    "nats/text": Figure(
-        label="nats per text", of=_field("nats_per_text"), valid="valid_nats_per_text",
-        is_loss=True, target="text",
-    ),
     "rate": Figure(label="learning rate", of=_field("learning_rate"), digits=".3g"),
     "gradient": Figure(
         label="gradient norm before clipping", of=_field("gradient_norm"), logarithmic=True,
         digits=".3g",
     ),
+} | {
+    f"nats/{target}": Figure(
+        label=f"nats per {target}", of=_field(f"nats_per_{target}"),
+        valid=f"valid_nats_per_{target}", is_loss=True, target=target,
+    )
+    for target in TARGETS
 }  # fmt: skip
 """Axes upward, by the name that `--y` takes."""

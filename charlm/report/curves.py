@@ -99,11 +99,9 @@ def plot_of(logs: Sequence[RunLog], x: str | None = None, y: str | None = None) 
         log = next((log for log in logs if axis.target not in ("", log.target)), None)
         if log:
             raise UsageError(
-                f"{named(name)} {chosen} is of {axis.target}s, and run {log.name} predicts a label "
-                f"for each text; expected runs of one task. Use --x texts and --y nats/text for it"
-                if log.target == "text"
-                else f"{named(name)} {chosen} is of texts with labels, and run {log.name} is a "
-                "language model; expected runs of one task. Use --y bits/byte for it"
+                f"{named(name)} {chosen} is of {axis.target}s, and run {log.name} counts "
+                f"{log.target}s; expected runs of one task. Use --x {log.target}s and --y "
+                f"{_own_figure(log) or 'bits/byte'} for it"
             )
     other = next((log for log in logs if log.token_kind != first.token_kind), None)
     if FIGURES[y].per_token and other:
@@ -117,12 +115,18 @@ def plot_of(logs: Sequence[RunLog], x: str | None = None, y: str | None = None) 
 
 def usual_figure(logs: Sequence[RunLog]) -> str:
     """Return the figure that suits runs: that of their unit, or bits per byte if it differs."""
-    if {log.target for log in logs} == {"text"}:
-        return "nats/text"
+    if len({log.target for log in logs}) == 1 and (own := _own_figure(logs[0])):
+        return own
     if len({log.token_kind for log in logs}) > 1:
         return "bits/byte"
     letter = UNITS[logs[0].unit].letter
     return f"bits/{letter}" if letter else "perplexity"
+
+
+def _own_figure(log: RunLog) -> str:
+    """Return the figure of the targets of a run that predicts other things than tokens, or ""."""
+    name = f"nats/{log.target}"
+    return name if name in FIGURES else ""
 
 
 def _curve(log: RunLog, x: Axis, y: Figure) -> Curve:

@@ -268,9 +268,13 @@ def next_commands(path: Path, record: Mapping[str, Any], finished: FinishedRecor
     if is_pair(record["settings"]["model"]):  # its other half comes next
         return []
     if is_labelled(record["settings"]):
-        measured = [("eval", "--worst", 10)] if finished.valid or finished.test else []
-        verb = TASKS[task_name(record["settings"])].verb
-        tries: list[tuple[object, ...]] = [(verb, "some text of yours"), *measured, ("info",)]
+        row = TASKS[task_name(record["settings"])]
+        use: tuple[object, ...] = (row.verb, "some text of yours")
+        worst: tuple[object, ...] = ("--worst", 10)
+        if row.verb == "sample":  # numbers
+            use, worst = (row.verb, "--len", 48), ()
+        measured = [("eval", *worst)] if finished.valid or finished.test else []
+        tries: list[tuple[object, ...]] = [use, *measured, ("info",)]
         return ["next:", *(f"  {command(*some, run=path)}" for some in tries)]
     words: list[tuple[object, ...]] = [
         ("sample", *_condition(record), *_sample_options(record)),

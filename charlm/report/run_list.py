@@ -79,7 +79,8 @@ def _figure(run: RunInfo) -> str:
     for row in reversed(TASKS.values()):  # a tagger has an accuracy beside its F1
         value = run.figures.get(row.headline)
         if value is not None:
-            return f"{SHORT.get(row.headline, row.headline)} {number(value, 3)}"
+            shown = f"{value:.2g}" if 0.0 < value < 1e-3 else number(value, 3)
+            return f"{SHORT.get(row.headline, row.headline)} {shown}"
     return number(run.figures.get("bits_per_byte"))
 
 

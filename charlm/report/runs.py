@@ -7,6 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from charlm.config.settings import table
+from charlm.config.text_units import UNITS
 from charlm.files.escapes import escape_unprintable
 from charlm.report.conditions import condition_text
 from charlm.report.tables import plain_table
@@ -28,6 +29,8 @@ def run_pairs(path: Path, config: Json, record: Json) -> list[tuple[str, str]]:
         ("vocabulary", f"{config['vocab_size']:,} {config['vocabulary']['unit']} entries"),
         ("text", f"{corpus['name']}, document: {corpus['document']}"),
     ]
+    if numeric := UNITS[config["vocabulary"]["unit"]].numeric:
+        pairs[-2:] = [("text", corpus["name"])]
     if shares := condition_text(record):
         pairs.append(("conditions", shares))
     if about := record.get("from"):
@@ -38,7 +41,8 @@ def run_pairs(path: Path, config: Json, record: Json) -> list[tuple[str, str]]:
         pairs.append(("pulled from", f"hf:{pulled['repository']}@{pulled['revision']}"))
     for name, part in corpus["parts"].items():
         size = f"{count_of(part['tokens'], 'token')}, {count_of(part['documents'], 'document')}"
-        pairs.append((f"  {name}", f"{size}, {count_of(part['bytes'], 'byte')}"))
+        size = f"{size}, {count_of(part['bytes'], 'byte')}"
+        pairs.append((f"  {name}", count_of(part["targets"], "value") if numeric else size))
     results = record.get("results") or {}
     pairs += _trained(results)
     if report := report_of(record["settings"]):

@@ -10,7 +10,7 @@ from charlm.report.text import number
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from charlm.inference.series_counts import SeriesCounts
+    from charlm.inference.series_counts import SeriesEvaluation
 
 FLOORS = {"last_value": "last value", "recurrence": "linear recurrence of order 2"}
 """Names of the floors for people."""
@@ -45,10 +45,7 @@ class SeriesReport(TaskReport):
     def facts(self, record: Json) -> Pairs:
         """See `TaskReport.facts`."""
         column = record["corpus"].get("column")
-        pairs = [("column", column)] if column else []
-        if text := floor_text(record.get("floors")):
-            pairs.append(("floor", text))
-        return pairs
+        return [("column", column)] if column else []
 
     def figures_text(self, figures: Json) -> str:
         """See `TaskReport.figures_text`."""
@@ -62,24 +59,19 @@ class SeriesReport(TaskReport):
         pairs: Pairs = []
         for name, heading in PARTS.items():
             if figures := results.get(name):
-                floors = f"last value {_error(figures['last_value_mse'])}"
-                if figures["recurrence_mse"] is not None:
-                    floors += f", {FLOORS['recurrence']} {_error(figures['recurrence_mse'])}"
-                pairs += [(heading, self.figures_text(figures)), ("floor", f"MSE {floors}")]
-                if not _beats_last(figures):
-                    pairs.append(("warning", "no better than the last value"))
+                pairs += [(heading, self.figures_text(figures)), ("floor", _beside(figures))]
         return pairs
 
     def evaluation_tables(
         self,
-        result: "dict[str, SeriesCounts]",
+        result: "SeriesEvaluation",
         width: int,  # noqa: ARG002
     ) -> Iterator["RenderableType"]:
         """See `TaskReport.evaluation_tables`."""
         from charlm.report.tables import plain_table
 
-        table = plain_table("<", *result)
-        summaries = [counts.summary() for counts in result.values()]
+        table = plain_table("<", *result.counts)
+        summaries = [counts.summary() for counts in result.counts.values()]
         table.add_row("values", *(number(each["values"]) for each in summaries))
         rows = {
             "mse": "mean squared error", "mae": "mean absolute error",
@@ -92,9 +84,11 @@ class SeriesReport(TaskReport):
         table.add_row("nats per value", *(number(each["nats_per_value"], 3) for each in summaries))
         yield table
 
-    def evaluation_json(self, run: str, result: "dict[str, SeriesCounts]") -> dict[str, Any]:
+    def evaluation_json(self, run: str, result: "SeriesEvaluation") -> dict[str, Any]:
         """See `TaskReport.evaluation_json`."""
-        return {"run": run, "texts": {name: each.summary() for name, each in result.items()}}
+        about = {"schema_version": 1, "run": run}
+        contents = {name: about | each.summary() for name, each in result.counts.items()}
+        return next(iter(contents.values())) if len(contents) == 1 else contents
 
 
 def floor_text(floors: Json | None) -> str:
@@ -125,8 +119,19 @@ def _error(value: float | None) -> str:
     return "-" if value is None else f"{value:.3g}"
 
 
-def _beats_last(figures: Json) -> bool:
-    return figures["mse"] is None or figures["mse"] < figures["last_value_mse"]
+def _beside(figures: Json) -> str:
+    """Return the errors of the floors beside that of the run."""
+    mse, last = figures["mse"], figures["last_value_mse"]
+    if not mse or last is None:
+        ratio = ""
+    elif last <= mse:
+        ratio = ": this run is no better"
+    else:
+        ratio = f", {last / mse:.3g} times that of this run"
+    text = f"last value MSE {_error(last)}{ratio}"
+    if figures["recurrence_mse"] is not None:
+        text += f"; {FLOORS['recurrence']} {_error(figures['recurrence_mse'])}"
+    return text
 
 
 SERIES_REPORT: TaskReport = SeriesReport()

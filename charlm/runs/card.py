@@ -6,6 +6,7 @@ from typing import Any
 
 from charlm.commands import command
 from charlm.config.tasks import TASKS, TaskSpec, task_name
+from charlm.config.text_units import UNITS
 from charlm.config.training import counted_length, length_of
 from charlm.files.escapes import escape_unprintable
 from charlm.runs.layout import COMPANION
@@ -97,7 +98,8 @@ def _metadata(name: str, record: Mapping[str, Any]) -> list[str]:
         [f"datasets: {json.dumps([hub_parts(source)['path'] for source in hub])}"] if hub else []
     )
     figures = [
-        f"    - {{type: {key}, value: {tally[key]:.4f}, name: {json.dumps(f'{label} ({split})')}}}"
+        f"    - {{type: {key}, value: {_number(tally[key])}, "
+        f"name: {json.dumps(f'{label} ({split})')}}}"
         for split in ("valid", "test")
         if (tally := results.get(split))
         for key, label in (_row(record).figures or NAMES).items()
@@ -145,10 +147,13 @@ def run_facts(record: Mapping[str, Any]) -> dict[str, str]:
         "vocabulary": f"{corpus['vocabulary']:,} {unit} entries",
         "documents": str(corpus["document"]),
     }
+    if UNITS[unit].numeric:
+        facts = {"model": facts["model"]}
     if "from" in record:
         facts["fine-tuned from"] = str(record["from"]["run"])
     if train := corpus["parts"].get("train"):
-        facts["training text"] = f"{train['tokens']:,} tokens"
+        noun = "numbers" if UNITS[unit].numeric else "tokens"
+        facts["training text"] = f"{train['tokens']:,} {noun}"
     if "labels" in corpus:
         labels = _training_labels(record)
         total = max(sum(labels.values()), 1)
@@ -240,7 +245,9 @@ def _task_results(record: Mapping[str, Any]) -> list[str]:
 
 
 def _number(value: float | int | None) -> str:
-    return "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+    if value is None or isinstance(value, int):
+        return "-" if value is None else f"{value:,}"
+    return f"{value:.3g}" if 0.0 < abs(value) < 1e-3 else f"{value:.4f}"
 
 
 def _figure_rows(figures: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from charlm.config.tasks import CLASSIFY, TAG, TRANSLATE
+from charlm.config.tasks import CLASSIFY, SERIES, TAG, TRANSLATE
 from charlm.errors import RunError
 
 NUMBER = (int, float)
@@ -46,6 +46,7 @@ RECORD_SHAPE: dict[str, Any] = {
         "vocabulary": int,
         "parts": Each(PART),
         "labels?": Each(Each(int)),
+        "column?": str,
     },
     "floors?": Each(dict),
     "machine": {"device_name": str, "threads": int},
@@ -87,6 +88,7 @@ FIGURES_OF = {
     CLASSIFY: ("nats_per_text", "accuracy", "macro_f1", "macro_recall"),
     TAG: ("nats_per_tag", "accuracy", "precision", "recall", "f1"),
     TRANSLATE: ("nats_per_token", "exact", "chrf", "bleu"),
+    SERIES: ("nats_per_value", "mse", "mae", "explained", "last_value_mse", "recurrence_mse"),
 }
 """Figures of a text in run.json, by task; only the first one is always there."""
 
@@ -100,6 +102,10 @@ TASK_SHAPES: dict[str, dict[str, Any]] = {
         "letter_width": int, "letters": int,
     },
     TRANSLATE: {"both_ways": bool, "target_size": int},
+    SERIES: {
+        "column": str, "mean": NUMBER, "scale": NUMBER, "change": NUMBER, "stateless": bool,
+        "window": int,
+    },
 }  # fmt: skip
 """Shape of the table `task` in config.json beside its name, by task. Keys with the name of a field
 of `TaskSettings` are that setting."""

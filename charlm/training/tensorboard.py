@@ -16,25 +16,26 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from charlm.config.tasks import TASKS
 from charlm.config.training import TrainingSettings
 from charlm.errors import EnvironmentFailure
 from charlm.files.atomic import append_whole, explained
 from charlm.runs.layout import METRICS, TENSORBOARD, read_metrics
+from charlm.runs.shapes import FIGURES_OF
 
+_TARGETS = dict.fromkeys(row.target for row in TASKS.values())
+_FIGURES = dict.fromkeys(name for names in FIGURES_OF.values() for name in names)
 SCALARS = {
     "step": {
         f"train/{name}": name
         for name in (
-            "nats_per_token", "nats_per_text", "learning_rate", "gradient_norm",
-            "tokens_per_second", "texts_per_second",
+            *(f"nats_per_{target}" for target in _TARGETS), "learning_rate", "gradient_norm",
+            *(f"{target}s_per_second" for target in _TARGETS),
         )
     },
     "evaluation": {
         f"valid/{name}": f"valid_{name}"
-        for name in (
-            "nats_per_token", "bits_per_char", "bits_per_byte", "perplexity",
-            "nats_per_text", "accuracy", "macro_f1", "macro_recall",
-        )
+        for name in ("nats_per_token", "bits_per_char", "bits_per_byte", "perplexity", *_FIGURES)
     },
 }  # fmt: skip
 """Names in TensorBoard, and the fields that they show, by kind of record."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from charlm.config.corpus import CorpusSettings, VocabularySettings
 from charlm.config.settings import Settings
-from charlm.config.text_units import UNITS
+from charlm.config.text_units import TEXT_UNITS
 from charlm.errors import CorpusError, EnvironmentFailure
 from charlm.runs.data import corpus_record
 from charlm.text import dataset, encoded, idcache
@@ -190,7 +190,7 @@ def test_a_very_long_word_is_counted_as_it_is_encoded(unit: str, lowercase: bool
     assert vocabulary.unknown(text + " unseen") == unseen
 
 
-@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("unit", TEXT_UNITS)
 @pytest.mark.parametrize("lone", ["a\ud800b", "a\udfffb", "caf\udce9"])
 def test_half_of_a_surrogate_pair_cannot_be_encoded(unit: str, lone: str) -> None:
     with pytest.raises(CorpusError, match=r"half of a surrogate pair, U\+D"):
@@ -243,7 +243,7 @@ SCRIPTS = st.characters(codec="utf-8") | st.sampled_from("\x1b\r\n\t\0\u2028👩
 
 
 @settings(max_examples=60)
-@given(text=st.text(SCRIPTS, min_size=2, max_size=60), unit=st.sampled_from(list(UNITS)))
+@given(text=st.text(SCRIPTS, min_size=2, max_size=60), unit=st.sampled_from(list(TEXT_UNITS)))
 def test_any_characters_make_a_dataset_or_are_refused(text: str, unit: str) -> None:
     """Decoding gives the text again."""
     options = CorpusSettings(valid_frac=0.0), VocabularySettings(unit=unit, min_count=1)

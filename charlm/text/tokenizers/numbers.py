@@ -5,6 +5,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.commands import command
 from charlm.config.corpus import VocabularySettings
 from charlm.errors import UsageError, named
 from charlm.text.tokenizers import tokenizer_json
@@ -49,5 +50,5 @@ def build_numbers(*_: Any, **__: Any) -> NoReturn:
 def _no_text() -> UsageError:
     return UsageError(
         f"{named('unit')} number has no vocabulary, so it reads no text; expected a unit of text, "
-        "such as word. Use numbers with: charlm train FILE --unit number"
+        "such as word. Use numbers with: " + command("train", "FILE", "--unit", "number")
     )

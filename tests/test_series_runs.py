@@ -1,0 +1,315 @@
+"""Runs on series of numbers: training, resuming, forecasts and figures, from flags to files."""
+
+import json
+import math
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import Call, nested
+
+import charlm
+from charlm.api.series import SeriesForecaster
+from charlm.api.sessions import Request, plan_run, start_run
+from charlm.config.presets import combined
+from charlm.config.settings import settings_from
+from charlm.config.tasks import SERIES, TASKS, task_name
+from charlm.errors import CorpusError, RunError, UsageError
+from charlm.inference.series_counts import SeriesCounts
+from charlm.report.progress import describe_plan
+from charlm.runs.layout import read_metrics, read_record
+from charlm.runs.tensors import tensors_from_file
+from charlm.runs.verify import verify_run
+from charlm.text.tokenizers.vocabulary import load_vocabulary
+from charlm.training.records import FinishedRecord
+from charlm.training.resume import resume
+
+WAVE = 5.0 * np.cos(np.arange(300) / 7.0) * np.exp(-np.arange(300) / 90.0) + 3.0
+TINY = {"hidden_size": 8, "embedding_size": 4, "bptt": 10, "batch_size": 4, "steps": 12, "seed": 1}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a series and the run `wave`, trained on it."""
+    folder = tmp_path_factory.mktemp("series")
+    write_series(folder / "wave.csv", WAVE)
+    for _ in session_of(folder, "wave").records():
+        pass
+    return folder
+
+
+def write_series(path: Path, values) -> None:
+    path.write_text("t,value\n" + "".join(f"{i},{v!r}\n" for i, v in enumerate(values.tolist())))
+
+
+def session_of(folder: Path, name: str, file: str = "wave.csv", **more):
+    flags = nested(sources=(str(folder / file),), unit="number", **(TINY | more))
+    return start_run(Request(flags=flags, name=name, checkpoints=folder / "runs"))
+
+
+def finished(session) -> FinishedRecord:
+    *_, last = session.records()
+    assert isinstance(last, FinishedRecord)
+    return last
+
+
+def model_of(folder: Path, name: str = "wave", **options) -> SeriesForecaster:
+    model = charlm.load(folder / "runs" / name, **options)
+    assert isinstance(model, SeriesForecaster)
+    return model
+
+
+# ------------------------------------------------------------------ settings
+
+
+def test_the_unit_implies_the_task_and_the_task_the_unit() -> None:
+    for given in ({"unit": "number"}, {"task": SERIES}):
+        values, origins = combined(nested(**given), "flag")
+        settings = settings_from(values)
+        assert (settings.task.task, settings.vocabulary.unit) == (SERIES, "number")
+        assert settings.training.minutes == 1.0
+        assert origins["training.minutes"] == f"task {SERIES}"
+    values, _ = combined(nested(unit="number", epochs=2.0, hidden_size=9), "flag")
+    assert "minutes" not in values["training"] and values["model"]["hidden_size"] == 9
+    assert task_name({"vocabulary": {"unit": ["number"]}}) != SERIES
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"task": SERIES, "unit": "word"}, "task series with unit word; expected number"),
+        ({"task": "classify", "unit": "number"}, "no column with a name of labels"),
+        ({"lowercase": True}, "lowercase true has no effect with unit number"),
+        ({"document": "line"}, "document line has no effect with task series"),
+        ({"words": "bare"}, "words bare has no effect with unit number"),
+        ({"label_smoothing": 0.1}, "label_smoothing with unit number, which has no tokens"),
+        ({"state_reset": 0.5}, "state_reset 0.5 has no effect with task series"),
+        ({"direction": "both"}, "direction both has no effect with task series"),
+        ({"hold_out": "random"}, "hold_out random has no effect with task series"),
+        ({"pooling": "max"}, "pooling max has no effect with task series"),
+    ],
+)
+def test_settings_of_texts_are_refused(folder, given, message) -> None:
+    flags = nested(**{"sources": (str(folder / "wave.csv"),), "unit": "number", **given})
+    with pytest.raises((UsageError, CorpusError)) as caught:
+        plan_run(Request(flags=flags, source="argument"))
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_series_has_a_file(folder) -> None:
+    with pytest.raises(UsageError, match="a file with a column of numbers"):
+        plan_run(Request(flags=nested(unit="number")))
+    with pytest.raises(UsageError, match="a file with a column of numbers"):
+        charlm.fit(text="1 2 3", unit="number", checkpoints=folder / "runs")
+    with pytest.raises(UsageError, match="gives numbers, not text"):
+        plan_run(
+            Request(
+                flags=nested(unit="number", sources=(str(folder / "wave.csv"),)),
+                start_from=str(folder / "runs" / "wave"),
+            )
+        )
+
+
+def test_open_settings_fit_a_short_series(folder) -> None:
+    flags = nested(sources=(str(folder / "wave.csv"),), unit="number")
+    planned = plan_run(Request(flags=flags))
+    training = planned.record["settings"]["training"]
+    assert (training["minutes"], training["bptt"], training["batch_size"]) == (1.0, 64, 1)
+    assert planned.record["planned"]["passes"] > 10
+    text, floor, model, run, *_ = describe_plan(planned.record)
+    assert text == "text   wave: 270 values of column value, 30 held out at the end"
+    assert floor.startswith("floor  last value MSE 0.00") and "linear recurrence" in floor
+    assert "1 x 64 LSTM" in model and "batch 1 x 64 with the state carried over" in run
+
+
+# ------------------------------------------------------------------ training
+
+
+def test_a_run_keeps_what_its_figures_need(folder) -> None:
+    path = folder / "runs" / "wave"
+    record, config = read_record(path), json.loads((path / "config.json").read_text())
+    results = record["results"]["valid"]
+    counts = model_of(folder).run.evaluate(*model_of(folder).run.kept("valid"))
+    assert counts.summary() == pytest.approx(results, rel=1e-4)
+    assert counts.values == 30 == record["corpus"]["parts"]["valid"]["targets"]
+    assert record["floors"]["last_value"]["valid"] == pytest.approx(
+        np.mean(np.diff(WAVE)[-30:] ** 2)
+    )
+    assert config["task"]["mean"] == WAVE[:270].mean() and config["task"]["column"] == "value"
+    assert record["corpus"]["column"] == "value" and config["format"] == 2
+    assert (
+        "MSE" not in (path / "README.md").read_text()
+        and "squared" in (path / "README.md").read_text()
+    )
+    assert not any(check.problems for check in verify_run(path))
+    assert len(load_vocabulary(path / "tokenizer.json")) == 2
+    steps = [each for each in read_metrics(path) if each["kind"] == "step"]
+    keys = {"values", "nats_per_value", "values_per_second"}
+    assert steps and keys <= steps[0].keys() and not any("token" in key for key in steps[0])
+
+
+def test_training_beats_the_last_number(folder) -> None:
+    last = finished(session_of(folder, "longer", steps=150, learning_rate=0.02)).valid
+    assert isinstance(last, SeriesCounts) and last.mse < 0.5 * last.last_value_mse
+
+
+@pytest.mark.parametrize("more", [{}, {"stateless": True}, {"cell": "qrnn", "dropout": 0.1}])
+def test_a_run_that_resumes_equals_one_that_never_stopped(folder, more) -> None:
+    name = "-".join(["stopped", *map(str, more)])
+    whole = finished(session_of(folder, f"{name}-not", **more))
+    session = session_of(folder, name, **more)
+    for record in session.records():
+        if record.step >= 7:
+            session.trainer.stop("interrupted")
+    assert session.trainer.counters.step < 12
+    resumed = finished(resume(folder / "runs" / name))
+    assert resumed.valid == whole.valid
+    files = [folder / "runs" / each / "model.safetensors" for each in (name, f"{name}-not")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_the_scale_of_a_series_does_not_change_what_is_learned(folder) -> None:
+    write_series(folder / "other.csv", 4.0 * WAVE - 64.0)
+    figures = finished(session_of(folder, "other", "other.csv")).valid
+    own = read_record(folder / "runs" / "wave")["results"]["valid"]
+    assert isinstance(figures, SeriesCounts)
+    assert figures.mse == pytest.approx(16 * own["mse"], rel=1e-3)
+    assert figures.nats_per_value == pytest.approx(own["nats_per_value"] + math.log(4), abs=1e-3)
+    tensors = [
+        tensors_from_file(folder / "runs" / n / "model.safetensors") for n in ("wave", "other")
+    ]
+    for name, tensor in tensors[0].items():
+        assert np.allclose(tensor, tensors[1][name], atol=1e-4), name
+
+
+def test_zero_validation_is_allowed(folder) -> None:
+    last = finished(session_of(folder, "all", valid_frac=0.0))
+    assert last.valid is None
+    model = model_of(folder, "all")
+    assert np.array_equal(model.run.series, WAVE)
+    with pytest.raises(UsageError, match="keeps no held-out series"):
+        charlm.api.series.SERIES_API.evaluate(model.run)
+
+
+def test_damaged_numbers_are_noticed(folder) -> None:
+    path = folder / "runs" / "wave" / "data" / "valid" / "values.bin"
+    before = path.read_bytes()
+    try:
+        path.write_bytes(before[:-8] + np.float64(7.0).tobytes())
+        assert any(check.problems for check in verify_run(folder / "runs" / "wave"))
+        path.write_bytes(before[: 8 * 20])
+        with pytest.raises(CorpusError, match="the numbers are damaged"):
+            model_of(folder).forecast(2)
+    finally:
+        path.write_bytes(before)
+
+
+# ------------------------------------------------------------------ forecasts
+
+
+def test_a_forecast_continues_the_series_of_the_run(folder) -> None:
+    model = model_of(folder)
+    numbers = model.forecast(5)
+    assert np.array_equal(model.run.series, WAVE)
+    assert np.array_equal(numbers, model.forecast(5, values=WAVE))
+    assert np.array_equal(numbers, model.forecast(5, seed=4))
+    assert np.allclose(numbers, model_of(folder, engine="torch").forecast(5), atol=1e-4)
+    drawn = list(model.samples(3, 5, temperature=1.0, seed=2))
+    assert np.array_equal(drawn[0], model.forecast(5, temperature=1.0, seed=2))
+    assert not np.array_equal(drawn[0], drawn[1])
+    copy = pickle.loads(pickle.dumps(model))
+    assert np.array_equal(copy.forecast(5), numbers) and "value" in repr(model)
+    assert model.history.path == model.path
+    assert model.evaluate(WAVE[:50]).values == 49
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"values": ["a"]}, "expected numbers"),
+        ({"values": [[1.0, 2.0]]}, "shape"),
+        ({"values": [1.0, math.nan]}, r"values\[1\] is nan"),
+        ({"values": []}, "keeps no numbers to continue"),
+        ({"temperature": -1.0}, "temperature is -1.0"),
+        ({"length": -1}, "length is -1"),
+    ],
+)
+def test_forecasts_refuse_what_they_cannot_continue(folder, options, message) -> None:
+    with pytest.raises(UsageError, match=message):
+        model_of(folder).forecast(**options)
+
+
+def test_sample_writes_numbers_and_eval_their_errors(folder, call: Call, monkeypatch) -> None:
+    monkeypatch.setenv("CHARLM_CHECKPOINTS", str(folder / "runs"))
+    run = ("--run", "wave", "--checkpoints", str(folder / "runs"))
+    model = model_of(folder)
+    code, out, _ = call("sample", "--len", "3", "--n", "2", *run)
+    line = "".join(f"{value:.10g}\n" for value in model.forecast(3))
+    assert (code, out) == (0, f"{line}\n{line}")
+    assert len(call("sample", *run)[1].splitlines()) == 48
+    _, out, _ = call("sample", "--prime", "1 2 3.5", "--len", "2", *run)
+    assert out.split() == [f"{v:.10g}" for v in model.forecast(2, values=[1, 2, 3.5])]
+    (folder / "own.txt").write_text("1\n2\n3.5\n")
+    assert call("sample", "--prime-file", str(folder / "own.txt"), "--len", "2", *run)[1] == out
+    _, out, err = call("sample", "--len", "2", "--temperature", "1", "--json", "--n", "2", *run)
+    drawn = [json.loads(each) for each in out.splitlines()]
+    assert [each["sample"] for each in drawn] == [0, 1] and f"seed {drawn[0]['seed']}" in err
+    assert drawn[0]["values"] != drawn[1]["values"]
+    _, out, _ = call("eval", "--json", *run)
+    assert json.loads(out)["mse"] == pytest.approx(model.run.evaluate(*model.run.kept("valid")).mse)
+    _, out, _ = call("eval", "--file", str(folder / "wave.csv"), *run)
+    assert "299" in out and "linear recurrence of order 2" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("sample --top-k 3", "--top-k is for runs that give text, and run wave gives numbers"),
+        ("sample --stop x", "--stop is for runs that give text"),
+        ("sample --prime a", "--prime holds 'a'; expected numbers with blanks between them"),
+        ("sample --engine native", "--engine native with run wave"),
+        ("score hello", "run wave gives numbers, not text"),
+        ("next hello", "run wave gives numbers, not text"),
+        ("eval --worst 3", "--worst is for runs that give"),
+        ("eval --reset", "--reset is for runs that give text"),
+        ("predict hello", "run wave gives numbers"),
+    ],
+)
+def test_misuse_is_answered_in_one_line(folder, call: Call, words, message) -> None:
+    code, out, err = call(*words.split(), "--run", "wave", "--checkpoints", str(folder / "runs"))
+    assert code == 2 and not out
+    assert message in err.splitlines()[-1]
+
+
+def test_a_forecast_imports_no_torch(folder) -> None:
+    run = str(folder / "runs" / "wave")
+    code = (
+        "import sys, charlm.cli\n"
+        f"sys.argv = ['charlm', 'sample', '--len', '2', '--run', {run!r}]\n"
+        "try:\n    charlm.cli.main()\nexcept SystemExit as error:\n    assert not error.code\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 2
+
+
+def test_the_row_names_what_a_series_has() -> None:
+    row = TASKS[SERIES]
+    assert (row.target, row.gives, row.verb, row.headline) == ("value", "numbers", "sample", "mse")
+    assert row.labelled
+
+
+def test_an_unknown_run_of_numbers_is_refused(folder) -> None:
+    path = folder / "runs" / "wave" / "config.json"
+    before = path.read_text()
+    config = json.loads(before)
+    try:
+        path.write_text(json.dumps(config | {"task": config["task"] | {"mean": "x"}}))
+        with pytest.raises(RunError, match="mean"):
+            model_of(folder)
+    finally:
+        path.write_text(before)
