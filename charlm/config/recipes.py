@@ -104,6 +104,22 @@ def _translation(source: str, target: str, minutes: float) -> Nested:
     }
 
 
+COSINE: dict[str, Any] = {
+    "train": "", "maker": "cosine", "figure": "mse", "part": "valid",
+    "protocol": "each of the last 10,000 of 50,000 numbers from those before it",
+    "measured": (("the textbook's network, 2 LSTMs of 50 units, windows of 1", 4.4e-4),),
+}  # fmt: skip
+
+
+def _series(*, stateless: bool) -> Nested:
+    """Return the settings of a series whose last fifth is held out."""
+    return {
+        "corpus": {"valid_frac": 0.2},
+        "vocabulary": {"unit": "number"},
+        "training": {"minutes": 1.0, "stateless": stateless},
+    }
+
+
 RECIPES: dict[str, Recipe] = {
     "shakespeare": Recipe(
         summary="tiny Shakespeare, 3 minutes", settings={"training": {"minutes": 3.0}},
@@ -158,6 +174,14 @@ RECIPES: dict[str, Recipe] = {
         settings=_translation("human", "machine", 1.0), figure="exact", part="test",
         protocol="1,000 dates that are not in the 10,000 training pairs",
         measured=(("an encoder and a decoder without attention", 0.001),), aim=0.99,
+    ),
+    "cosine": Recipe(
+        summary="a decaying cosine, the state carried over, 1 minute",
+        settings=_series(stateless=False), aim=2.86e-5, **COSINE,
+    ),
+    "cosine-stateless": Recipe(
+        summary="a decaying cosine, windows of 64 read alone, 1 minute",
+        settings=_series(stateless=True), **COSINE,
     ),
     "addition": Recipe(
         summary="sums of numbers up to 3 digits, 5 minutes", train="", maker="addition",
