@@ -83,6 +83,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     tagged = "the DT O\nApple NNP B-ORG\nand CC O\npears NNS B-MISC\n\n" * 20
     for name in ("news", "valid", "test"):
         (tmp_path / f"{name}.conll").write_text(tagged, encoding="utf-8")
+    sides = {"en": "the apple\nand the pear\n" * 20, "de": "der Apfel\nund die Birne\n" * 20}
+    for name, (ending, side) in itertools.product(("train", "dev", "test"), sides.items()):
+        (tmp_path / f"{name}.{ending}").write_text(side, encoding="utf-8")
+    captions = "en\tde\n" + "the apple\tder Apfel\nand the pear\tund die Birne\n" * 20
+    for name in ("captions", "captions.test"):
+        (tmp_path / f"{name}.tsv").write_text(captions, encoding="utf-8")
     row = "{}\t{}\t_\tNOUN\tNN{}\t_\t_\t_\t_\t_\n"
     treebank = (row.format(1, "pear", "") + row.format(2, "pears", "S") + "\n") * 20
     (tmp_path / "treebank.conllu").write_text(treebank, encoding="utf-8")

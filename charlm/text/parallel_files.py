@@ -122,6 +122,12 @@ class PairColumns(TextColumn):
             others = [name for name in columns if name != source]
             if len(others) == 1:
                 return others[0]
+            if self.needed and not others:
+                raise CorpusError(
+                    f"{label} has one column, {shown(source)}; expected another with the "
+                    f"translations. Add it, or give a file of them with {named('target')}",
+                    columns=columns,
+                )
             if self.needed:
                 raise self._unclear(label, columns, "translations")
         if target == source:
