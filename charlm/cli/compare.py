@@ -36,7 +36,8 @@ def compare(
 ) -> None:
     """Compare runs on one text, with confidence intervals.
 
-    Runs that give labels are compared by their accuracy, text by text, with McNemar's test.
+    Runs that give labels are compared by their accuracy, text by text, with McNemar's test, those
+    that give tags by their span-F1 (or accuracy), with a bootstrap over sentences.
     Without --file the text is what all of the runs held out. Each unknown token (UNK) adds
     --unk-penalty to the differences, by default the penalty of its run.
 

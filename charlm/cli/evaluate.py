@@ -83,14 +83,15 @@ def evaluate(
     run: options.Run = None,
     checkpoints: options.Checkpoints = None,
 ) -> None:
-    """Evaluate a model on a text: loss, perplexity; of a run that gives labels, accuracy.
+    """Evaluate a model on a text: loss and perplexity, or the figures of its task.
 
     Perplexity per token is exp(nats / number of tokens); spaces and line ends are tokens too,
     except with --words whitespace. Perplexity per word is exp(nats / number of words) over the
     whole text, words being separated by blanks: use it to compare models of different units.
 
     A run that gives labels is compared with those of the text: accuracy, macro-F1, figures of each
-    label, confusion, calibration, and what a bag of words reaches.
+    label, confusion, calibration, and what a bag of words reaches. So are tags, by the span-F1 of
+    conlleval or their accuracy, and translations, by chrF, BLEU and exact ones.
 
     A run with conditions is evaluated on the texts of all of them, or with --condition on its own.
 

@@ -38,7 +38,7 @@ Files = Annotated[
 ]
 Output = Annotated[
     str,
-    typer.Option("--format", help="auto, table, tsv, jsonl, labels or fasttext."),
+    typer.Option("--format", help="auto, table, tsv, jsonl; labels, fasttext; conll, spans, tags."),
 ]
 Tokens = Annotated[
     bool, typer.Option("--tokens", help="Show how the answer comes about, token by token.")

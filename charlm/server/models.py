@@ -20,7 +20,7 @@ METRICS = {
 
 
 async def models(request: Request) -> Response:
-    """List the models, those that give labels last."""
+    """List the models, those that answer texts last."""
     service: Service = request.app.state.service
     names = [*service.models, *service.labellers]
     return JSONResponse({"object": "list", "data": [_entry(service, name) for name in names]})

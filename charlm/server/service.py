@@ -8,6 +8,7 @@ from pathlib import Path
 
 from charlm.api.model import Model
 from charlm.api.task_api import TaskModel
+from charlm.config.fields import listed_names
 from charlm.config.tasks import TASKS
 from charlm.errors import UsageError
 from charlm.inference.rows import Counts, Rows
@@ -15,6 +16,9 @@ from charlm.runs.layout import run_task
 from charlm.runs.locate import run_name
 from charlm.server.errors import Refused
 from charlm.server.prompts import token_names
+
+ANSWERS = listed_names([row.gives for row in TASKS.values() if row.verb == "predict"])
+"""What runs of `charlm predict` give."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,8 @@ class Served:
 class Service:
     """Models by name; the first is the one that a request gets if it names none.
 
-    `models` have runs that give text, and runs that give labels. `checkpoints` is the folder of the
-    runs whose curves the page shows.
+    `models` have runs that give text, and runs that answer texts. `checkpoints` is the folder of
+    the runs whose curves the page shows.
     """
 
     def __init__(
@@ -111,12 +115,14 @@ class Service:
         if chosen in self.labellers:
             return self.labellers[chosen]
         names = ", ".join(self.labellers)
-        found = "no run that is served gives labels" if chosen is None else f"run is {chosen!r:.80}"
+        found = (
+            f"no run that is served gives {ANSWERS}" if chosen is None else f"run is {chosen!r:.80}"
+        )
         raise Refused(
             404,
             f"{found}; expected one of {names}. Leave it out to use the first"
             if names
-            else f"{found}; expected one that gives labels. Serve one with --also RUN",
+            else f"{found}; expected one that gives {ANSWERS}. Serve one with --also RUN",
             "run",
             "model_not_found",
         )
