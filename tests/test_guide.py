@@ -92,6 +92,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     row = "{}\t{}\t_\tNOUN\tNN{}\t_\t_\t_\t_\t_\n"
     treebank = (row.format(1, "pear", "") + row.format(2, "pears", "S") + "\n") * 20
     (tmp_path / "treebank.conllu").write_text(treebank, encoding="utf-8")
+    songs = "genre\ttext\n" + "jazz\tthe blue moon\nrock\tloud and fast\n" * 40
+    (tmp_path / "songs.tsv").write_text(songs, encoding="utf-8")
     (tmp_path / "new.txt").write_text("the good pear\n", encoding="utf-8")
     (tmp_path / "tweets.csv").write_text("pos,1,2,3,4,a pear\nneg,1,2,3,4,an apple\n" * 40)
     waves = [f"{number},{number % 7 - 0.01 * number}\n" for number in range(60)]
@@ -151,7 +153,7 @@ def shortened(arguments: list[str]) -> list[str]:
     }
     if verb == "gradients" and "--compare" in arguments:
         extra[verb] += ["--minutes", "0.001"]
-    if verb == "eval" and not {"--file", "--worst", "waves"} & set(arguments):
+    if verb == "eval" and not {"--file", "--worst", "waves", "songs"} & set(arguments):
         return [*arguments, "--file", "test.txt"]
     return arguments + extra.get(verb, [])
 

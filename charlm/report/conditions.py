@@ -91,9 +91,7 @@ def condition_text(record: Mapping[str, Any]) -> str:
 
 def condition_table(tallies: Mapping[str, Mapping[str, Tally]]) -> Table:
     """Return a row for each text and condition with its figures; "" is all conditions."""
-    table = plain_table(
-        "<text, condition", "documents", "tokens", "nats/token", "bits/char", "perplexity"
-    )
+    table = plain_table("<text, condition", "documents", "tokens", "nats/token", "perplexity")
     for part, by_name in tallies.items():
         for name, tally in by_name.items():
             table.add_row(
@@ -101,7 +99,6 @@ def condition_table(tallies: Mapping[str, Mapping[str, Tally]]) -> Table:
                 number(tally.documents),
                 number(tally.tokens),
                 number(tally.nats_per_token),
-                number(tally.bits_per_char),
                 number(tally.perplexity, 2),
                 style="" if name else "bold",
             )

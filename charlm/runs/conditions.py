@@ -1,6 +1,7 @@
 """Conditions of a run: the values of a column with which its texts begin, as in config.json."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,10 @@ import numpy as np
 
 from charlm.errors import UsageError, named, near_name
 from charlm.runs.layout import CONDITIONS
-from charlm.text.encoded import EncodedText
+from charlm.text.encoded import EncodedText, count_text
 from charlm.text.labels import UNSEEN, read_targets
+from charlm.text.tokenizers.tokenizer_json import UNK
+from charlm.text.tokenizers.vocabulary import Vocabulary
 
 MAX_LISTED = 10
 
@@ -57,10 +60,16 @@ def listed(names: tuple[str, ...]) -> str:
     return ", ".join(names[:MAX_LISTED]) + more
 
 
-def documents_of(folder: Path, text: EncodedText, names: int, number: int | None) -> EncodedText:
+def documents_of(
+    folder: Path, text: EncodedText, vocabulary: Vocabulary, names: int, number: int | None
+) -> EncodedText:
     """Return the documents of a kept text that have this condition, or none if it is None.
 
-    Raises CorpusError if the targets in the folder are damaged.
+    Their size is known if their ids spell them. They begin with EOS, in whose place a run has the
+    condition. Raises CorpusError if the targets in the folder are damaged.
     """
     targets = read_targets(folder, text.documents, names, unseen=True)
-    return text.documents_at(np.flatnonzero(targets == (UNSEEN if number is None else number)))
+    own = text.documents_at(np.flatnonzero(targets == (UNSEEN if number is None else number)))
+    if vocabulary.drops_blanks or vocabulary.normalizes or np.any(own.ids == UNK):
+        return own
+    return replace(own, counts=count_text(vocabulary.decode(own.ids))[0])

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,8 +47,7 @@ from charlm.runs.weights import OLD_SCALE, has_old_scale, load_arrays
 from charlm.text.boundaries import Boundaries
 from charlm.text.corpus import Corpus
 from charlm.text.direction import BackwardVocabulary, mirrored
-from charlm.text.encoded import EncodedText, count_text, encode_text, read_encoded
-from charlm.text.tokenizers.tokenizer_json import UNKNOWN_TEXT
+from charlm.text.encoded import EncodedText, encode_text, read_encoded
 from charlm.text.tokenizers.vocabulary import Vocabulary, load_vocabulary
 
 if TYPE_CHECKING:
@@ -142,9 +141,8 @@ class Run:
             raise CorpusError(f"{folder}: ids that tokenizer.json does not have; delete the folder")
         if names := conditions_of(self.config):
             number = condition_number(self.path, self.config, self.condition)
-            text = documents_of(folder, text, len(names), number)
-            counts, _ = count_text(self.vocabulary.decode(text.ids, UNKNOWN_TEXT))
-            return replace(text, counts=counts) if text.documents else None
+            text = documents_of(folder, text, self.vocabulary, len(names), number)
+            return text if text.documents else None
         return self.as_read(text)
 
     @cached_property
