@@ -391,11 +391,19 @@ def test_a_run_says_what_its_conditions_are(call: Call, here: Path) -> None:
     assert "charlm sample --run more --condition jazz" in card
 
 
+def test_ngrams_of_the_text_of_a_run_know_no_conditions(call: Call, at_songs: Path) -> None:
+    status, _, err = call("ngram", "--like", "songs", "--name", "counted")
+    assert status == 0, err
+    path = charlm.load("counted").path
+    assert "conditions" not in read_config(path) and "labels" not in read_record(path)["corpus"]
+    shutil.rmtree(path)
+
+
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (["sample"], "begins each text with a condition (jazz, rock); expected one. Name it with "
-         "--condition, such as jazz"),
+        (["sample"], "begins each text with a condition (jazz, rock); expected one, as in: charlm "
+         "sample --condition jazz --run "),
         (["next", "--condition", "roc"], "run songs has no condition 'roc'; did you mean 'rock'?"),
         (["score", "--by", "condition", "--condition", JAZZ, "a"], "--condition with --by "),
         (["score", "--by", "condition", "--rank", "a"], "--rank with --by condition"),

@@ -27,6 +27,7 @@ from charlm.runs.folders import check_name, check_writable, new_folder, remove_r
 from charlm.runs.layout import TOKENIZER, home, read_config, read_record
 from charlm.runs.locate import checkpoints_folder, find_run
 from charlm.runs.ngram_runs import fit_text, ngram_record, write_ngram_run
+from charlm.text.conditioned import without_firsts
 from charlm.text.dataset import Dataset, load_dataset
 from charlm.text.tokenizers.vocabulary import load_vocabulary
 
@@ -186,13 +187,13 @@ def text_of_run(path: Path) -> RunText:
     settings = settings_from(record["settings"])
     vocabulary = load_vocabulary(path / TOKENIZER)
     return RunText(
-        dataset=read_data(path, settings, vocabulary, record),
+        dataset=without_firsts(read_data(path, settings, vocabulary, record)),
         settings=settings,
         origins={
             name: origin
             for name, origin in record.get("origins", {}).items()
             if name.partition(".")[0] in TEXT_SECTIONS
         },
-        corpus=record["corpus"],
+        corpus={name: about for name, about in record["corpus"].items() if name != "labels"},
         direction="backward" if config["model"].get("direction") == "backward" else "forward",
     )

@@ -159,7 +159,7 @@ def run_facts(record: Mapping[str, Any]) -> dict[str, str]:
         total = max(sum(labels.values()), 1)
         shares = [f"{_cell(label)} {100 * n / total:.1f} %" for label, n in labels.items()]
         more = f" and {len(shares) - MAX_LISTED:,} more" if len(shares) > MAX_LISTED else ""
-        conditioned = record["settings"]["task"].get("condition")
+        conditioned = record["settings"].get("task", {}).get("condition")
         noun = "conditions" if conditioned else _row(record).gives
         facts[noun] = ", ".join(shares[:MAX_LISTED]) + more
     if record.get("ngrams"):

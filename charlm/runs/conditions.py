@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from charlm.commands import command
 from charlm.errors import UsageError, named, near_name
 from charlm.runs.layout import CONDITIONS
 from charlm.text.encoded import EncodedText, count_text
@@ -50,7 +51,8 @@ def check_condition(path: Path, config: Mapping[str, Any], condition: str | None
     if condition is None and conditions_of(config) and not config[CONDITIONS]["without"]:
         raise UsageError(
             f"run {path.name} begins each text with a condition ({listed(conditions_of(config))}); "
-            f"expected one. Name it with {named('condition')}, such as {usual_condition(config)}"
+            "expected one, as in: "
+            + command("sample", "--condition", str(usual_condition(config)), run=path)
         )
 
 

@@ -127,6 +127,17 @@ def with_firsts(dataset: Dataset) -> Dataset:
     )
 
 
+def without_firsts(dataset: Dataset) -> Dataset:
+    """Return a dataset whose documents begin with EOS, for models that know no conditions."""
+    return replace(
+        dataset,
+        labelled=None,
+        train=replace(dataset.train, firsts=None),
+        valid=dataset.valid and replace(dataset.valid, firsts=None),
+        test=dataset.test and replace(dataset.test, firsts=None),
+    )
+
+
 def check_conditioned(settings: Settings) -> None:
     """Raise UsageError for a setting that does not fit to conditions."""
     training, model = settings.training, settings.model
