@@ -22,9 +22,11 @@ from charlm.errors import RunError, UsageError
 from charlm.inference.counts import LabelCounts
 from charlm.nn.encoder import Encoder
 from charlm.runs.label_run import load_label_run
-from charlm.runs.layout import read_record, write_record
+from charlm.runs.layout import BAG, read_config, read_record, write_record
 from charlm.runs.run import torch_model
+from charlm.runs.task_run import load_task_run
 from charlm.runs.tensors import tensors_from_file
+from charlm.runs.verify import run_problems
 from charlm.tasks.classify import class_weights
 from charlm.text.batches import Position
 from charlm.text.corpus import Corpus
@@ -57,7 +59,7 @@ def test_settings_of_labelled_texts_are_refused_without_a_task(name: str) -> Non
     others: dict[str, Any] = {"target": "x", "pooling": "last", "max_tokens": 5, "kept_part": "end"}
     default = find_setting(name).default
     settings = settings_from(nested(**{name: others.get(name, not default)}))
-    if settings.task.both_ways:  # off is accepted
+    if settings.task.both_ways and settings.task.bag_of_words:  # off is accepted
         with pytest.raises(UsageError, match=f"{name} .*task language-model; expected task class"):
             drop_unused(settings, origins_of_arguments(settings))
 
@@ -357,6 +359,32 @@ def test_features_of_a_frozen_encoder_are_planned(parents: Path, tmp_path: Path)
         record = plan_run(Request(flags=flags, checkpoints=tmp_path, start_from=start)).record
         needed.append(record["planned"]["memory_bytes"])
     assert needed[1] - needed[0] == 4 * 40 * 3 * 4
+
+
+def test_a_bag_of_words_is_mixed_in_where_it_helps(tmp_path: Path, parents: Path) -> None:
+    """A network that has learned nothing yet; all engines read the bag, and resuming drops it."""
+    path = trained(new_run(tmp_path, toys(200), steps=2))
+    config, results = read_config(path), read_record(path)["results"]
+    assert config["bag"] > 0
+    assert results["floors"]["network"]["valid"] < results["valid"]["accuracy"] - 0.1
+    for engine in ("numpy", "torch"):
+        found = evaluate_labels(load_label_run(path, engine=engine)).counts["valid"]
+        assert found.nats == pytest.approx(results["valid"]["nats"], rel=1e-4)
+        assert found.accuracy == results["valid"]["accuracy"]
+    assert not run_problems(path)
+    alone = trained(new_run(tmp_path, toys(200), steps=2, bag_of_words=False, name="alone"))
+    assert "bag" not in read_config(alone) and not (alone / BAG).exists()
+    data = (path / BAG).read_bytes()
+    (path / BAG).write_bytes(data[:-1] + b"\xff")
+    with pytest.raises(RunError, match=BAG):
+        load_task_run(path)
+    (path / BAG).write_bytes(data[:-4])
+    with pytest.raises(RunError, match="by its header"):
+        load_task_run(path)
+    (path / BAG).write_bytes(data)
+    session = resume(path, more={"steps": 1})
+    assert "bag" not in read_config(path)
+    session.lock.release()
 
 
 def test_one_hot_input_and_steps_of_several_batches_are_planned(tmp_path: Path) -> None:

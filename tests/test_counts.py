@@ -111,6 +111,24 @@ def test_the_factor_of_a_known_temperature_is_found() -> None:
     assert counts.fit_label_scale(logits, np.full(20_000, -1)) == 1.0
 
 
+def test_the_weight_of_a_mixture_is_the_best_of_a_grid() -> None:
+    """Two tables that are right on different texts; the weight is relative to the first."""
+    random = np.random.default_rng(3)
+    gold = random.integers(0, 3, 400)
+    right = np.eye(3)[gold]
+    first, second = (right * random.normal(1, 2, (400, 1)) + random.normal(0, 1, (400, 3))
+                     for _ in range(2))  # fmt: skip
+    targets = np.append(gold, -1)
+    tables = (np.vstack([each, np.zeros(3)]) for each in (first, 40 * second))
+    weight, scale = counts.fit_label_mixture(*tables, targets)
+    best = min(
+        LabelCounts.of(a * first + b * second, gold).nats
+        for a in np.arange(0.1, 2.0, 0.05) for b in np.arange(0.1, 2.0, 0.05)
+    )  # fmt: skip
+    found = LabelCounts.of(first + 40 * weight * second, gold, scale).nats
+    assert found <= best + 0.05 and found < LabelCounts.of(first, gold).nats
+
+
 def test_an_interval_is_that_of_the_binomial_distribution() -> None:
     """80 of 100 right: a standard deviation of 4 points, and an interval around 0.8."""
     found = LabelCounts(confusion=((40, 10), (10, 40)))

@@ -18,7 +18,7 @@ from charlm.report.repeating import repeat_command
 from charlm.runs.data import read_data
 from charlm.runs.label_run import load_label_run
 from charlm.runs.layout import CONFIG, read_record, write_record
-from charlm.runs.run import _replace_file
+from charlm.runs.run import replace_file
 from charlm.runs.verify import run_problems
 from charlm.text.tokenizers.vocabulary import load_vocabulary
 
@@ -44,7 +44,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"{name}.tsv").write_text(rows(texts, seed), encoding="utf-8")
     for name, more in (
         ("good", ["--steps", "60", "--learning-rate", "0.02"]),
-        ("poor", ["--steps", "1", "--set", "lowercase=false"]),
+        ("poor", ["--steps", "1", "--set", "lowercase=false", "--set", "bag_of_words=false"]),
     ):
         words = ["train", str(folder / "train.tsv"), "--task", "classify", *TINY, *more, "-q"]
         for split in ("valid", "test"):
@@ -158,12 +158,12 @@ def test_each_run_is_compared_by_its_own_labels(runs: Path, tmp_path: Path, call
     shutil.copytree(good, other)
     config = json.loads((other / CONFIG).read_text(encoding="utf-8"))
     config["task"]["labels"].reverse()
-    _replace_file(other, CONFIG, json_bytes(config))
+    replace_file(other, CONFIG, json_bytes(config))
     _, out, _ = call("compare", good, str(other), "--file", str(runs / "test.tsv"), "--json")
     first, second = json.loads(out)["runs"]
     assert first["accuracy"] == 1 and second["accuracy"] == 0
     config["task"]["labels"] = ["neg", "so so"]
-    _replace_file(other, CONFIG, json_bytes(config))
+    replace_file(other, CONFIG, json_bytes(config))
     status, _, err = call("compare", good, str(other))
     assert status == 2 and "expected runs of the same labels" in err
 

@@ -85,6 +85,19 @@ def best_threshold(values: list[float], targets: list[int]) -> float:
     return max(np.mean([bool(t) == g for t, g in zip(targets, r, strict=True)]) for r in rules)
 
 
+def test_rare_features_are_left_out_of_a_bag_of_words() -> None:
+    """The weights of the others stay; `times` multiplies all logits."""
+    text, targets = encoded([[2, 3], [2, 4], [2, 3]]), np.array([0, 1, 2], np.int32)
+    whole = NaiveBayes.fit(text, targets, LABELS, WORDS)
+    part = NaiveBayes.fit(text, targets, LABELS, WORDS, least=2)
+    kept = np.isin(whole.features, part.features)
+    assert part.features.tolist() == [2, 3, 3 * WORDS + 3]
+    assert np.array_equal(part.weights, whole.weights[kept])
+    assert np.allclose(part.times(0.5).logits(text), part.logits(text) / 2)
+    none = NaiveBayes.fit(text, targets, LABELS, WORDS, least=9)
+    assert np.allclose(none.logits(text), none.priors)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_one_threshold_is_as_good_as_the_best_of_all(seed):
     rng = np.random.default_rng(seed)

@@ -70,8 +70,8 @@ UNTRIED = {
     "patience", "average_trigger",  # of validations that gain nothing; see test_trainer
     "calibrate", "on_nonfinite", "epochs", "minutes", "save_minutes", "keep", "device",
     "precision", "threads", "ngram", "log",
-    "task", "target", "condition", "pooling", "both_ways", "freeze", "balance", "max_tokens",
-    "kept_part", "head", "characters",  # of labelled texts; see test_classify
+    "task", "target", "condition", "pooling", "both_ways", "freeze", "bag_of_words", "balance",
+    "max_tokens", "kept_part", "head", "characters",  # of labelled texts; see test_classify
 }  # fmt: skip
 NAMES = {name: setting.spec.names() for name, setting in table().items()}
 MODES: dict[str, Nested] = {"base": {}}

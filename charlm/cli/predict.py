@@ -63,6 +63,8 @@ def predict(
 ) -> None:
     """Give texts labels, tags or translations, with a run of charlm train --task.
 
+    Runs that give labels answer with their network and the bag of words that is mixed in, if any.
+
     Texts are arguments, or lines of --file or stdin. The answer to a text does not depend on other
     texts. A line without words has none: its line in the output is empty.
 

@@ -30,6 +30,9 @@ class TaskSettings:
     freeze: bool = setting(
         False, "Train only the output layer, on the run that --from names", needs=(WITH_PARENT,)
     )
+    bag_of_words: bool = setting(
+        True, "Mix a bag of words into the answers, if it helps on the validation text", flag=None
+    )
     balance: bool = setting(False, "Weigh labels by the inverse of their frequency", flag=None)
     max_tokens: int = setting(
         1000, "Length to which texts are cut", flag=None, at_least=1, limit=MAX_COUNT, unit="tokens"

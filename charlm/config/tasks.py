@@ -111,7 +111,8 @@ TASKS: dict[str, TaskSpec] = {
         verb="predict",
         format=2,
         settings=(
-            "target", "pooling", "both_ways", "freeze", "balance", "max_tokens", "kept_part",
+            "target", "pooling", "both_ways", "freeze", "bag_of_words", "balance", "max_tokens",
+            "kept_part",
         ),
         defaults={
             "vocabulary": {"unit": "word", "words": "bare", "lowercase": True, "max_size": 20_000},

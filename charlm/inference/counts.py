@@ -21,6 +21,9 @@ TAILS = (0.025, 0.975)
 """Quantiles of the samples that bound an interval of 95 %."""
 FIGURES = ("nats_per_{}", "raw_nats_per_{}", "accuracy", "macro_f1", "macro_recall", "ece")
 """Figures of a summary; the brace is the noun of a target."""
+ROUNDS = 4
+"""Rounds in which the factors of a mixture are fitted."""
+TINY = 1e-9
 Amounts = NDArray[np.float64]
 
 
@@ -267,6 +270,30 @@ def fit_label_scale(logits: ArrayLike, targets: ArrayLike) -> float:
     gold = np.asarray(targets)
     raw, gold = np.asarray(logits, np.float64)[gold >= 0], gold[gold >= 0]
     return fit_scale(lambda scale: _nats(log_softmax(raw * scale), gold)) if len(gold) else 1.0
+
+
+def fit_label_mixture(
+    logits: ArrayLike, others: ArrayLike, targets: ArrayLike
+) -> tuple[float, float]:
+    """Return the weight of other logits, and the factor on the sum, with the least nats.
+
+    Both have the shape (N, K). The nats are a convex function of the factors on both, which are
+    fitted in turns.
+    """
+    gold = np.asarray(targets)
+    known = gold >= 0  # UNSEEN is not
+    first, second = (np.asarray(each, np.float64)[known] for each in (logits, others))
+    gold = gold[known]
+
+    def nats(a: float, b: float) -> float:
+        """Return the nats under a factor on each."""
+        return _nats(log_softmax(a * first + b * second), gold)
+
+    a, b = 0.5, 0.5 / max(float(second.std(axis=1).mean()), TINY)
+    for _ in range(ROUNDS):
+        a *= fit_scale(lambda factor, a=a, b=b: nats(factor * a, b))  # type: ignore[misc]
+        b *= fit_scale(lambda factor, a=a, b=b: nats(a, factor * b))  # type: ignore[misc]
+    return b / a, a
 
 
 def paired_interval(

@@ -15,6 +15,7 @@ from charlm.backends.weights import pooling_parts
 from charlm.inference.counts import log_softmax
 from charlm.text.batches import Int64
 from charlm.text.encoded import EncodedText
+from charlm.text.floors import NaiveBayes
 from charlm.text.groups import READ_TOGETHER, groups_by_length, padded, text_lengths
 
 Number = TypeVar("Number", bound=np.generic)
@@ -90,6 +91,31 @@ class ArrayReader:
         """See `LabelReader.logits`."""
         logits = self.features(text) @ self.weight.T + self.bias
         return logits.astype(np.float64) * self.scale
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixedReader:
+    """A classifier to whose logits those of a bag of words are added."""
+
+    network: LabelReader
+    bag: NaiveBayes
+
+    @property
+    def name(self) -> str:
+        """Name of the network's."""
+        return self.network.name
+
+    def hidden(self, inputs: Int64) -> Array:
+        """See `LabelReader.hidden`."""
+        return self.network.hidden(inputs)
+
+    def features(self, text: EncodedText) -> Array:
+        """Return the pooled features of the network, shape (N, P)."""
+        return self.network.features(text)
+
+    def logits(self, text: EncodedText) -> NDArray[np.float64]:
+        """See `LabelReader.logits`."""
+        return self.network.logits(text) + self.bag.logits(text)
 
 
 def hidden_vectors(backend: Backend, inputs: Int64) -> Array:

@@ -94,6 +94,7 @@ def plan_lines(record: Json) -> tuple[list[str], str, str]:
     unit = settings["vocabulary"]["unit"]
     length = counted_length(*length_of(training))
     why = (record.get("planned") or {}).get("length")
+    with_bag = "; with the bag of words where it helps" if task.get("bag_of_words", True) else ""
     text = [
         f"text   {corpus['name']}: {sizes} texts; {parts['train']['tokens']:,} {unit} tokens in "
         f"training, {corpus['vocabulary']:,} entries",
@@ -104,7 +105,7 @@ def plan_lines(record: Json) -> tuple[list[str], str, str]:
         text,
         f"model  {model['num_layers']} x {model['hidden_size']} {model['cell'].upper()} read "
         f"{'both ways' if task['both_ways'] else 'forward'}, {POOLED[task['pooling']]}, "
-        f"{record['parameters']:,} weights, dropout {model['dropout']:g}",
+        f"{record['parameters']:,} weights, dropout {model['dropout']:g}{with_bag}",
         f"run    {length}{f' ({why})' if why else ''}, {training['batch_size']} texts of like "
         f"length, {training['optimizer']} {training['learning_rate']:g}, seed {training['seed']}",
     )
@@ -185,7 +186,9 @@ def result_pairs(record: Json, results: Json) -> list[tuple[str, str]]:
             )
         )
     if unit := floors.get("unit"):
-        accuracy = (results.get("valid") or {}).get("accuracy")
+        accuracy = (floors.get("network") or results.get("valid") or {}).get(
+            "valid" if floors.get("network") else "accuracy"
+        )
         bag = (floors.get("bag_of_words") or {}).get("valid")
         pairs.append(
             (
@@ -210,6 +213,10 @@ def _floor_pairs(
             ends = f" ({100 * low:+.1f} to {100 * high:+.1f})"
         beside = f"accuracy {bag:.3f}; this run {100 * change:+.1f} points{ends}"
         pairs.append(("bag of words", beside))
+    if (alone := (floors.get("network") or {}).get(name)) is not None:
+        pairs.append(
+            ("network", f"accuracy {alone:.3f} without the bag of words, which is mixed in")
+        )
     if most is not None and interval and interval[0] <= most:
         label = shortened(floors["majority"]["label"], 24)
         known = f"no better than the most frequent label ({label}: {most:.3f} of the texts)"

@@ -17,8 +17,9 @@ from charlm.backends.weights import BACKWARD, HEAD, Weights, encoder_weights
 from charlm.config.model import ModelSettings
 from charlm.errors import CorpusError, check_count
 from charlm.inference.counts import LabelCounts
-from charlm.inference.labelling import ArrayReader, LabelReader
+from charlm.inference.labelling import ArrayReader, LabelReader, MixedReader
 from charlm.runs import layout
+from charlm.runs.bag import read_bag
 from charlm.runs.engines import chosen_engine, compiled_backend, unchanged
 from charlm.runs.run import check_weights, checked_vocabulary, model_settings
 from charlm.runs.weights import load_arrays
@@ -80,14 +81,12 @@ def load_label_run(path: Path, *, engine: str = "auto", threads: int | None = No
     vocabulary = checked_vocabulary(path, config)
     settings = model_settings(config, path)
     check_weights(path)
+    labels = Labels(tuple(config[layout.TASK]["labels"]))
     reader = _reader(path / layout.WEIGHTS, settings, config, engine, threads)
-    return LabelRun(
-        path=path,
-        config=config,
-        vocabulary=vocabulary,
-        labels=Labels(tuple(config[layout.TASK]["labels"])),
-        reader=reader,
-    )
+    if features := config.get(layout.BAG_FEATURES):
+        bag = read_bag(path, features, len(labels), len(vocabulary))
+        reader = MixedReader(network=reader, bag=bag.times(_scale(config)))
+    return LabelRun(path=path, config=config, vocabulary=vocabulary, labels=labels, reader=reader)
 
 
 def _scale(config: Mapping[str, Any]) -> float:

@@ -71,6 +71,10 @@ TENSORBOARD = "tensorboard"
 MAX_LOG = 1 << 30
 BACKWARD = "backward"
 """Folder of the backward half of a run with --direction both."""
+BAG = "bag.safetensors"
+"""Bag of words that is mixed into the answers of a run that gives labels."""
+BAG_FEATURES = "bag"
+"""Key in config.json: the number of features of the bag of words, if one is mixed in."""
 LOGIT_SCALE = "logit_scale"
 """Key in config.json: the factor on all logits, if calibration found one."""
 MAX_LOGIT_SCALE = 1e15
@@ -85,7 +89,7 @@ SEAL = "sha256"
 """Key in run.json: hash of all other content."""
 
 
-FILES = {CONFIG, *TOKENIZERS, WEIGHTS, NGRAMS, RECORD, METRICS, CARD, MANIFEST}
+FILES = {CONFIG, *TOKENIZERS, WEIGHTS, NGRAMS, BAG, RECORD, METRICS, CARD, MANIFEST}
 """Files that charlm writes into the folder of a run."""
 _INNER = re.compile(
     rf"data/((train|valid|test)(-target)?|vectors|{OLD_TEXT.name})/[\w-]+\.(json|bin|safetensors)|"

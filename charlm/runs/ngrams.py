@@ -82,7 +82,7 @@ def read_ngrams(path: Path, order: int, vocab_size: int) -> NgramModel:
                 f"{path}: {name} is {kind} {found}; expected {' or '.join(types)} {shape}. The "
                 "run's files do not match"
             )
-    arrays = _arrays(path)
+    arrays = read_tensors(path)
     for name, array in arrays.items():
         if array.dtype == np.float32 and not np.abs(array).max(initial=0.0) <= MAX_LOG:
             raise RunError(f"{path}: {name} holds numbers that are not finite; fit it again")
@@ -113,7 +113,8 @@ def _keys(
     )
 
 
-def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
+    """Return the tensors of a safetensors file, of any types. Raises RunError."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 

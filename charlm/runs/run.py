@@ -228,29 +228,34 @@ def write_weights(path: Path, model: "Encoder") -> None:
     from charlm.nn.encoder import saved_tensors
     from charlm.runs.tensors import tensors_to_bytes
 
-    _replace_file(path, layout.WEIGHTS, tensors_to_bytes(saved_tensors(model)))
+    replace_file(path, layout.WEIGHTS, tensors_to_bytes(saved_tensors(model)))
 
 
-def write_logit_scale(path: Path, scale: float | None) -> None:
-    """Record the calibration factor in config.json; None removes it, also from older weights."""
+def write_logit_scale(path: Path, scale: float | None, bag: int | None = None) -> None:
+    """Record the calibration factor in config.json; None removes it, also from older weights.
+
+    So for the number of features of the bag of words that is mixed in.
+    """
     config = {
         name: value
         for name, value in layout.read_config(path).items()
-        if name != layout.LOGIT_SCALE
+        if name not in (layout.LOGIT_SCALE, layout.BAG_FEATURES)
     }
+    if bag is not None:
+        config[layout.BAG_FEATURES] = bag
     if scale is not None:
         config[layout.LOGIT_SCALE] = float(np.float32(scale))  # the precision that all backends use
-    _replace_file(path, layout.CONFIG, json_bytes(config))
+    replace_file(path, layout.CONFIG, json_bytes(config))
     if scale is None and (path / layout.WEIGHTS).exists() and has_old_scale(path / layout.WEIGHTS):
         from charlm.runs.tensors import tensors_from_file, tensors_to_bytes
 
         tensors = tensors_from_file(path / layout.WEIGHTS)
         del tensors[OLD_SCALE]
-        _replace_file(path, layout.WEIGHTS, tensors_to_bytes(tensors))
+        replace_file(path, layout.WEIGHTS, tensors_to_bytes(tensors))
 
 
-def _replace_file(path: Path, name: str, data: bytes) -> None:
-    """Replace config.json or the weights of a run, and their entry in the manifest.
+def replace_file(path: Path, name: str, data: bytes) -> None:
+    """Replace a file of a run, such as config.json or the weights, and its entry in the manifest.
 
     The manifest first allows the old and the new content, then the new one only, so that it is
     right whenever the process dies.

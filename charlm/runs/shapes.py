@@ -71,6 +71,7 @@ RECORD_SHAPE: dict[str, Any] = {
         "seconds": NUMBER,
         "reason": str,
         "logit_scale?": NUMBER,
+        "bag?": int,
         "valid?": MAYBE_FIGURES,
         "test?": MAYBE_FIGURES,
         "old_valid?": MAYBE_FIGURES,

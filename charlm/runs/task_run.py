@@ -48,5 +48,7 @@ def load_task_run(path: Path, *, engine: str = "auto", threads: int | None = Non
     if not TASKS[task].run:
         raise layout.no_labels(path)
     run = cast(TaskRun, resolve(TASKS[task].run)(path, engine=engine, threads=threads))
-    check_unchanged(path, (layout.CONFIG, *layout.TOKENIZERS))  # other orders fit the weights too
+    check_unchanged(
+        path, (layout.CONFIG, *layout.TOKENIZERS, layout.BAG)
+    )  # other orders fit the weights too
     return run

@@ -105,7 +105,13 @@ def _check_manifest(path: Path) -> Check:
         manifest = {**manifest, "files": kept}
     required = [
         name
-        for name in (layout.CONFIG, *layout.TOKENIZERS, layout.WEIGHTS, layout.NGRAMS)
+        for name in (
+            layout.CONFIG,
+            *layout.TOKENIZERS,
+            layout.WEIGHTS,
+            layout.NGRAMS,
+            layout.BAG,
+        )
         if (path / name).exists()
     ]
     required += [file.relative_to(path).as_posix() for file in sorted(path.glob("data/*/*"))]

@@ -5,7 +5,7 @@ is hard to beat on short texts.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -43,26 +43,36 @@ class NaiveBayes:
     vocab_size: int
 
     @classmethod
-    def fit(cls, text: EncodedText, targets: Targets, labels: int, vocab_size: int) -> "NaiveBayes":
-        """Count the features of texts whose labels are `targets`, shape (documents,)."""
+    def fit(
+        cls, text: EncodedText, targets: Targets, labels: int, vocab_size: int, *, least: int = 1
+    ) -> "NaiveBayes":
+        """Count the features of texts whose labels are `targets`, shape (documents,).
+
+        Features of fewer than `least` texts are left out.
+        """
         rows, found = _text_features(text, vocab_size)
         features, places = np.unique(found, return_inverse=True)
         cells = places * labels + targets[rows]
         counts = np.bincount(cells, minlength=len(features) * labels).reshape(-1, labels) + 1.0
         priors = np.bincount(targets, minlength=labels) / len(targets)
+        kept = counts.sum(axis=1) >= least + labels
         with np.errstate(divide="ignore"):  # a label without a text is never chosen
             return cls(
-                features=features,
-                weights=np.log(counts) - np.log(counts.sum(axis=0)),
+                features=features[kept],
+                weights=np.log(counts[kept]) - np.log(counts.sum(axis=0)),
                 priors=np.log(priors),
                 vocab_size=vocab_size,
             )
 
+    def times(self, factor: float) -> "NaiveBayes":
+        """Return a copy with all logits multiplied by a factor."""
+        return replace(self, weights=self.weights * factor, priors=self.priors * factor)
+
     def logits(self, text: EncodedText) -> Floats:
         """Return ln P(label, features) of each text, shape (documents, K)."""
         rows, found = _text_features(text, self.vocab_size)
-        places = np.minimum(np.searchsorted(self.features, found), len(self.features) - 1)
-        known = self.features[places] == found
+        places = np.searchsorted(self.features, found)
+        known = np.append(self.features, -1)[places] == found
         rows, places = rows[known], places[known]
         sums = [
             np.bincount(rows, self.weights[places, label], text.documents)

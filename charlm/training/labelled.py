@@ -62,6 +62,17 @@ class LabelledTraining:
         """Return the figures of a split, with all logits multiplied by a factor."""
         raise NotImplementedError
 
+    def calibrate(self, session: "Session", answers: dict[str, Any]) -> float:  # noqa: ARG002
+        """Write the factor on all logits into config.json, and return it; 1 if none helps.
+
+        A subclass may change the answers.
+        """
+        best = session.trainer.counters.best
+        scale = useful_factor(best) if best else 1.0
+        if scale != 1.0:
+            write_logit_scale(session.path, scale)
+        return scale
+
     def compared(
         self,
         session: "Session",  # noqa: ARG002
@@ -170,15 +181,13 @@ class LabelledTraining:
         trainer, counters = session.trainer, session.trainer.counters
         stopped, best = trainer.stop_reason, counters.best
         scale = 1.0
-        if not stopped and best and trainer.settings.calibrate:
-            scale = useful_factor(best)
-        if scale != 1.0:
-            write_logit_scale(session.path, scale)
         names = HELD_OUT if not stopped else ("valid",) if best else ()
         with phase("evaluating the best weights"):
             model = self._best_model(session)
             there = [name for name in names if session.dataset.split(name) is not None]
             answers = {name: self.answers(session, model, name) for name in there}
+            if not stopped and best and trainer.settings.calibrate:
+                scale = self.calibrate(session, answers)
             figures = {
                 name: self.figures(session, own, name, scale) for name, own in answers.items()
             }

@@ -1,21 +1,27 @@
 """Training of classifiers: the object of the task `classify`."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charlm.backends.weights import feature_count
-from charlm.config.settings import Settings
-from charlm.inference.counts import LabelCounts
+from charlm.config.settings import Settings, settings_from
+from charlm.inference.counts import LabelCounts, fit_label_mixture
 from charlm.nn.classifier import Classifier, TorchReader
 from charlm.nn.devices import Precision
 from charlm.nn.encoder import Encoder
+from charlm.runs.bag import bag_to_bytes
+from charlm.runs.layout import BAG
+from charlm.runs.run import replace_file, write_logit_scale
 from charlm.tasks.classify import classify_task
 from charlm.tasks.task import Task
 from charlm.text.dataset import Dataset
+from charlm.text.floors import NaiveBayes
 from charlm.text.labelled import labelled_of
+from charlm.training.calibrating import MIN_GAIN
 from charlm.training.label_floors import compared, floors
 from charlm.training.labelled import LabelledTraining, begin_biases
 from charlm.training.plan.labelled import Costs
@@ -25,6 +31,24 @@ if TYPE_CHECKING:
     from charlm.training.session import Session
 
 Logits = NDArray[np.float64]
+LEAST_TEXTS = 2
+"""Number of texts in which a feature of the bag of words occurs at least: a third of all words and
+pairs of words does, and they tell the labels of IMDb's reviews apart as well as all."""
+LEAST_SAVED = 2.0
+"""Validation nats that the bag of words must save, in all; chance saves half a nat."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Logits of a split by the network, and those of the bag of words if it is mixed in."""
+
+    network: Logits
+    bag: Logits | None = None
+
+    @property
+    def logits(self) -> Logits:
+        """Logits of the run, before the factor on all of them, shape (N, K)."""
+        return self.network if self.bag is None else self.network + self.bag
 
 
 class LabelTraining(LabelledTraining):
@@ -75,19 +99,60 @@ class LabelTraining(LabelledTraining):
         """Return batches of like length, the loss of the label, and the figures."""
         return classify_task(dataset, cast(Classifier, model), settings, precision)
 
-    def answers(self, session: "Session", model: Encoder, split: str) -> Logits:
-        """Return the logits of the texts of a split, shape (N, K)."""
+    def answers(self, session: "Session", model: Encoder, split: str) -> Answers:
+        """Return the logits of the texts of a split."""
         text = session.dataset.split(split)
         assert text is not None, "a split that is there"
-        return TorchReader(cast(Classifier, model)).logits(text)
+        return Answers(TorchReader(cast(Classifier, model)).logits(text))
 
-    def figures(self, session: "Session", answers: Logits, split: str, scale: float) -> LabelCounts:
+    def calibrate(self, session: "Session", answers: dict[str, Answers]) -> float:
+        """Write the factor on all logits, and a bag of words that helps on the validation text.
+
+        Naive Bayes and a network are wrong on different texts. Their logits are added, as in Wang
+        and Manning 2012 and in Mesnil et al. 2014 (https://arxiv.org/abs/1412.5335), who mix a
+        recurrent network with it.
+        """
+        task = settings_from(session.record["settings"]).task
+        best = cast(LabelCounts, session.trainer.counters.best)
+        if not task.bag_of_words or task.balance:
+            return super().calibrate(session, answers)
+        dataset, labelled = session.dataset, labelled_of(session.dataset)
+        bag = NaiveBayes.fit(
+            dataset.train, labelled.targets["train"], len(labelled.labels), len(dataset.vocabulary),
+            least=LEAST_TEXTS,
+        )  # fmt: skip
+        texts = {name: dataset.split(name) for name in answers}
+        logits = {name: bag.logits(text) for name, text in texts.items() if text is not None}
+        network, targets = answers["valid"].network, labelled.targets["valid"]
+        weight, scale = fit_label_mixture(network, logits["valid"], targets)
+        both = LabelCounts.of(network + weight * logits["valid"], targets, scale)
+        saved = best.nats - both.nats
+        if saved < max(LEAST_SAVED, MIN_GAIN * best.nats) or both.macro_recall < best.macro_recall:
+            return super().calibrate(session, answers)
+        bag = bag.times(weight)
+        replace_file(session.path, BAG, bag_to_bytes(bag))
+        write_logit_scale(session.path, scale, bag=len(bag.features))
+        for name, own in logits.items():
+            answers[name] = Answers(answers[name].network, own * weight)
+        return scale
+
+    def figures(
+        self, session: "Session", answers: Answers, split: str, scale: float
+    ) -> LabelCounts:
         """Return the figures of the logits of a split."""
-        return LabelCounts.of(answers, labelled_of(session.dataset).targets[split], scale)
+        return LabelCounts.of(answers.logits, labelled_of(session.dataset).targets[split], scale)
 
-    def compared(self, session: "Session", answers: Mapping[str, Logits]) -> dict[str, Any]:
-        """Return how the answers compare with a bag of words."""
-        return compared(session.dataset, answers, session.trainer)
+    def compared(self, session: "Session", answers: Mapping[str, Answers]) -> dict[str, Any]:
+        """Return how the answers compare with a bag of words, and with the network alone."""
+        logits = {name: own.logits for name, own in answers.items()}
+        results = compared(session.dataset, logits, session.trainer)
+        if any(own.bag is not None for own in answers.values()):
+            targets = labelled_of(session.dataset).targets
+            results["network"] = {
+                name: float((own.network.argmax(axis=1) == targets[name]).mean())
+                for name, own in answers.items()
+            }
+        return results
 
 
 LABELS: TaskTraining = LabelTraining()
