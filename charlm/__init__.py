@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from charlm.api.pairs import pairs
     from charlm.api.rescoring import rescore, tune_weights
     from charlm.api.runs import list_runs
+    from charlm.api.series import SeriesForecaster
+    from charlm.api.tags import TagModel
     from charlm.api.training import fit, train
+    from charlm.api.translations import TranslateModel
     from charlm.errors import CharlmError
     from charlm.inference.labelling import Label
     from charlm.units import Tally
@@ -38,7 +41,10 @@ _HOMES = {
     "Label": "charlm.inference.labelling",
     "LabelModel": "charlm.api.labels",
     "Model": "charlm.api.model",
+    "SeriesForecaster": "charlm.api.series",
+    "TagModel": "charlm.api.tags",
     "Tally": "charlm.units",
+    "TranslateModel": "charlm.api.translations",
     "fit": "charlm.api.training",
     "list_runs": "charlm.api.runs",
     "load": "charlm.api.loading",
@@ -51,8 +57,9 @@ _HOMES = {
     "tune_weights": "charlm.api.rescoring",
 }
 __all__ = [
-    "CharlmError", "Label", "LabelModel", "Model", "Tally", "__version__", "fit", "list_runs",
-    "load", "ngram", "pairs", "pull", "push", "rescore", "train", "tune_weights",
+    "CharlmError", "Label", "LabelModel", "Model", "SeriesForecaster", "TagModel", "Tally",
+    "TranslateModel", "__version__", "fit", "list_runs", "load", "ngram", "pairs", "pull", "push",
+    "rescore", "train", "tune_weights",
 ]  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from helpers import Call
 from tagged_runs import PARTS, SPANS, WORDS, tag_run
+from test_floors import imported_after
 
 from charlm.api.loading import load
 from charlm.api.tag_evaluation import evaluate_tags
@@ -194,3 +195,9 @@ def test_runs_are_compared_sentence_by_sentence(model: TagModel, run: Path, call
     status, _, err = call("compare", "names", "parts", "--file", file)
     assert status == 2 and "expected runs of the same tags" in err
     assert model.labels == SPANS
+
+
+def test_no_torch_is_imported(run: Path, tmp_path: Path) -> None:
+    words = ["predict", "Anna lives", "--run", str(run)]
+    code = f"from charlm.cli import main; main({words!r})"
+    assert "torch" not in imported_after(code, 0, tmp_path)

@@ -143,7 +143,7 @@ TASKS: dict[str, TaskSpec] = {
             "tags": "words", "f1": "span-F1", "precision": "precision", "recall": "recall",
             "accuracy": "accuracy", "nats_per_tag": "nats per tag", "ece": "calibration error",
         },
-        floors={"frequent_tag": "most frequent tag"},
+        floors={"frequent_tag": "most frequent tag of each word (span-F1, or accuracy)"},
         target="tag",
         gives="tags",
         verb="predict",

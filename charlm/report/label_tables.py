@@ -88,9 +88,11 @@ def _at(answers: Confident) -> str:
     return f"{number(answers.accuracy, 3)} of {100 * answers.fraction:.0f} %"
 
 
-def label_table(labels: Sequence[str], counts: LabelCounts, noun: str = "texts") -> Table:
+def label_table(
+    labels: Sequence[str], counts: LabelCounts, noun: str = "texts", head: str = "label"
+) -> Table:
     """Return a row of figures for each label of a text; `noun` names what has a label."""
-    table = plain_table("<label", "precision", "recall", "F1", noun)
+    table = plain_table(f"<{head}", "precision", "recall", "F1", noun)
     for label, row in zip(labels, counts.per_label(), strict=True):
         figures = (number(finite(value), 3) for value in row[:3])
         table.add_row(Text(shortened(label, LABEL_WIDTH)), *figures, number(row.texts))

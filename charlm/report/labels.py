@@ -118,7 +118,7 @@ def label_pairs(record: Json) -> list[tuple[str, str]]:
     return [*pairs, ("floor", floor_text(floors))] if floors else pairs
 
 
-def label_shares(counts: Mapping[str, int], *, advice: bool = True) -> str:
+def label_shares(counts: Mapping[str, int], *, advice: bool = True, noun: str = "label") -> str:
     """Return "neg 50.0 %, pos 50.0 %"; of many labels the most frequent ones.
 
     With advice, a dominant label is reported, since accuracy then says little.
@@ -129,7 +129,7 @@ def label_shares(counts: Mapping[str, int], *, advice: bool = True) -> str:
         names = sorted(names, key=lambda name: -counts[name])[:MAX_LABELS]
     shares = [f"{shortened(name, 24)} {100 * counts[name] / total:.1f} %" for name in names]
     more = len(counts) - len(names)
-    text = ", ".join(shares) + (f" and {count_of(more, 'label')} more" if more else "")
+    text = ", ".join(shares) + (f" and {count_of(more, noun)} more" if more else "")
     if not advice or max(counts.values(), default=0) < MOSTLY * total:
         return text
     return f"{text}; one label dominates: see macro-F1, or train with --set balance=true"

@@ -46,7 +46,7 @@ def evaluation_tables(result: TagEvaluation) -> Iterator[RenderableType]:
         yield type_table(result.labels, counts)
     else:
         yield heading(f"{name}: tags")
-        yield label_table(result.labels, counts, "words")
+        yield label_table(result.labels, counts, "words", "tag")
         many = len(result.labels) > MAX_SQUARE
         yield heading(f"{name}: {'most frequent errors' if many else 'confusion'}")
         yield (

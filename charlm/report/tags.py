@@ -132,9 +132,9 @@ def tag_shares(record: Json) -> str:
     """Return the spans of each type in training, or the shares of the tags."""
     counts = record["corpus"]["labels"]["train"]
     if figure_of(record) != "f1":
-        return label_shares(counts, advice=False)
+        return label_shares(counts, advice=False, noun="tag")
     spans = {name[2:]: count for name, count in counts.items() if name.startswith("B-")}
-    return label_shares(spans, advice=False) + f"; {sum(spans.values()):,} spans"
+    return label_shares(spans, advice=False, noun="type") + f"; {sum(spans.values()):,} spans"
 
 
 def floor_text(record: Json) -> str:
