@@ -14,7 +14,7 @@ from helpers import Call, nested, tiny_settings
 import charlm
 from charlm.api.conditions import NONE, evaluate_conditions, posteriors
 from charlm.api.sessions import Request, start_run
-from charlm.config.text_units import UNITS
+from charlm.config.text_units import TEXT_UNITS
 from charlm.errors import CharlmError, CorpusError, RunError, UsageError
 from charlm.runs.layout import CONFIG, read_config, read_record, write_record
 from charlm.runs.parent import find_parent
@@ -81,7 +81,7 @@ def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # ------------------------------------------------------------------ training
 
 
-@pytest.mark.parametrize("unit", [name for name in UNITS if name != "number"])
+@pytest.mark.parametrize("unit", TEXT_UNITS)
 def test_a_single_condition_is_trained_as_eos_is_without(unit: str, tmp_path: Path) -> None:
     """Weights are equal, but the condition has the row that EOS has in the plain model."""
     texts = [text for text, _ in EXAMPLES]

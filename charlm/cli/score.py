@@ -139,7 +139,8 @@ def score(
 
     Perplexity per word (ppl/word) is exp(nats / number of words); words are separated by blanks.
 
-    With --by condition, the text is likely written under the condition of the highest probability.
+    With --by condition, each text is scored under every condition of the run; the probability of
+    a condition given the text follows by Bayes' rule.
 
     With --by word, the surprisal of a word is -ln P(its characters, and that it ends there); the
     rest of the blanks and of the sentence's end is its gap.
