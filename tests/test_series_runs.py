@@ -3,6 +3,7 @@
 import json
 import math
 import pickle
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from charlm.config.tasks import SERIES, TASKS, task_name
 from charlm.errors import CorpusError, RunError, UsageError
 from charlm.inference.series_counts import SeriesCounts
 from charlm.report.progress import describe_plan
+from charlm.report.repeating import repeat_command
 from charlm.runs.layout import read_metrics, read_record
 from charlm.runs.tensors import tensors_from_file
 from charlm.runs.verify import verify_run
@@ -247,11 +249,11 @@ def test_sample_writes_numbers_and_eval_their_errors(folder, call: Call, monkeyp
     run = ("--run", "wave", "--checkpoints", str(folder / "runs"))
     model = model_of(folder)
     code, out, _ = call("sample", "--len", "3", "--n", "2", *run)
-    line = "".join(f"{value:.10g}\n" for value in model.forecast(3))
+    line = "".join(f"{value:.12g}\n" for value in model.forecast(3))
     assert (code, out) == (0, f"{line}\n{line}")
     assert len(call("sample", *run)[1].splitlines()) == 48
     _, out, _ = call("sample", "--prime", "1 2 3.5", "--len", "2", *run)
-    assert out.split() == [f"{v:.10g}" for v in model.forecast(2, values=[1, 2, 3.5])]
+    assert out.split() == [f"{v:.12g}" for v in model.forecast(2, values=[1, 2, 3.5])]
     (folder / "own.txt").write_text("1\n2\n3.5\n")
     assert call("sample", "--prime-file", str(folder / "own.txt"), "--len", "2", *run)[1] == out
     _, out, err = call("sample", "--len", "2", "--temperature", "1", "--json", "--n", "2", *run)
@@ -313,3 +315,18 @@ def test_an_unknown_run_of_numbers_is_refused(folder) -> None:
             model_of(folder)
     finally:
         path.write_text(before)
+
+
+def test_a_run_can_be_repeated_by_its_command(folder, call: Call) -> None:
+    path = folder / "runs" / "wave"
+    words = shlex.split(repeat_command(path, read_record(path)) or "")
+    assert words[:2] == ["charlm", "train"] and "--task" in words
+    where = ("--name", "again", "--checkpoints", str(folder / "runs"))
+    assert call(*words[1:], *where)[0] == 0
+    files = [folder / "runs" / name / "model.safetensors" for name in ("wave", "again")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_search_tries_language_models_only(folder, call: Call) -> None:
+    code, _, err = call("search", str(folder / "wave.csv"), "--unit", "number", "--minutes", "1")
+    assert code == 2 and "series with a search, which tries language models" in err

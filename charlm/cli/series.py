@@ -40,7 +40,7 @@ def write_forecasts(
                 write_json_line({"sample": number, "seed": seed, "values": values_plain})
             else:
                 gap = "\n" if number else ""
-                write(gap + "".join(f"{value:.10g}\n" for value in sample))
+                write(gap + "".join(f"{value:.12g}\n" for value in sample))
 
 
 def check_unused(path: Path, typed: Mapping[str, Any]) -> None:

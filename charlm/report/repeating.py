@@ -53,7 +53,7 @@ def repeat_command(path: Path, record: Json) -> str | None:
         words += ["--vocabulary", about["vocabulary"]] if about["vocabulary"] != "grow" else []
         decided = {name for name, why in record["origins"].items() if why == f"run {about['run']}"}
         skipped |= {n for n in values if f"{known_settings[n].section}.{n}" in decided}
-    layer = TASKS[settings.task.task].defaults
+    layer = {**TASKS[settings.task.task].defaults, "task": {}}  # the task has to be named
     for name, value in values.items():
         setting = known_settings[name]
         default = layer.get(setting.section, {}).get(name, setting.default)

@@ -16,7 +16,7 @@ from typing import Any
 from charlm.commands import command
 from charlm.config.presets import overlay
 from charlm.config.settings import Settings, find_setting, settings_from
-from charlm.config.tasks import LANGUAGE_MODEL, TASKS
+from charlm.config.tasks import LANGUAGE_MODEL, TASKS, task_name
 from charlm.config.training import LENGTHS, TrainingSettings
 from charlm.config.unused import drop_unused, origins_of_arguments
 from charlm.errors import CharlmError, EnvironmentFailure, RunError, UsageError, named
@@ -126,7 +126,7 @@ def search(
 
 def _check_free(settings: Settings, knobs: Sequence[str]) -> None:
     """Raise UsageError for settings that a search decides."""
-    training, task = settings.training, settings.task.task
+    training, task = settings.training, task_name(settings.to_dict())
     if TASKS[task].labelled:
         raise UsageError(
             f"{named('task')} {task} with a search, which tries language models; expected "

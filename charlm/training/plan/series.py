@@ -10,6 +10,7 @@ import torch
 from charlm.config.model import ModelSettings
 from charlm.config.optimizers import OPTIMIZERS
 from charlm.config.settings import Settings
+from charlm.config.tasks import SERIES, TASKS
 from charlm.config.text_units import UNITS
 from charlm.nn.devices import Precision
 from charlm.nn.model import multiplied_weights
@@ -20,6 +21,8 @@ from charlm.training.plan.model_size import hidden_of_parameters
 from charlm.training.plan.planner import Plan
 
 FOR_NUMBERS = "for a series of numbers"
+USUAL_BATCH = TASKS[SERIES].defaults["training"]["batch_size"]
+"""Sequences side by side, in a series that is long enough."""
 SECONDS_PER_STEP = 5e-5
 """Seconds of training for each time step and layer that small layers take whatever their size."""
 
@@ -42,9 +45,11 @@ def plan_series(
     bptt = training.bptt or choose("training.bptt", UNITS["number"].bptt, FOR_NUMBERS)
     if bptt > steps:
         bptt = choose("training.bptt", steps, constants.SHORTER_TEXT)
-    batch = training.batch_size or choose("training.batch_size", 32, FOR_NUMBERS)
+    batch = training.batch_size or choose("training.batch_size", USUAL_BATCH, FOR_NUMBERS)
     if batch > (most := max(steps // (4 * bptt), 1)):
-        batch = choose("training.batch_size", most, constants.SHORT_TEXT)
+        usual = batch == USUAL_BATCH  # nobody asked for it
+        reason = "the series is short" if usual else constants.SHORT_TEXT
+        batch = choose("training.batch_size", most, reason)
     model = replace(
         model,
         num_layers=model.num_layers or choose("model.num_layers", 1, FOR_NUMBERS),
