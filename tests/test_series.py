@@ -242,6 +242,22 @@ def test_a_series_in_pieces_equals_the_whole(monkeypatch) -> None:
     assert both == pytest.approx(one, rel=1e-5)
 
 
+def test_numbers_long_before_do_not_matter() -> None:
+    """Held-out numbers are read after a context, not after the whole series."""
+    after_all = evaluate_series(reader_of(), WAVE, 30, SCALES)
+    after_some = evaluate_series(reader_of(), WAVE[80:], 30, SCALES)
+    assert after_some.mse == pytest.approx(after_all.mse, rel=1e-4)
+    assert after_some.nats_per_value == pytest.approx(after_all.nats_per_value, abs=1e-4)
+
+
+def test_a_reservoir_keeps_its_inputs() -> None:
+    """As the embedding of an echo state network of text, they are never trained."""
+    names = {name for name, w in model_of("esn").named_parameters() if "embedding" in name}
+    settings = model_of("esn").settings
+    trained = SeriesModel(settings, 2)
+    assert names and not any(trained.get_parameter(name).requires_grad for name in names)
+
+
 def test_windows_forget_what_was_before_them() -> None:
     reader, window = reader_of(), 10
     means, _ = forecasts(reader, WAVE, SCALES, window)

@@ -30,8 +30,9 @@ class SeriesModel(Encoder):
 
     def __init__(self, settings: ModelSettings, vocab_size: int) -> None:
         super().__init__(settings, vocab_size)
-        width = self.embedding.embedding_dim
+        width, learned = self.embedding.embedding_dim, self.embedding.weight.requires_grad
         self.embedding: nn.Linear = without_init(nn.Linear, INPUTS, width)  # type: ignore[assignment]
+        self.embedding.requires_grad_(learned)
         self.head = without_init(
             nn.Linear, settings.last_hidden_size or settings.hidden_size or 0, OUTPUTS
         )
