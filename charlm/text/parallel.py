@@ -135,10 +135,9 @@ class ParallelText:
         )
 
     def check_example(self, pair: Any) -> str:
-        """Return what is wrong with a pair of texts given in Python, or ""."""
-        if isinstance(pair, tuple | list) and len(pair) == 2:
-            return "" if all(isinstance(text, str) for text in pair) else f"it is {pair!r:.80}"
-        return f"it is {pair!r:.80}"
+        """Return what was expected of a pair of texts given in Python, or ""."""
+        good = isinstance(pair, tuple | list) and [type(part) for part in pair] == [str, str]
+        return "" if good else "expected a text and its translation, two strings"
 
     def fingerprint(self, corpus: CorpusSettings, task: TaskSettings) -> str:
         """Read pairs and return the fingerprint of their dataset."""
