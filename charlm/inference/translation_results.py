@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from charlm.inference.counts import TAILS
+from charlm.inference.counts import DRAWS, TAILS
 from charlm.inference.text_metrics import BLEU_SUMS, Sums, chrf2
 from charlm.inference.translation_counts import DRAWN, TranslationCounts, drawn_figures
 
@@ -38,8 +38,8 @@ class TranslationEvaluation:
 class TranslationDifference:
     """Difference of one figure of two runs; positive if the second is better.
 
-    `low` and `high` bound 95 % of the bootstrap samples over texts. `p` is the fraction of samples
-    on the less frequent side of zero, twice.
+    `low` and `high` bound 95 % of the bootstrap samples over texts. `p` is twice the fraction of
+    samples on the less frequent side of zero, with the difference itself as one more sample.
     """
 
     value: float
@@ -103,6 +103,8 @@ def differences(
             value=getattr(other, name) - getattr(first, name),
             low=float(low),
             high=float(high),
-            p=min(1.0, 2.0 * float(min((drawn <= 0).mean(), (drawn >= 0).mean()))),
+            p=min(
+                1.0, 2.0 * (1 + min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))) / (1 + DRAWS)
+            ),
         )
     return found
