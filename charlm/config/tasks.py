@@ -156,7 +156,7 @@ TASKS: dict[str, TaskSpec] = {
             },
             "model": {
                 "num_layers": 1, "hidden_size": 128, "embedding_size": 128, "dropout": 0.4,
-                "input_dropout": 0.3, "output_dropout": 0.4,
+                "embedding_dropout": 0.3, "input_dropout": 0.3, "output_dropout": 0.4,
             },
             "training": {
                 "batch_size": 32, "learning_rate": 0.003, "average": 0.0,
