@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from charlm.backends.interface import Array, State
-from charlm.inference.search import Memory, Steps, beam_search, forced_nats, search_texts
+from charlm.inference.search import (
+    Memory,
+    Steps,
+    beam_search,
+    forced_nats,
+    max_tokens,
+    search_texts,
+)
 from charlm.text.encoded import EncodedText, TextCounts
 
 EOS = 1
@@ -147,6 +154,11 @@ def test_outputs_are_cut_at_the_limit() -> None:
         found = beam_search(toy, memory_of([0, 9]), 3, np.array([limit, limit + 2]))
         assert [len(each.ids) for each in found] == [limit, limit + 2]
         assert all(EOS not in each.ids for each in found)
+
+
+def test_outputs_grow_with_their_source_up_to_a_limit() -> None:
+    """A number in digits may become many words; a decoder in a loop ends."""
+    assert max_tokens(np.array([1, 4, 1001])).tolist() == [53, 62, 1000]
 
 
 def test_forced_nats_are_those_of_the_search() -> None:

@@ -23,6 +23,8 @@ TOGETHER = 128
 """Number of beams that are computed side by side."""
 MAX_STEPS = 1 << 12
 """Maximum number of steps of the sources that are read side by side."""
+MAX_OUTPUT = 1000
+"""Maximum length of an output, in tokens."""
 Memory = tuple[Array, Int64, State]
 """What is read of sources: vectors (B, T, D), padded; steps (B,); the first state of the output."""
 
@@ -74,7 +76,7 @@ def search_texts(steps: Steps, text: EncodedText, beam: int = BEAM) -> list[Foun
 
 def max_tokens(lengths: Int64) -> Int64:
     """Return the maximum length of outputs, for sources of these steps."""
-    return np.asarray(3 * lengths + 50)
+    return np.minimum(3 * lengths + 50, MAX_OUTPUT)
 
 
 def beam_search(
