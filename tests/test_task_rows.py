@@ -9,6 +9,7 @@ from charlm.config.class_path import resolve
 from charlm.config.settings import settings_from
 from charlm.config.tasks import LANGUAGE_MODEL, TASKS
 from charlm.report.task_reports import Predictions, TaskReport, report_of
+from charlm.runs.layout import is_run_file
 from charlm.runs.shapes import FIGURES_OF, TASK_SHAPES
 from charlm.text.task_text import TaskText, text_for
 from charlm.training.task_training import TaskTraining, training_of
@@ -67,3 +68,17 @@ def test_a_command_uses_the_run(task: str) -> None:
         assert len(set(found.formats)) == len(found.formats) and "auto" not in found.formats
         assert found.flags <= {"--top", "--tokens", "--beam"}
     assert api_of(task).evaluation_flags <= {"--target", "--worst", "--beam"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "letters.json", "target.json", "data/train/words.json", "data/valid/spellings.bin",
+        "data/train/targets.bin", "data/test/values.bin", "data/valid-target/ids.bin",
+        "data/test/pairs.json",
+    ],
+)  # fmt: skip
+def test_files_of_tasks_are_those_of_a_run(name: str) -> None:
+    """Else sharing a run would leave them out in silence."""
+    assert is_run_file(name)
+    assert not is_run_file(f"x{name}")

@@ -12,9 +12,6 @@ if TYPE_CHECKING:
 
     from charlm.inference.tagging import Tags
 
-COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
-"""Colours of the types of spans on a terminal, in the order in which they appear."""
-
 
 class TagPredictions(Predictions):
     """Tags of the words of sentences.
@@ -53,10 +50,11 @@ class TagPredictions(Predictions):
         return "\n".join([*lines, "", ""])
 
     def table(self, rows: Iterable[tuple[Any, "Tags | None"]], top: int, width: int) -> "Table":
-        """Return a row for each word, coloured by the type of its span."""
+        """Return a row for each word, coloured by the type of its span, in order of appearance."""
         del top
         from rich.text import Text
 
+        from charlm.report.curve_terminal import FEW
         from charlm.report.tables import plain_table
         from charlm.report.text import shortened
 
@@ -72,7 +70,7 @@ class TagPredictions(Predictions):
             for at, (word, tag, p) in enumerate(lines):
                 style = ""
                 if at in in_span:
-                    style = colours.setdefault(tag[2:], COLOURS[len(colours) % len(COLOURS)])
+                    style = colours.setdefault(tag[2:], FEW[len(colours) % len(FEW)])
                 cells = (shortened(one_line(word), max(width - 40, 20)), one_line(tag))
                 table.add_row(*(Text(cell, style) for cell in cells), f"{p:.4f}")
         return table
