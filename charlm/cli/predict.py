@@ -32,13 +32,16 @@ Files = Annotated[
     list[str] | None,
     typer.Option(
         "--file",
-        help="File with a text on each line, or what charlm train reads (its labels or tags are "
-        "ignored); may be repeated.",
+        help="File with a text on each line, or what charlm train reads (labels, tags or "
+        "translations in it are ignored); may be repeated.",
     ),
 ]
 Output = Annotated[
     str,
-    typer.Option("--format", help="auto, table, tsv, jsonl; labels, fasttext; conll, spans, tags."),
+    typer.Option(
+        "--format",
+        help="auto, tsv, jsonl; table, labels, fasttext, conll, spans, tags or text, by the task.",
+    ),
 ]
 Tokens = Annotated[
     bool, typer.Option("--tokens", help="Show how the answer comes about, token by token.")
