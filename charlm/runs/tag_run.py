@@ -16,7 +16,7 @@ from charlm.backends.numpy_backend import NumpyBackend
 from charlm.backends.tagger_weights import CHARACTERS, CRF, letter_settings
 from charlm.backends.weights import BACKWARD, HEAD, Weights, encoder_weights
 from charlm.config.model import ModelSettings
-from charlm.errors import CorpusError, check_count
+from charlm.errors import CorpusError, UsageError, check_count, named
 from charlm.inference.crf import Answers, Transitions, answers, tag_nats
 from charlm.inference.tag_counts import Known, TagCounts
 from charlm.inference.tagging import ArrayTagReader, Letters, TagReader
@@ -132,11 +132,19 @@ def _reader(
     engine: str,
     threads: int | None,
 ) -> TagReader:
-    """Return what computes with the weights in a file; words with letters are read by numpy."""
+    """Return what computes with the weights in a file; words with letters are read by numpy.
+
+    Raises UsageError for words with letters and the native engine.
+    """
     engine = chosen_engine(settings, engine)
     task, size = config[layout.TASK], config["vocab_size"]
     if engine == "torch":
         return _torch_reader(settings, config, arrays, letters, threads)
+    if letters and engine == "native":
+        raise UsageError(
+            f"{named('engine')} native with run {path.parent.name}, which reads the letters of "
+            f"words; expected auto, numpy or torch. Leave out {named('engine')}"
+        )
     check = unchanged(path)
 
     def reread(prefix: str) -> Weights:
