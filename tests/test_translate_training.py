@@ -1,6 +1,7 @@
 """Training of translators: the loss, runs, plans, and toys that are learned."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,24 @@ def test_a_resumed_run_equals_one_that_never_stopped(tmp_path: Path) -> None:
     first, second = (weights(path) for path in paths)
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_run_resumes_from_its_sources_if_its_copy_is_gone(tmp_path: Path) -> None:
+    """Both vocabularies are those of the run."""
+    table = tmp_path / "pairs.tsv"
+    table.write_text("".join(f"{a}\t{b}\n" for a, b in [("en", "de"), *toys("copy", 60)]))
+    flags = nested(task="translate", sources=[str(table)], **TINY)
+    session = start_run(Request(flags=flags, checkpoints=tmp_path))
+    for record in session.records():
+        if record.kind == "evaluation":
+            session.trainer.stop("interrupted")
+    kept = gold_of(session.dataset, Parallel)
+    shutil.rmtree(session.path / "data")
+    again = resume(session.path)
+    parallel = gold_of(again.dataset, Parallel)
+    assert parallel.vocabulary.tokens == kept.vocabulary.tokens
+    assert parallel.pairs == kept.pairs
+    assert finished(again).reason == "complete"
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

@@ -86,7 +86,7 @@ class TranslateValidation:
                 batch = pair_batch(self.sources, self.targets, rows)
                 logs = _log_probabilities(model, batch, None)
                 targets = _real_targets(batch).to(logs.device)
-                nats += float(F.nll_loss(logs.double(), targets, reduction="sum"))
+                nats -= float(logs.gather(1, targets[:, None]).double().sum())
         return TranslationCounts(nats=nats, tokens=self.tokens)
 
 

@@ -15,7 +15,7 @@ from charlm.nn.encoder import Encoder
 from charlm.nn.model import multiplied_weights
 from charlm.nn.translator import Translator
 from charlm.runs.parent import Parent
-from charlm.runs.translate_run import load_translate_run
+from charlm.runs.translate_run import EncodedPairs, load_translate_run
 from charlm.tasks.task import Task
 from charlm.tasks.translate import TranslateValidation, translate_task
 from charlm.text.dataset import Dataset
@@ -118,14 +118,12 @@ class TranslationTraining(LabelledTraining):
 
     def answers(self, session: "Session", model: Encoder, split: str) -> TranslationCounts:
         """Return the figures of a split; of a stopped run those of known translations only."""
+        text, beside = session.dataset.split(split), gold_of(session.dataset, Parallel)
+        assert text is not None, "a split that is there"
         if session.trainer.stop_reason:
-            text, targets = session.dataset.split(split), gold_of(session.dataset, Parallel).texts
-            assert text is not None, "a split that is there"
-            return TranslateValidation(text, targets[split])(cast(Translator, model))
-        run = load_translate_run(session.path)
-        pairs = run.kept(split)
-        assert pairs is not None, "a split that is there"
-        return run.evaluate(pairs)[0]
+            return TranslateValidation(text, beside.texts[split])(cast(Translator, model))
+        pairs = EncodedPairs(sources=text, targets=beside.texts[split], pairs=beside.pairs[split])
+        return load_translate_run(session.path).evaluate(pairs)[0]
 
     def figures(
         self,
