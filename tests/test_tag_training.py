@@ -150,6 +150,17 @@ def test_files_of_a_run_describe_it(tmp_path: Path) -> None:
     assert low <= change <= high and change == pytest.approx(results["test"]["f1"] - 2 / 3)
 
 
+@pytest.mark.parametrize("unit", ["char", "bpe"])
+def test_words_of_many_tokens_are_tagged_without_letters(unit: str, tmp_path: Path) -> None:
+    last = finished(new_run(tmp_path, unit=unit, steps=2, max_size=300))
+    assert isinstance(last.valid, TagCounts) and last.valid.tags > 0
+    record, table = (read(Path(last.path)) for read in (read_record, read_config))
+    assert record["settings"]["task"]["characters"] is False
+    assert record["settings"]["vocabulary"]["lowercase"] is False  # no letters tell capitals
+    assert table["task"]["letters"] == table["task"]["letter_width"] == 0
+    assert not (Path(last.path) / "letters.json").exists()
+
+
 @pytest.mark.parametrize("name", ["one", "both"])
 def test_states_of_a_run_that_starts_from_another_are_those_of_the_other(
     name: str, parents: Path, tmp_path: Path

@@ -60,9 +60,16 @@ class TagTraining(LabelledTraining):
         grow: bool,
         open_: Collection[str],
     ) -> Dataset:
-        """Read sentences with tags, and the letters of words if the unit is the word."""
+        """Read sentences with tags, and the letters of words if the unit is the word.
+
+        Without letters, text is lower-cased only if the user says so.
+        """
+        settings = with_letters(settings)
+        if settings.task.characters is False and "vocabulary.lowercase" in open_:
+            own = replace(settings.vocabulary, lowercase=False)
+            settings = replace(settings, vocabulary=own)
         return super().dataset(
-            with_letters(settings), corpus=corpus, examples=examples, vocabulary=vocabulary,
+            settings, corpus=corpus, examples=examples, vocabulary=vocabulary,
             grow=grow, open_=open_,
         )  # fmt: skip
 
