@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from charlm.api.copies import load_again
-from charlm.commands import command
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError, UsageError, check_count, named
 from charlm.inference.samplers import fresh_seed
@@ -112,27 +111,6 @@ class SeriesForecaster:
             raise UsageError(f"{len(known)} numbers; expected at least 2, to forecast the second")
         return self.run.evaluate(known, len(known) - 1)
 
-    def predict(self, texts: Any, **options: Any) -> NoReturn:
-        """Raise UsageError: see `forecast`."""
-        del texts, options
-        raise self._no_answers()
-
-    def as_read(self, text: Any) -> NoReturn:
-        """Raise UsageError: see `forecast`."""
-        del text
-        raise self._no_answers()
-
-    def unknown(self, text: Any) -> list[str]:
-        """Return no pieces: numbers have no vocabulary."""
-        del text
-        return []
-
-    def _no_answers(self) -> UsageError:
-        return UsageError(
-            f"run {self.path.name} gives numbers, not answers to texts. Use: "
-            f"{command('sample', run=self.path)}"
-        )
-
 
 def checked_values(values: ArrayLike) -> Values:
     """Return numbers as an array of shape (N,). Raises UsageError for anything else."""
@@ -206,10 +184,6 @@ class SeriesApi:
             f"runs {' and '.join(run.path.name for run in runs)} give numbers, which charlm "
             "compare does not pair; expected runs of texts. Compare the figures of: charlm eval"
         )
-
-    def inputs(self, *_: Any, **__: Any) -> NoReturn:
-        """Raise UsageError: numbers are no questions."""
-        raise UsageError("this run gives numbers, not answers to texts. Use: charlm sample")
 
 
 SERIES_API = SeriesApi()

@@ -97,6 +97,7 @@ UNITS: dict[str, UnitSpec] = {
     "number": UnitSpec(
         vocabulary="charlm.text.tokenizers.numbers:NumberVocabulary",
         builder="charlm.text.tokenizers.numbers:build_numbers",
+        type_counter="charlm.text.tokenizers.numbers:build_numbers",
         summary="numbers of a series, without a vocabulary",
         plural="numbers",
         numeric=True,

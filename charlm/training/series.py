@@ -26,7 +26,7 @@ from charlm.text.task_text import gold_of
 from charlm.training.labelled import LabelledTraining
 from charlm.training.plan.planner import Plan
 from charlm.training.plan.series import plan_series
-from charlm.training.task_training import Start, TaskTraining
+from charlm.training.task_training import TaskTraining
 
 if TYPE_CHECKING:
     from charlm.training.session import Session
@@ -41,28 +41,22 @@ class SeriesTraining(LabelledTraining):
     def dataset(self, settings: Settings, **given: Any) -> Dataset:
         """Read the series. Raises UsageError for what only texts have."""
         unit, rows = settings.vocabulary.unit, table()
+        if given.get("vocabulary") is not None:
+            raise UsageError(
+                f"{named('start_from')} or {named('vocab')} with {named('task')} "
+                f"{settings.task.task}, which has no vocabulary. Leave it out"
+            )
         if not UNITS[unit].numeric:
             raise UsageError(
                 f"{named('task')} {settings.task.task} with {named('unit')} {unit}; expected "
                 f"number. Leave out {named('unit')}"
             )
-        values = {name: getattr(getattr(settings, rows[name].section), name) for name in UNUSED}
-        refused = [
-            *(named(name) for name, value in values.items() if value != rows[name].default),
-            *([named("vocab")] if given.get("vocabulary") is not None else []),
-        ]
-        if refused:
-            raise UsageError(
-                f"{refused[0]} with {named('unit')} {unit}, which has no tokens. Leave it out"
-            )
+        for name in UNUSED:
+            if getattr(getattr(settings, rows[name].section), name) != rows[name].default:
+                raise UsageError(
+                    f"{named(name)} with {named('unit')} {unit}, which has no tokens. Leave it out"
+                )
         return super().dataset(settings, **given)
-
-    def start(self, parent: Parent, settings: Settings, dataset: Dataset) -> Start:  # noqa: ARG002
-        """Raise UsageError: no language model knows numbers."""
-        raise UsageError(
-            f"{named('start_from')} {parent.name} with {named('unit')} number, which no language "
-            "model knows. Leave it out"
-        )
 
     def outputs(self, settings: Settings, dataset: Dataset) -> int:  # noqa: ARG002
         """Return the number of outputs: mean and deviation."""
