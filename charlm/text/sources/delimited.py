@@ -93,19 +93,24 @@ def open_table(
     is_usual = delimiter in ",\t" and not (kind == "tsv" and quoted)
     if reading.column != unique[index] or not (is_usual and rule.is_silent(reading.column)):
         what = rule.described(label, unique[index], unique)
-        report(what + _separation(unique, delimiter, quoted, reading, kind))
+        report(what + _separation(unique, delimiter, quoted, reading, kind, rule.usual))
     records = _records(chain(peeked, fitted), unique, index, cells)
     checked = _checked(records, label, unique[index], warn, literal=not quoted)
     return Opened(unique[index], unique, checked)
 
 
 def _separation(
-    names: list[str], delimiter: str, quoted: bool, reading: ReadSettings, kind: str
+    names: list[str],
+    delimiter: str,
+    quoted: bool,
+    reading: ReadSettings,
+    kind: str,
+    usual: str,
 ) -> str:
     """Return the end of a sentence about how a table is read."""
     separator = DELIMITER_NAMES.get(delimiter, repr(delimiter))
     words = f"; fields are separated by {separator}. {listed(names)}"
-    if reading.header is None and reading.column is None and "text" not in names:
+    if reading.header is None and reading.column is None and usual not in names:
         words += " They are the first row; if it is data, add --no-header."
     if kind == "tsv" and quoted and reading.quoting == "auto":
         words += " Its names are in quotes, so quotes enclose fields; else add --quoting none."
