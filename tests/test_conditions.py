@@ -12,7 +12,7 @@ import torch
 from helpers import Call, nested, tiny_settings
 
 import charlm
-from charlm.api.conditions import NONE, evaluate_conditions, posteriors
+from charlm.api.conditions import evaluate_conditions, posteriors
 from charlm.api.sessions import Request, start_run
 from charlm.config.text_units import TEXT_UNITS
 from charlm.errors import CharlmError, CorpusError, RunError, UsageError
@@ -120,15 +120,15 @@ def test_the_losses_of_training_are_those_of_the_loaded_conditions(
     path = tmp_path / "songs"
     for engine in ("auto", "torch") if name in ("untied", "tied") else ("torch",):
         tallies = evaluate_conditions(path, ["valid"], engine=engine)["valid"]
-        assert list(tallies) == ["", JAZZ, ROCK, NONE]
-        assert tallies[""].nats == pytest.approx(finished.valid.nats, rel=1e-5)
-        assert (tallies[""].tokens, tallies[""].chars) == (
+        assert list(tallies) == [None, JAZZ, ROCK, ""]
+        assert tallies[None].nats == pytest.approx(finished.valid.nats, rel=1e-5)
+        assert (tallies[None].tokens, tallies[None].chars) == (
             finished.valid.tokens,
             finished.valid.chars,
         )
     if name in ("untied", "tied"):
         run = load_run(path, condition=JAZZ, engine="numpy")
-        assert evaluate_conditions(path, engine="numpy")["valid"][""].nats == pytest.approx(
+        assert evaluate_conditions(path, engine="numpy")["valid"][None].nats == pytest.approx(
             finished.valid.nats, rel=1e-5
         )
         assert run.load_scaled is not None

@@ -1,6 +1,6 @@
 """A run with conditions seen from all of them: its held-out text by condition, and posteriors."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import reduce
 from operator import add
@@ -20,9 +20,6 @@ from charlm.runs.layout import CONDITIONS, read_config
 from charlm.runs.run import Run, load_run
 from charlm.text.encoded import read_encoded
 from charlm.units import Tally
-
-NONE = "(none)"
-"""Name of the texts without a condition."""
 
 
 def usual_condition(path: Path) -> str | None:
@@ -51,26 +48,26 @@ def posteriors(path: Path, texts: Sequence[str], **options: Any) -> Posteriors:
 
 
 def evaluate_conditions(
-    path: Path, parts: Iterable[str] = ("valid", "test"), **options: Any
-) -> dict[str, dict[str, Tally]]:
-    """Return the tally of each condition by the name of the held-out text; "" is their sum.
+    path: Path, parts: Sequence[str] = ("valid", "test"), **options: Any
+) -> dict[str, dict[str | None, Tally]]:
+    """Return the tally of each condition by the name of the held-out text; that of None is the sum.
 
-    Texts without a condition are those of `NONE`. `options` are as in `load_run`. Raises UsageError
-    if the run keeps no held-out text.
+    The condition of texts without one is "". `options` are as in `load_run`. Raises UsageError if
+    the run keeps no held-out text.
     """
     config = read_config(path)
-    tallies: dict[str, dict[str, Tally]] = {}
+    tallies: dict[str, dict[str | None, Tally]] = {}
     for name in (*conditions_of(config), None):
         run = load_run(path, condition=name, **options)
         for part in parts:
             if (tally := _tally(run, part)) is not None:
-                tallies.setdefault(part, {})[NONE if name is None else name] = tally
+                tallies.setdefault(part, {})[name or ""] = tally
     if not tallies:
         raise UsageError("this run keeps no held-out text; expected one to evaluate. Use --file")
     for part, by_name in tallies.items():
         counts = read_encoded(path / "data" / part).counts
         total = replace(reduce(add, by_name.values()), **vars(counts))
-        tallies[part] = {"": total, **by_name}
+        tallies[part] = {None: total, **by_name}
     return {part: tallies[part] for part in parts if part in tallies}
 
 
@@ -79,5 +76,5 @@ def _tally(run: Run, part: str) -> Tally | None:
     text = run.kept(part)
     if text is None:
         return None
-    with phase(f"evaluating: {part}, {run.condition or NONE}", total=len(text.ids)):
+    with phase(f"evaluating: {part}, {run.condition or 'others'}", total=len(text.ids)):
         return evaluate(run.backend, text)

@@ -63,7 +63,7 @@ def evaluate_by_condition(path: Path, *, as_json: bool, **options: Any) -> None:
     if as_json:
         about = {"schema_version": 1, "run": path.name}
         contents = {
-            part: {**about, **by_name[""].summary(), "conditions": _summaries(by_name)}
+            part: {**about, **by_name[None].summary(), "conditions": _summaries(by_name)}
             for part, by_name in tallies.items()
         }
         write_json(next(iter(contents.values())) if len(contents) == 1 else contents)
@@ -73,5 +73,5 @@ def evaluate_by_condition(path: Path, *, as_json: bool, **options: Any) -> None:
     render(condition_table(tallies))
 
 
-def _summaries(by_name: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: tally.summary() for name, tally in by_name.items() if name}
+def _summaries(by_name: Mapping[str | None, Any]) -> dict[str, Any]:
+    return {name: tally.summary() for name, tally in by_name.items() if name is not None}

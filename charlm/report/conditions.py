@@ -89,17 +89,17 @@ def condition_text(record: Mapping[str, Any]) -> str:
     return f"{column}: {text}{more}{rest}"
 
 
-def condition_table(tallies: Mapping[str, Mapping[str, Tally]]) -> Table:
-    """Return a row for each text and condition with its figures; "" is all conditions."""
+def condition_table(tallies: Mapping[str, Mapping[str | None, Tally]]) -> Table:
+    """Return a row for each text and condition with its figures; None is all conditions."""
     table = plain_table("<text, condition", "documents", "tokens", "nats/token", "perplexity")
     for part, by_name in tallies.items():
         for name, tally in by_name.items():
             table.add_row(
-                Text(escape_unprintable(f"{part}, {name}" if name else part)),
+                Text(escape_unprintable(part if name is None else f"{part}, {name or '(none)'}")),
                 number(tally.documents),
                 number(tally.tokens),
                 number(tally.nats_per_token),
                 number(tally.perplexity, 2),
-                style="" if name else "bold",
+                style="bold" if name is None else "",
             )
     return table
