@@ -349,6 +349,20 @@ def test_what_the_defaults_leave_open_is_planned(tmp_path: Path) -> None:
     assert planned.record["planned"]["memory_bytes"] > 1e8 and planned.problem is None
 
 
+@pytest.mark.parametrize("given", [{}, {"learning_rate": 0.003}])
+def test_a_run_that_starts_from_another_has_defaults_of_its_own(
+    given: dict[str, Any], parents: Path, tmp_path: Path
+) -> None:
+    """A given value wins; without a parent they are those of the task."""
+    rates = []
+    for start in (None, str(parents / "one")):
+        flags = nested(task="classify", sources=[table(tmp_path)], steps=2, **given)
+        planned = plan_run(Request(flags=flags, checkpoints=tmp_path, start_from=start))
+        rates.append(planned.record["settings"]["training"]["learning_rate"])
+    own = [row["training"]["learning_rate"] for row in (ROW.defaults, ROW.fine_tuning)]
+    assert rates == ([0.003, 0.003] if given else own) and own[0] != own[1]
+
+
 def test_features_of_a_frozen_encoder_are_planned(parents: Path, tmp_path: Path) -> None:
     """They are kept for 40 texts: the last, mean and greatest vectors of 4 numbers."""
     needed = []

@@ -66,6 +66,8 @@ class TaskSpec:
     """Settings that this task reads and some other task does not."""
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Lowest layer of settings, by section. None of them may belong to another task alone."""
+    fine_tuning: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Values in place of those of `defaults` for a run that starts with the weights of another."""
 
     @property
     def labelled(self) -> bool:
@@ -118,12 +120,13 @@ TASKS: dict[str, TaskSpec] = {
             "vocabulary": {"unit": "word", "words": "bare", "lowercase": True, "max_size": 20_000},
             "model": {
                 "num_layers": 1, "hidden_size": 128, "embedding_size": 128, "dropout": 0.4,
-                "input_dropout": 0.2, "output_dropout": 0.4,
+                "input_dropout": 0.2, "output_dropout": 0.4, "embedding_dropout": 0.2,
             },
             "training": {
-                "batch_size": 32, "learning_rate": 0.002, "average": 0.0,
+                "batch_size": 32, "learning_rate": 0.002, "average": 0.998,
             },
         },
+        fine_tuning={"training": {"learning_rate": 0.005}},
     ),
     TAG: TaskSpec(
         summary="give each word of a sentence a tag",

@@ -242,8 +242,9 @@ def find_parent(run: str, folder: Path) -> Parent:
 def yielding(given: Nested, origins: Mapping[str, str]) -> tuple[Nested, dict[str, str]]:
     """Return settings and origins without the sizes and the vocabulary of a task's defaults.
 
-    The parent decides them.
+    The parent decides them. Other defaults get their values for fine-tuning.
     """
+    others = TASKS[task_name(given)].fine_tuning
     left_out = {
         f"{section}.{key}"
         for section, values in given.items()
@@ -255,6 +256,10 @@ def yielding(given: Nested, origins: Mapping[str, str]) -> tuple[Nested, dict[st
         section: {key: v for key, v in values.items() if f"{section}.{key}" not in left_out}
         for section, values in given.items()
     }
+    for section, values in others.items():
+        for key, value in values.items():
+            if origins.get(f"{section}.{key}", "").startswith("task "):
+                kept[section][key] = value
     return kept, {name: origin for name, origin in origins.items() if name not in left_out}
 
 
