@@ -10,11 +10,13 @@ import torch
 from helpers import nested
 
 from charlm.api.sessions import Request, start_run
+from charlm.api.tag_evaluation import evaluate_tags
 from charlm.errors import UsageError
 from charlm.inference.tag_counts import TagCounts
 from charlm.nn.encoder import Encoder
 from charlm.runs.layout import read_config, read_record
 from charlm.runs.run import torch_model
+from charlm.runs.tag_run import load_tag_run
 from charlm.runs.tensors import tensors_from_file
 from charlm.text.corpus import Corpus
 from charlm.training.records import FinishedRecord, Review
@@ -148,6 +150,16 @@ def test_files_of_a_run_describe_it(tmp_path: Path) -> None:
     assert results["test"]["unseen"] == 1 and results["test"]["tags"] == 3
     change, low, high = results["floors"]["difference"]
     assert low <= change <= high and change == pytest.approx(results["test"]["f1"] - 2 / 3)
+
+
+def test_recorded_figures_are_those_of_the_calibrated_files(tmp_path: Path) -> None:
+    path = trained(new_run(tmp_path, steps=30, evals=3, learning_rate=0.05))
+    results = read_record(path)["results"]
+    assert results["logit_scale"] == pytest.approx(read_config(path)["logit_scale"]) != 1.0
+    assert results["valid"]["nats"] < results["valid_uncalibrated"]["nats"]
+    found = evaluate_tags(load_tag_run(path)).counts["valid"].summary()
+    for name in ("nats_per_tag", "raw_nats_per_tag", "ece", "f1", "accuracy"):
+        assert results["valid"][name] == pytest.approx(found[name], rel=1e-4, abs=1e-6)
 
 
 @pytest.mark.parametrize("unit", ["char", "bpe"])
