@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from charlm.api.copies import load_again
+from charlm.commands import command
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError, UsageError, check_count, named
 from charlm.inference.samplers import fresh_seed
@@ -183,6 +184,12 @@ class SeriesApi:
         raise UsageError(
             f"runs {' and '.join(run.path.name for run in runs)} give numbers, which charlm "
             "compare does not pair; expected runs of texts. Compare the figures of: charlm eval"
+        )
+
+    def inputs(self, *_: Any, **__: Any) -> NoReturn:
+        """Raise UsageError: there is nothing to predict from texts."""
+        raise UsageError(
+            "a run on a series gives numbers, not answers to texts. Use: " + command("sample")
         )
 
 

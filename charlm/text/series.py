@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from charlm.config.corpus import CorpusSettings, ReadSettings, VocabularySettings
 from charlm.config.task import TaskSettings
-from charlm.errors import CorpusError, RunError, UsageError, named
+from charlm.errors import CorpusError, RunError, UsageError
 from charlm.files.safe_read import file_size
 from charlm.phases import phase
 from charlm.text.boundaries import STREAM
@@ -235,7 +235,7 @@ class SeriesText:
         Raises CorpusError for what is not a series of numbers.
         """
         if examples is not None:
-            raise UsageError(f"{self.check_example(None)}. Name its file")
+            raise UsageError(f"examples with a series; {self.check_example(None)}")
         warnings: list[str] = []
         column, values, steps = _read(corpus, collector(warnings))
         texts = {
@@ -257,9 +257,9 @@ class SeriesText:
         )
 
     def check_example(self, pair: Any) -> str:
-        """Return what is wrong with an example given in Python."""
+        """Return what was expected in place of examples in Python."""
         del pair
-        return f"examples with {named('unit')} number; expected a file of numbers"
+        return "expected the file of a series, not examples"
 
     def fingerprint(self, corpus: CorpusSettings, task: TaskSettings) -> str:  # noqa: ARG002
         """Read the series and return the fingerprint of their dataset."""
