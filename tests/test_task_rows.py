@@ -1,9 +1,12 @@
 """Every row of the table of tasks: its parts exist, fit their protocols, and agree."""
 
 import inspect
+from pathlib import Path
 
 import pytest
+from helpers import Call
 
+import charlm
 from charlm.api.task_api import TaskApi, api_of
 from charlm.config.class_path import resolve
 from charlm.config.settings import settings_from
@@ -82,3 +85,23 @@ def test_files_of_tasks_are_those_of_a_run(name: str) -> None:
     """Else sharing a run would leave them out in silence."""
     assert is_run_file(name)
     assert not is_run_file(f"x{name}")
+
+
+EXAMPLES = {
+    "tag": [(["Anna", "lives"], ["B-PER", "O"]), (["Bob"], ["B-PER"]), (["so"], ["O"])] * 4,
+    "translate": [("ab", "ba"), ("abc", "cba"), ("a", "a")] * 4,
+}
+
+
+@pytest.mark.parametrize("task", EXAMPLES)
+def test_a_shared_run_has_all_its_vocabularies(task: str, here: Path, call: Call) -> None:
+    """An exported run answers as the run itself."""
+    charlm.fit(
+        examples=EXAMPLES[task], task=task, name="own", steps=1, hidden=4, embedding=4, seed=1,
+        threads=1, precision="fp32", checkpoints=here / "checkpoints",
+    )  # fmt: skip
+    assert call("runs", "export", "own", "own.zip")[0] == 0
+    assert call("runs", "import", "own.zip", "--checkpoints", "others")[0] == 0
+    words = ("predict", "a b", "--json")
+    assert call(*words, "--checkpoints", "others")[1] == call(*words)[1]
+    assert call("verify", "own", "--checkpoints", "others")[0] == 0

@@ -152,7 +152,7 @@ def discard(path: Path) -> None:
         lock.release()
 
 
-ENTRIES_BEFORE_START = {layout.CONFIG, layout.TOKENIZER, MANIFEST, "data", ".lock", ".owner"}
+ENTRIES_BEFORE_START = {layout.CONFIG, *layout.TOKENIZERS, MANIFEST, "data", ".lock", ".owner"}
 
 
 def _was_never_started(path: Path) -> bool:

@@ -106,7 +106,8 @@ def _fill(path: Path, folder: Path, public: Public) -> None:
     if not layout.model_file(path).exists():
         raise RunError(f"{path} has no weights yet; expected a run that was trained for a while")
     names = [layout.CONFIG, layout.TOKENIZER, layout.model_file(path).name]
-    names += [layout.BAG] if (path / layout.BAG).exists() else []
+    others = (*layout.TOKENIZERS[1:], layout.BAG)
+    names += [name for name in others if (path / name).exists()]
     names += _names_below(path, "data") if public.with_data else []
     about = public_record(record)
     if not (public.with_data and (path / layout.COMPANION).exists()):
