@@ -15,6 +15,9 @@ Markdown. Figures are those of the test text. The sets lie in `tasks/NAME` below
     charlm train unsup.sample.txt.gz train.tsv.gz --unit word --words bare --lowercase \\
         --set max_size=20000 --document line --layers 1 --hidden 400 \\
         --set adaptive_softmax=true --batch 32 --minutes 30 --name reviews
+
+Models with `--minutes 1`, `4` and `15` show what pretraining is worth: each --from is a row of the
+table. `alone` is the accuracy of the network without the bag of words that is mixed in.
 """
 
 import argparse
@@ -160,6 +163,7 @@ def measured(key: str, seed: int, arguments: argparse.Namespace) -> dict[str, An
         "figure": figures[row.figure],
         **figures,
         "valid": result.get(f"valid_{row.figure}"),
+        "alone": ((run["results"].get("floors") or {}).get("network") or {}).get("test"),
         "floor": floor.get(row.figure) if isinstance(floor, dict) else floor,
         "best_step": result.get("best_step"),
         "steps": result.get("step"),
@@ -226,15 +230,17 @@ def _features(words: Sequence[str]) -> list[dict[str, Any]]:
 
 def table(records: list[dict[str, Any]]) -> str:
     """Return a Markdown table: a row for each command with the median of its seeds."""
-    lines = ["| row | command | median | seeds | floor | bar | seconds | of the processor |",
-             "|---|---|---:|---|---:|---:|---:|---:|"]  # fmt: skip
+    lines = ["| row | command | median | seeds | alone | floor | bar | seconds | processor |",
+             "|---|---|---:|---|---:|---:|---:|---:|---:|"]  # fmt: skip
     for key in dict.fromkeys((record["row"], _without_seed(record)) for record in records):
         own = [record for record in records if (record["row"], _without_seed(record)) == key]
         values = [record["figure"] for record in own]
-        floor = own[0]["floor"]
+        floor, alone = own[0]["floor"], [record.get("alone") for record in own]
+        known = [value for value in alone if value is not None]
         lines.append(
             f"| {key[0]} | `{key[1]}` | {statistics.median(values):.4f} | "
             f"{' '.join(f'{value:.4f}' for value in values)} | "
+            f"{f'{statistics.median(known):.4f}' if known else '-'} | "
             f"{'-' if floor is None else f'{floor:.4f}'} | {ROWS[key[0]].bar or '-'} | "
             f"{statistics.median(record['seconds'] for record in own):.0f} | "
             f"{statistics.median(record.get('processor', math.nan) for record in own):.0f} |"
