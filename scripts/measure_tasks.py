@@ -70,11 +70,11 @@ IMDB = Row(
 CRF = "crf"
 """In place of a task: a linear-chain CRF, an oracle."""
 WNUT = Row(
-    folder="wnut17", options="--epochs 8", bar=None, figure="f1", task="tag",
+    folder="wnut17", options="--epochs 12", bar=None, figure="f1", task="tag",
     floor="frequent_tag", train="train.conll", valid="dev.conll", test="test.conll",
 )  # fmt: skip
 EWT = Row(
-    folder="ewt", options="--epochs 6", bar=0.94, task="tag", floor="frequent_tag",
+    folder="ewt", options="--epochs 8", bar=0.94, task="tag", floor="frequent_tag",
     train="train.conllu.gz", valid="dev.conllu.gz", test="test.conllu.gz",
 )  # fmt: skip
 ROWS = {
