@@ -178,4 +178,4 @@ def test_a_run_does_not_differ_from_itself_and_a_worse_one_does():
     )
     assert paired_difference(one, one, "f1") == (0.0, 0.0, 0.0, 1.0)
     change = paired_difference(one, other, "f1")
-    assert change.low < change.value < change.high < 0 and change.p < 0.01
+    assert change.low < change.value < change.high < 0 < change.p < 0.01

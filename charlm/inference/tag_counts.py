@@ -286,7 +286,8 @@ def _count_spans(
 class Difference(NamedTuple):
     """A figure of one run minus that of another, with the ends of its 95 % interval.
 
-    `p` is the two-sided fraction of bootstrap samples in which the difference has the other sign.
+    `p` is twice the fraction of bootstrap samples on the less frequent side of zero, with the
+    difference itself as one more sample.
     """
 
     value: float
@@ -333,5 +334,6 @@ def paired_difference(one: Rows, other: Rows, figure: str, seed: int = 0) -> Dif
     if not len(drawn):
         return Difference(np.nan, np.nan, np.nan, np.nan)
     low, high = np.quantile(drawn, TAILS).tolist()
-    p = 2 * min(float((drawn <= 0).mean()), float((drawn >= 0).mean()))
-    return Difference(value[1] - value[0], low, high, min(p, 1.0))
+    beyond = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
+    p = min(2 * (1 + beyond) / (1 + len(drawn)), 1.0)
+    return Difference(value[1] - value[0], low, high, p)
