@@ -18,6 +18,7 @@ from charlm.inference.translation_counts import TranslationCounts
 from charlm.nn.devices import Precision
 from charlm.nn.encoder import Encoder
 from charlm.nn.task_models import build_model
+from charlm.report.translations import figures_text
 from charlm.runs.data import read_data
 from charlm.runs.layout import read_config, read_record
 from charlm.runs.run import torch_model
@@ -89,6 +90,16 @@ def test_words_are_reversed(reversing: tuple[Path, FinishedRecord]) -> None:
     assert valid.nats_per_token < 0.05
     floors = read_record(reversing[0])["floors"]["copy"]["valid"]
     assert floors["exact"] < 0.5 < 1.0
+
+
+def test_the_loss_comes_first_and_bleu_is_for_sentences() -> None:
+    """Outputs are only made at the end; short texts have no runs of four words."""
+    figures = TranslationCounts.of(["ab"], ["ab"], nats=1.0, tokens=2).summary()
+    during = TranslationCounts(nats=1.0, tokens=2).summary()
+    assert figures_text(during) == "0.5000 nats/token"
+    assert "BLEU" in figures_text(figures) and figures_text(figures).startswith("chrF 100.0 (")
+    short = figures_text(figures, short=True)
+    assert "BLEU" not in short and short.startswith("exact 1.000 (1.000 to 1.000), chrF 100.0")
 
 
 def test_words_are_copied(tmp_path: Path) -> None:

@@ -119,13 +119,16 @@ def is_short(record: Json) -> bool:
 
 
 def figures_text(figures: Json, *, short: bool = False) -> str:
-    """Return the figures of a text in one line; before outputs are made only the loss."""
+    """Return the figures of a text in one line; before outputs are made only the loss.
+
+    BLEU counts runs of four words, so short texts have none.
+    """
     parts = []
     if figures.get("texts"):
         exact = f"exact {number(figures['exact'], 3)}{_interval(figures, 'exact', 3)}"
         chrf = f"chrF {number(figures['chrf'], 1)}{_interval(figures, 'chrf', 1)}"
         bleu = f"BLEU {number(figures['bleu'], 1)}{_interval(figures, 'bleu', 1)}"
-        parts = [exact, chrf, bleu] if short else [chrf, bleu, exact]
+        parts = [exact, chrf] if short else [chrf, bleu, exact]
     if (nats := figures.get("nats_per_token")) is not None:
         parts.append(f"{number(nats)} nats/token")
     return ", ".join(parts)
