@@ -21,7 +21,6 @@ from charlm.tasks.task import Task
 from charlm.text.dataset import Dataset
 from charlm.text.floors import NaiveBayes
 from charlm.text.labelled import labelled_of
-from charlm.training.calibrating import MIN_GAIN
 from charlm.training.label_floors import compared, floors
 from charlm.training.labelled import LabelledTraining, begin_biases
 from charlm.training.plan.labelled import Costs
@@ -34,12 +33,9 @@ Logits = NDArray[np.float64]
 LEAST_TEXTS = 2
 """Number of texts in which a feature of the bag of words occurs at least: a third of all words and
 pairs of words does, and they tell the labels of IMDb's reviews apart as well as all."""
-MAX_SHIFT = 0.005
-"""Most that the bag of words may gain with frequent labels at the cost of rare ones: fall of the
-mean recall of the labels, against the accuracy. On tweets it saved 0.6 % of the loss, and
-macro-recall fell from 0.606 to 0.585."""
-LEAST_SAVED = 2.0
-"""Validation nats that the bag of words must save, in all; chance saves half a nat."""
+LEAST_SAVED, LEAST_FRACTION = 2.0, 0.01
+"""Validation nats that the bag of words must save, and their fraction. Chance saves half a nat; of
+tweets it saved 0.6 %, and macro-recall on others fell from 0.606 to 0.586."""
 
 
 @dataclass(frozen=True)
@@ -130,8 +126,7 @@ class LabelTraining(LabelledTraining):
         network, targets = answers["valid"].network, labelled.targets["valid"]
         weight, scale = fit_label_mixture(network, logits["valid"], targets)
         both = LabelCounts.of(network + weight * logits["valid"], targets, scale)
-        saved, shift = best.nats - both.nats, _evenness(best) - _evenness(both)
-        if saved < max(LEAST_SAVED, MIN_GAIN * best.nats) or shift > MAX_SHIFT:
+        if best.nats - both.nats < max(LEAST_SAVED, LEAST_FRACTION * best.nats):
             return super().calibrate(session, answers)
         bag = bag.times(weight)
         replace_file(session.path, BAG, bag_to_bytes(bag))
@@ -157,11 +152,6 @@ class LabelTraining(LabelledTraining):
                 for name, own in answers.items()
             }
         return results
-
-
-def _evenness(counts: LabelCounts) -> float:
-    """Return how much better rare labels are recognised than frequent ones."""
-    return counts.macro_recall - counts.accuracy
 
 
 LABELS: TaskTraining = LabelTraining()
