@@ -10,7 +10,7 @@ from charlm.phases import phase
 from charlm.runs import hub
 from charlm.runs.arrivals import import_archive, import_folder
 from charlm.runs.hub import Commit, check_is_run, parse_address
-from charlm.runs.layout import NGRAM, TOKENIZER, kind_of, read_config, read_record
+from charlm.runs.layout import BAG, NGRAM, TOKENIZER, kind_of, read_config, read_record
 from charlm.runs.locate import checkpoints_folder, find_run
 from charlm.runs.public import TAKEN_OUT, Public, Staged, staged
 
@@ -21,7 +21,8 @@ NGRAMS_OF_TEXT = (
 WORDS_OF_TEXT = (
     f"{TOKENIZER} lists words of the training text, or pieces of them, which may be names of people"
 )
-"""Warnings about a run of n-grams, and about a vocabulary of more than letters."""
+PAIRS_OF_TEXT = f"{BAG} lists pairs of words that two or more of the training texts have"
+"""Warnings about a run of n-grams, a vocabulary of more than letters, and a bag of words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,8 @@ def _shared(path: Path, stage: Staged, commit: Commit | None = None) -> Shared:
     warnings = [NGRAMS_OF_TEXT] if kind_of(config) == NGRAM else []
     if not UNITS[config["vocabulary"]["unit"]].letter:
         warnings.append(WORDS_OF_TEXT)
+    if BAG in stage.sizes:
+        warnings.append(PAIRS_OF_TEXT)
     return Shared(
         path=path, files=stage.sizes, left_out=stage.left_out, notes=list(TAKEN_OUT),
         warnings=warnings, commit=commit,
