@@ -173,6 +173,16 @@ def test_the_record_and_the_texts_name_the_conditions(tmp_path: Path) -> None:
     assert charlm.load(path).conditions == (JAZZ, ROCK)
 
 
+def test_conditions_of_kept_texts_that_are_no_rows_are_found(songs: Path, tmp_path: Path) -> None:
+    """`charlm verify` reads what lies beside the texts, also without a manifest of them."""
+    path = tmp_path / "songs"
+    shutil.copytree(songs, path)
+    targets = path / "data" / "valid" / "targets.bin"
+    targets.write_bytes(b"\x09" + targets.read_bytes()[1:])
+    problems = run_problems(path)
+    assert len(problems) == 2 and "data/valid/targets.bin: the targets are damaged" in problems[1]
+
+
 def test_held_out_texts_are_those_of_the_condition(songs: Path) -> None:
     for condition, letter in ((JAZZ, "a"), (ROCK, "b")):
         run = load_run(songs, condition=condition)
@@ -451,6 +461,7 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         ({"condition": "text", "column": "text"}, "is read as text; expected another for the cond"),
         ({"task": "classify"}, "condition genre has no effect with task classify; expected task"),
         ({"target": "genre"}, "target genre has no effect with task language-model"),
+        ({"condition": ""}, "condition is empty; expected the name of a column"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(
@@ -512,7 +523,8 @@ def test_a_condition_must_be_named_and_known(songs: Path, tmp_path: Path) -> Non
     ("change", "problem"),
     [
         ({"labels": [JAZZ, JAZZ]}, "2 conditions, 1 of them different"),
-        ({"labels": [JAZZ]}, "1 conditions, 1 of them different, with 2 numbers"),
+        ({"labels": [JAZZ]}, "1 conditions, 1 of them different, with the numbers of documents"),
+        ({"documents": [36, -36]}, r"numbers of documents \[36, -36\]; expected one above 0 for"),
         ({"labels": "x"}, "conditions.labels is str 'x'; expected a list"),
     ],
 )

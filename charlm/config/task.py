@@ -46,4 +46,7 @@ class TaskSettings:
     )
 
     def __post_init__(self) -> None:
-        check(field_problems(self))
+        empty = (
+            ["condition is empty; expected the name of a column"] if self.condition == "" else []
+        )
+        check([*field_problems(self), *empty])

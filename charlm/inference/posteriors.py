@@ -23,12 +23,11 @@ class Posteriors:
     def of(
         cls, labels: Sequence[str], log_p: NDArray[np.float64], documents: ArrayLike
     ) -> "Posteriors":
-        """Return the posteriors if each condition has this number of training documents.
+        """Return the posteriors if each condition has this number of training documents, not 0.
 
         P(condition | text) is proportional to P(text | condition) P(condition), whose second factor
         is the fraction of the documents: a generative classifier.
         """
         priors = np.asarray(documents, np.float64)
-        with np.errstate(divide="ignore"):  # a condition without documents has no chance
-            logs = log_p + np.log(priors / priors.sum())
+        logs = log_p + np.log(priors / priors.sum())
         return cls(labels=tuple(labels), log_p=log_p, probabilities=np.exp(log_softmax(logs)))

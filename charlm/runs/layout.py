@@ -153,11 +153,12 @@ def _check_task(config: dict[str, Any], where: Path) -> None:
         )
     if conditions is not None:
         names, documents = conditions["labels"], conditions["documents"]
-        if task is not None or not 0 < len(set(names)) == len(names) == len(documents):
+        fits = 0 < len(set(names)) == len(names) == len(documents) and min(documents) > 0
+        if task is not None or not fits:
             raise RunError(
-                f"{where}: {len(names)} conditions, {len(set(names))} of them different, with "
-                f"{len(documents)} numbers of documents; expected one for each condition, and no "
-                "table task. Restore the run from a copy"
+                f"{where}: {len(names)} conditions, {len(set(names))} of them different, with the "
+                f"numbers of documents {shown(documents)}; expected one above 0 for each "
+                "condition, and no table task. Restore the run from a copy"
             )
     if task is None:
         return

@@ -1,12 +1,13 @@
 """Verify a run: check every file against its manifest, header and format."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from charlm.config.settings import settings_from
+from charlm.config.tasks import LANGUAGE_MODEL
 from charlm.errors import CharlmError
 from charlm.files.atomic import MANIFEST, manifest_problems
 from charlm.runs import layout
@@ -35,7 +36,8 @@ def verify_run(path: Path) -> list[Check]:
 
     A run without the folder data/, in which its text is kept, is whole: it was shared without it.
     """
-    checks = [_check(layout.CONFIG, lambda: layout.read_config(path))]
+    config: dict[str, Any] = {}
+    checks = [_check(layout.CONFIG, lambda: config.update(layout.read_config(path)))]
     checks.append(
         _check(layout.TOKENIZER, lambda: load_vocabulary(layout.home(path) / layout.TOKENIZER))
     )
@@ -54,8 +56,7 @@ def verify_run(path: Path) -> list[Check]:
     for name in SPLITS:
         folder = path / "data" / name
         if folder.exists():
-            read = partial(_read_beside if labelled else read_encoded, folder)
-            checks.append(_check(f"data/{name}", read))
+            checks.append(_check(f"data/{name}", partial(_read_text, folder, config)))
     if exists(path / layout.KEPT_VECTORS):
         checks.append(
             _check(str(layout.KEPT_VECTORS), lambda: read_header(path / layout.KEPT_VECTORS))
@@ -76,13 +77,16 @@ def run_problems(path: Path) -> list[str]:
     return [layout.named_inside(path, problem) for problem in problems]
 
 
-def _read_beside(folder: Path) -> None:
-    """Read a text and what lies beside it. Raises CharlmError for damage."""
-    path = folder.parent.parent
-    config = layout.read_config(path)
-    settings = settings_from({layout.TASK: {layout.TASK: config[layout.TASK]["name"]}})
-    if beside := text_for(settings):
-        beside.read(path, config, {folder.name: read_encoded(folder)})
+def _read_text(folder: Path, config: Mapping[str, Any]) -> None:
+    """Read a text and what lies beside it. Raises CharlmError for damage.
+
+    `config` is the content of config.json, empty if that is damaged.
+    """
+    text = read_encoded(folder)
+    condition = config.get(layout.CONDITIONS, {}).get("column")
+    task = {"task": config.get(layout.TASK, {}).get("name", LANGUAGE_MODEL), "condition": condition}
+    if beside := text_for(settings_from({layout.TASK: task})):
+        beside.read(folder.parent.parent, config, {folder.name: text})
 
 
 def _check(name: str, read: Callable[[], Any]) -> Check:
