@@ -11,11 +11,13 @@ from charlm.commands import command
 from charlm.errors import UsageError, named, near_name
 from charlm.runs.layout import CONDITIONS
 from charlm.text.encoded import EncodedText, count_text
+from charlm.text.labelled import listed
 from charlm.text.labels import UNSEEN, read_targets
 from charlm.text.tokenizers.tokenizer_json import UNK
 from charlm.text.tokenizers.vocabulary import Vocabulary
 
 MAX_LISTED = 10
+"""Conditions that a message names."""
 
 
 def conditions_of(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -41,25 +43,19 @@ def condition_number(path: Path, config: Mapping[str, Any], condition: str | Non
             f"conditions; expected a run trained with {named('condition')}. Leave it out"
         )
     near = near_name(condition, names)
-    hint = f"did you mean {near!r}?" if near else f"expected one of {listed(names)}"
+    hint = f"did you mean {near!r}?" if near else f"expected one of {listed(names, MAX_LISTED)}"
     raise UsageError(f"run {path.name} has no condition {condition!r:.80}; {hint}")
 
 
 def check_condition(path: Path, config: Mapping[str, Any], condition: str | None) -> None:
     """Raise UsageError if a run needs a condition and none is given, or for an unknown one."""
     condition_number(path, config, condition)
-    if condition is None and conditions_of(config) and not config[CONDITIONS]["without"]:
+    if condition is None and (names := conditions_of(config)) and not config[CONDITIONS]["without"]:
         raise UsageError(
-            f"run {path.name} begins each text with a condition ({listed(conditions_of(config))}); "
+            f"run {path.name} begins each text with a condition ({listed(names, MAX_LISTED)}); "
             "expected one, as in: "
             + command("sample", "--condition", str(usual_condition(config)), run=path)
         )
-
-
-def listed(names: tuple[str, ...]) -> str:
-    """Return the first names, and the number of others."""
-    more = f" and {len(names) - MAX_LISTED:,} more" if len(names) > MAX_LISTED else ""
-    return ", ".join(names[:MAX_LISTED]) + more
 
 
 def documents_of(

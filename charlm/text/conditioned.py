@@ -9,14 +9,12 @@ The symbols follow the V entries of the vocabulary. They are inputs only, so no 
 them.
 """
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from charlm.config.cells import CELLS
 from charlm.config.corpus import CorpusSettings, VocabularySettings
@@ -25,27 +23,25 @@ from charlm.config.settings import Settings
 from charlm.config.task import TaskSettings
 from charlm.errors import CorpusError, UsageError, named
 from charlm.phases import counted, phase
-from charlm.text.advice import coverage_advice, size_advice
-from charlm.text.boundaries import Boundaries
+from charlm.text.advice import size_advice
 from charlm.text.corpus import collector
-from charlm.text.dataset import SPLITS, Dataset, training_vocabulary
-from charlm.text.encoded import EncodedText, id_counts
-from charlm.text.examples import Example, read_examples
+from charlm.text.dataset import Dataset, training_vocabulary
+from charlm.text.encoded import EncodedText
+from charlm.text.examples import Example
 from charlm.text.labelled import (
     LabelledText,
     Texts,
     encode_texts,
-    given_examples,
-    held_out_rows,
-    listed,
+    finished_dataset,
+    held_out_parts,
+    label_advice,
     parts_fingerprint,
+    read_parts,
     run_name,
-    shared_advice,
 )
-from charlm.text.labels import UNSEEN, Labelled, Labels, Targets, natural_order, read_targets
+from charlm.text.labels import UNSEEN, Labelled, Labels, natural_order, read_targets
 from charlm.text.sources.files import shown
 from charlm.text.sources.rows import Warn
-from charlm.text.splits import VALID_FRACTION
 from charlm.text.task_text import TaskText, gold_of
 from charlm.text.tokenizers.tokenizer_json import EOS
 from charlm.text.tokenizers.vocabulary import Vocabulary
@@ -79,35 +75,25 @@ def load_conditioned(
             name: encode_texts(counted(part.texts), built.vocabulary, MAX_COUNT, "start")
             for name, part in parts.items()
         }
-    train = encoded["train"]
-    boundaries = Boundaries.of_text(train, built.vocabulary, "line", crlf=False)
-    if not boundaries.resets:
+    advice = label_advice(parts, conditions, "condition", "read without a condition")
+    targets = {name: conditions.ids(part.labels) for name, part in parts.items()}
+    dataset = finished_dataset(
+        parts,
+        encoded,
+        built,
+        kept=vocabulary is not None,
+        name=run_name(corpus, examples),
+        warnings=[*warnings, *built.warnings, *advice],
+        labelled=Labelled(labels=conditions, targets=targets),
+    )
+    if not dataset.boundaries.resets:
         raise UsageError(
             f"{named('condition')} {column} with {named('words')} whitespace, where each line of a "
             f"text ends with EOS; expected texts of one line. Use {named('words')} text"
         )
-    if vocabulary is not None:
-        built = replace(built, counts=id_counts(train.ids, len(built.vocabulary)))
-    unit = built.vocabulary.unit
-    warnings += [*built.warnings, *_advice(parts, conditions), *shared_advice(parts)]
-    warnings += coverage_advice(built.coverage, unit, built=vocabulary is None)
-    warnings += size_advice(len(train.ids), train.counts.chars, unit)
-    targets = {name: conditions.ids(part.labels) for name, part in parts.items()}
-    return with_firsts(
-        Dataset(
-            name=run_name(corpus, examples),
-            vocabulary=built.vocabulary,
-            train=train,
-            valid=encoded.get("valid"),
-            test=encoded.get("test"),
-            fingerprint=parts_fingerprint(parts),
-            boundaries=boundaries,
-            coverage=built.coverage,
-            unk_types=built.unk_types,
-            warnings=warnings,
-            labelled=Labelled(labels=conditions, targets=targets),
-        )
-    )
+    train = dataset.train
+    few = size_advice(len(train.ids), train.counts.chars, dataset.vocabulary.unit)
+    return with_firsts(replace(dataset, warnings=[*dataset.warnings, *few]))
 
 
 def with_firsts(dataset: Dataset) -> Dataset:
@@ -206,20 +192,9 @@ def _read(
     warn: Warn,
 ) -> tuple[dict[str, Texts], Labels]:
     """Return the texts of each split, with a held-out part, and the conditions of training."""
-    sources = {"train": corpus.sources, "valid": corpus.valid, "test": corpus.test}
-    parts: dict[str, Texts] = {}
-    reported: dict[str, str] = {}
-    for name, names in sources.items():
-        if name == "train" and examples is not None:
-            parts[name] = _with_text(given_examples(examples), "The examples", warn)
-        elif names:
-            with phase(f"reading the {name} text", unit="texts"):
-                read = read_examples(names, corpus, column, warn, reported, setting="condition")
-                parts[name] = _with_text(read, ", ".join(names), warn)
+    parts = read_parts(corpus, column, examples, warn, _with_text, "condition")
     conditions = _conditions(parts["train"].labels, column)
-    if "valid" not in parts:
-        parts |= _hold_out(parts["train"], conditions, corpus.valid_frac)
-    return {name: parts[name] for name in SPLITS if name in parts}, conditions
+    return held_out_parts(parts, conditions, corpus.valid_frac), conditions
 
 
 def _with_text(examples: Iterable[Example], label: str, warn: Warn) -> Texts:
@@ -247,41 +222,3 @@ def _conditions(labels: Sequence[str], column: str) -> Labels:
             f"each the condition of many texts. Choose another column with {named('condition')}"
         )
     return Labels(tuple(sorted(names, key=natural_order)))
-
-
-def _hold_out(train: Texts, conditions: Labels, fraction: float | None) -> dict[str, Texts]:
-    """Return the training and validation texts: random texts of each condition are held out.
-
-    Texts without a condition are one more group. Empty if nothing can be held out.
-    """
-    fraction = VALID_FRACTION if fraction is None else fraction
-    ids = conditions.ids(train.labels)
-    groups: Targets = np.where(ids == UNSEEN, len(conditions), ids)
-    held_out: NDArray[np.bool_] = held_out_rows(groups, len(conditions) + 1, fraction)
-    if not held_out.any():
-        return {}
-    return {
-        "train": train.at(np.flatnonzero(~held_out)),
-        "valid": train.at(np.flatnonzero(held_out)),
-    }
-
-
-def _advice(parts: Mapping[str, Texts], conditions: Labels) -> list[str]:
-    """Advise about conditions with one training text, and about those that training lacks."""
-    counts = Counter(parts["train"].labels)
-    single = [name for name in conditions.names if counts[name] == 1]
-    advice = []
-    if single:
-        words = "condition has" if len(single) == 1 else "conditions have"
-        advice.append(
-            f"{len(single):,} {words} only one training text, too few to learn: {listed(single)}"
-        )
-    for name, part in parts.items():
-        unseen = Counter(label for label in part.labels if label and label not in counts)
-        if unseen:
-            names = [label for label, _ in unseen.most_common()]
-            advice.append(
-                f"Conditions of the {name} text that training lacks: {listed(names)} "
-                f"({count_of(unseen.total(), 'text')}, read without a condition)"
-            )
-    return advice

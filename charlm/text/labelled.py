@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from charlm.text.dataset import SPLITS, Dataset, training_vocabulary
 from charlm.text.documents import END, check_text
 from charlm.text.encoded import EncodedText, encode_text, id_counts
 from charlm.text.examples import Example, near_targets, read_examples
-from charlm.text.labels import Labelled, Labels, Targets, read_targets
+from charlm.text.labels import UNSEEN, Labelled, Labels, Targets, read_targets
 from charlm.text.sources.files import shown
 from charlm.text.sources.names import find, safe_name, short_name
 from charlm.text.sources.rows import Warn
@@ -104,7 +104,7 @@ def load_labelled(
         built,
         kept=vocabulary is not None,
         name=run_name(corpus, examples),
-        warnings=[*warnings, *built.warnings, *_label_advice(parts, labels)],
+        warnings=[*warnings, *built.warnings, *label_advice(parts, labels)],
         labelled=Labelled(
             labels=labels, targets={name: labels.ids(part.labels) for name, part in parts.items()}
         ),
@@ -223,38 +223,43 @@ def _read(
     warn: Warn,
 ) -> tuple[dict[str, Texts], Labels]:
     """Return the texts of each split, with a held-out part, and the labels of the training text."""
-    parts = _read_parts(corpus, task, examples, warn)
+    parts = read_parts(corpus, task.target, examples, warn)
     try:
         labels = Labels.of(parts["train"].labels)
     except CorpusError as error:
         other = near_targets(corpus.sources, corpus, task.target) if examples is None else ""
         raise CorpusError(f"{error}{other}") from error
-    if "valid" not in parts:
-        parts |= hold_out(parts["train"], labels, corpus.valid_frac)
-    return {name: parts[name] for name in SPLITS if name in parts}, labels
+    return held_out_parts(parts, labels, corpus.valid_frac), labels
 
 
-def _read_parts(
+def read_parts(
     corpus: CorpusSettings,
-    task: TaskSettings,
+    column: str | None,
     examples: Sequence[tuple[str, str]] | None,
     warn: Warn,
+    kept: Callable[[Iterable[Example], str, Warn], Texts] | None = None,
+    setting: str = "target",
 ) -> dict[str, Texts]:
-    """Return the texts of each split that has sources."""
+    """Return the texts of each split that has sources.
+
+    `column` is that of the labels, by the setting of this name. `kept` returns the texts of
+    examples that are used, by default those of `complete`.
+    """
+    kept = kept or complete
     sources = {"train": corpus.sources, "valid": corpus.valid, "test": corpus.test}
     parts: dict[str, Texts] = {}
     reported: dict[str, str] = {}
     for name, names in sources.items():
         if name == "train" and examples is not None:
-            parts[name] = complete(given_examples(examples), "The examples", warn)
+            parts[name] = kept(_given(examples), "The examples", warn)
         elif names:
             with phase(f"reading the {name} text", unit="texts"):
-                read = read_examples(names, corpus, task.target, warn, reported)
-                parts[name] = complete(read, ", ".join(names), warn)
+                read = read_examples(names, corpus, column, warn, reported, setting)
+                parts[name] = kept(read, ", ".join(names), warn)
     return parts
 
 
-def given_examples(examples: Sequence[tuple[str, str]]) -> Iterable[Example]:
+def _given(examples: Sequence[tuple[str, str]]) -> Iterable[Example]:
     """Yield pairs given in Python as examples. Raises CorpusError for a lone surrogate."""
     for number, (text, label) in enumerate(examples, 1):
         place = f"example {number:,}"
@@ -297,31 +302,39 @@ def complete(
     return Texts(texts=texts, labels=labels)
 
 
-def _label_advice(parts: Mapping[str, Texts], labels: Labels) -> list[str]:
-    """Advise about labels with one training text, and about those that training lacks."""
+def label_advice(
+    parts: Mapping[str, Texts],
+    labels: Labels,
+    noun: str = "label",
+    unseen_are: str = "counted as wrong",
+) -> list[str]:
+    """Advise about labels with one training text, and about those that training lacks.
+
+    A text without a label has the label "".
+    """
     counts = Counter(parts["train"].labels)
     single = [name for name in labels.names if counts[name] == 1]
     advice = []
     if single:
-        words = "label has" if len(single) == 1 else "labels have"
+        words = f"{noun} has" if len(single) == 1 else f"{noun}s have"
         advice.append(
             f"{len(single):,} {words} only one training text, too few to learn: {listed(single)}"
         )
     for name, part in parts.items():
-        unseen = Counter(label for label in part.labels if label not in counts)
+        unseen = Counter(label for label in part.labels if label and label not in counts)
         if unseen:
             names = [label for label, _ in unseen.most_common()]
             advice.append(
-                f"Labels of the {name} text that training lacks: {listed(names)} "
-                f"({count_of(unseen.total(), 'text')}, counted as wrong)"
+                f"{noun.capitalize()}s of the {name} text that training lacks: {listed(names)} "
+                f"({count_of(unseen.total(), 'text')}, {unseen_are})"
             )
     return advice
 
 
-def listed(labels: Sequence[str]) -> str:
-    """Return the first labels for a message, and the number of others."""
-    more = f" and {len(labels) - MAX_LISTED:,} more" if len(labels) > MAX_LISTED else ""
-    return ", ".join(map(shown, labels[:MAX_LISTED])) + more
+def listed(names: Sequence[str], most: int = MAX_LISTED) -> str:
+    """Return the first names for a message, at most this number, and the number of others."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(map(shown, names[:most])) + more
 
 
 def shared_advice(parts: Mapping[str, Texts]) -> list[str]:
@@ -338,20 +351,23 @@ def shared_advice(parts: Mapping[str, Texts]) -> list[str]:
     return advice
 
 
-def hold_out(train: Texts, labels: Labels, fraction: float | None) -> dict[str, Texts]:
-    """Return the training and validation texts: of each label, random texts are held out.
+def held_out_parts(
+    parts: Mapping[str, Texts], labels: Labels, fraction: float | None
+) -> dict[str, Texts]:
+    """Return the texts of each split; without validation text, random ones of each label are it.
 
-    Each label keeps at least one text for training. Empty if nothing can be held out.
+    Each label keeps at least one text for training. Texts without a label are one more group.
     """
-    fraction = VALID_FRACTION if fraction is None else fraction
-    targets = labels.ids(train.labels)
-    held_out = held_out_rows(targets, len(labels), fraction)
-    if not held_out.any():
-        return {}
-    return {
-        "train": train.at(np.flatnonzero(~held_out)),
-        "valid": train.at(np.flatnonzero(held_out)),
-    }
+    parts = dict(parts)
+    if "valid" not in parts:
+        train, fraction = parts["train"], VALID_FRACTION if fraction is None else fraction
+        ids = labels.ids(train.labels)
+        groups: Targets = np.where(ids == UNSEEN, len(labels), ids)
+        held_out = held_out_rows(groups, len(labels) + 1, fraction)
+        if held_out.any():
+            parts["train"] = train.at(np.flatnonzero(~held_out))
+            parts["valid"] = train.at(np.flatnonzero(held_out))
+    return {name: parts[name] for name in SPLITS if name in parts}
 
 
 def held_out_rows(targets: Targets, labels: int, fraction: float) -> NDArray[np.bool_]:

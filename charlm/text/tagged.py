@@ -18,10 +18,10 @@ from charlm.text.dataset import SPLITS, Dataset, training_vocabulary
 from charlm.text.documents import check_text
 from charlm.text.encoded import EncodedText
 from charlm.text.labelled import (
-    MAX_LISTED,
     Texts,
     finished_dataset,
     held_out_rows,
+    listed,
     parts_fingerprint,
     run_name,
 )
@@ -36,7 +36,6 @@ from charlm.text.labels import (
 )
 from charlm.text.sentence_files import read_kept, write_sentences
 from charlm.text.sentences import Sentences, encode_sentences
-from charlm.text.sources.files import shown
 from charlm.text.sources.rows import Warn
 from charlm.text.spans import as_iob2, scheme_of, stray_inner
 from charlm.text.splits import VALID_FRACTION
@@ -284,10 +283,9 @@ def _unseen_advice(tags: Mapping[str, Sequence[Sequence[str]]], labels: Labels) 
     for name, part in tags.items():
         unseen = Counter(tag for own in part for tag in own if tag not in known)
         if unseen:
-            names = [shown(tag) for tag, _ in unseen.most_common(MAX_LISTED)]
-            more = f" and {len(unseen) - MAX_LISTED:,} more" if len(unseen) > MAX_LISTED else ""
+            names = [tag for tag, _ in unseen.most_common()]
             advice.append(
-                f"Tags of the {name} text that training lacks: {', '.join(names)}{more} "
+                f"Tags of the {name} text that training lacks: {listed(names)} "
                 f"({count_of(unseen.total(), 'word')}, counted as wrong)"
             )
     return advice
