@@ -83,7 +83,8 @@ def test_the_unit_implies_the_task_and_the_task_the_unit() -> None:
     ("given", "message"),
     [
         ({"task": SERIES, "unit": "word"}, "task series with unit word; expected number"),
-        ({"task": "classify", "unit": "number"}, "no column with a name of labels"),
+        ({"task": "classify"}, "task classify with unit number; expected char or byte"),
+        ({"task": "tag"}, "task tag with unit number; expected char or byte"),
         ({"lowercase": True}, "lowercase true has no effect with unit number"),
         ({"document": "line"}, "document line has no effect with task series"),
         ({"words": "bare"}, "words bare has no effect with unit number"),
@@ -102,7 +103,7 @@ def test_settings_of_texts_are_refused(folder, given, message) -> None:
 
 
 def test_a_series_has_a_file(folder) -> None:
-    with pytest.raises(UsageError, match="a file with a column of numbers"):
+    with pytest.raises(UsageError, match=r"a file with a column of numbers. Name its file$"):
         plan_run(Request(flags=nested(unit="number")))
     with pytest.raises(UsageError, match="a file with a column of numbers"):
         charlm.fit(text="1 2 3", unit="number", checkpoints=folder / "runs")
@@ -234,7 +235,7 @@ def test_a_forecast_continues_the_series_of_the_run(folder) -> None:
         ({"values": ["a"]}, "expected numbers"),
         ({"values": [[1.0, 2.0]]}, "shape"),
         ({"values": [1.0, math.nan]}, r"values\[1\] is nan"),
-        ({"values": []}, "keeps no numbers to continue"),
+        ({"values": []}, "the series has no numbers to continue"),
         ({"temperature": -1.0}, "temperature is -1.0"),
         ({"length": -1}, "length is -1"),
     ],
@@ -271,7 +272,10 @@ def test_sample_writes_numbers_and_eval_their_errors(folder, call: Call, monkeyp
     [
         ("sample --top-k 3", "--top-k is for runs that give text, and run wave gives numbers"),
         ("sample --stop x", "--stop is for runs that give text"),
-        ("sample --prime a", "--prime holds 'a'; expected numbers with blanks between them"),
+        ("sample --prime a", "--prime: number 1 holds 'a'; expected a number. Write numbers with"),
+        ("sample --prime 1_0", "--prime: number 1 holds '1_0'"),
+        ("sample --prime 1,5", "--prime: number 1 holds '1,5'; expected a number with a decimal"),
+        ("sample --prime nan", "--prime: number 1 holds 'nan'"),
         ("sample --engine native", "--engine native with run wave"),
         ("score hello", "run wave gives numbers, not text"),
         ("next hello", "run wave gives numbers, not text"),
@@ -282,7 +286,7 @@ def test_sample_writes_numbers_and_eval_their_errors(folder, call: Call, monkeyp
 )
 def test_misuse_is_answered_in_one_line(folder, call: Call, words, message) -> None:
     code, out, err = call(*words.split(), "--run", "wave", "--checkpoints", str(folder / "runs"))
-    assert code == 2 and not out
+    assert code == (3 if "--prime" in words else 2) and not out
     assert message in err.splitlines()[-1]
 
 
@@ -312,6 +316,19 @@ def test_an_unknown_run_of_numbers_is_refused(folder) -> None:
     try:
         path.write_text(json.dumps(config | {"task": config["task"] | {"mean": "x"}}))
         with pytest.raises(RunError, match="mean"):
+            model_of(folder)
+    finally:
+        path.write_text(before)
+
+
+def test_scales_of_another_series_are_noticed(folder) -> None:
+    """Forecasts with an edited mean would look right, and be wrong."""
+    path = folder / "runs" / "wave" / "config.json"
+    before = path.read_text()
+    config = json.loads(before)
+    try:
+        path.write_text(json.dumps(config | {"task": config["task"] | {"mean": 7.0}}))
+        with pytest.raises(RunError, match="not as written"):
             model_of(folder)
     finally:
         path.write_text(before)

@@ -2,55 +2,38 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from charlm.api.copies import load_again
+from charlm.api.task_api import RunModel
 from charlm.commands import command
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError, UsageError, check_count, named
 from charlm.inference.samplers import fresh_seed
 from charlm.inference.series_counts import SeriesCounts, SeriesEvaluation
 from charlm.phases import phase
-from charlm.runs.layout import METRICS, TASK, read_metrics
-from charlm.runs.run import run_stamp
-from charlm.runs.series_run import SeriesRun, load_series_run
+from charlm.runs.layout import TASK
+from charlm.runs.series_run import SeriesRun
+from charlm.runs.task_run import load_task_run
 from charlm.text.series import MAX_VALUE, read_numbers
 from charlm.text.series_floors import Values
-
-if TYPE_CHECKING:
-    from charlm.api.results import History
 
 FROM_FILES = "series"
 """Name of the series of a file."""
 
 
-class SeriesForecaster:
-    """Trained model of a series, made by `charlm.load`. It can be pickled and copied."""
-
-    labels: tuple[str, ...] = ()
+class SeriesForecaster(RunModel):
+    """Trained model of a series, made by `charlm.load`."""
 
     def __init__(self, run: SeriesRun, **options: Any) -> None:
-        self.run, self._options = run, options  # options of `load_series_run`
-        self.path, self.vocabulary, self.config = run.path, run.vocabulary, run.config
-        self.stamp = run_stamp(run.path)
+        super().__init__(run, **options)
+        self.run = run
 
     def __repr__(self) -> str:
         column = self.config[TASK]["column"]
         return f"SeriesForecaster({str(self.path)!r}, column {column!r})"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return load_again, (str(self.path.resolve()), [], self._options, self.stamp)
-
-    @property
-    def history(self) -> "History":
-        """Records of the training; empty for a run without a log."""
-        from charlm.api.results import History
-
-        log = self.path / METRICS
-        return History(read_metrics(self.path) if log.exists() else [], self.path)
 
     def forecast(
         self,
@@ -90,9 +73,10 @@ class SeriesForecaster:
         check_count("seed", seed, 0)
         known = self.run.series if values is None else checked_values(values)
         if not len(known):
+            values_of = f"run {self.path.name} keeps" if values is None else "the series has"
             raise UsageError(
-                f"run {self.path.name} keeps no numbers to continue; expected some. Give them "
-                f"with {named('values')}"
+                f"{values_of} no numbers to continue; expected some. Give them with "
+                f"{named('values')}"
             )
         for numbers in self.run.forecasts(
             known, length, temperature=temperature, seed=seed, samples=count
@@ -124,7 +108,7 @@ def checked_values(values: ArrayLike) -> Values:
     broken = np.flatnonzero(~(np.abs(numbers) <= MAX_VALUE))
     if len(broken):
         raise UsageError(
-            f"values[{broken[0]}] is {numbers[broken[0]]}; expected a number of at most "
+            f"{named('values')}[{broken[0]}] is {numbers[broken[0]]}; expected a number of at most "
             f"{MAX_VALUE:g}"
         )
     return numbers
@@ -137,8 +121,8 @@ class SeriesApi:
     reads_lines = False
 
     def open(self, path: Path, **options: Any) -> SeriesForecaster:
-        """Load the model in a folder; options are as in `load_series_run`."""
-        return SeriesForecaster(load_series_run(path, **options), **options)
+        """Load the model in a folder; options are as in `load_task_run`."""
+        return SeriesForecaster(cast(SeriesRun, load_task_run(path, **options)), **options)
 
     def evaluate(
         self,

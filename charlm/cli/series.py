@@ -55,9 +55,10 @@ def check_unused(path: Path, typed: Mapping[str, Any]) -> None:
 
 def _prime(prime: str, file: Path | None, column: str) -> Any:
     """Return the numbers to continue, or None for those of the run."""
+    from charlm.text.series import checked_numbers, read_numbers
+
     if file:
         from charlm.config.corpus import ReadSettings
-        from charlm.text.series import read_numbers
 
         notes: list[str] = []
         _, values = read_numbers([str(file)], ReadSettings(), notes.append, column or "value")
@@ -65,13 +66,6 @@ def _prime(prime: str, file: Path | None, column: str) -> Any:
         return values
     if not prime:
         return None
-    numbers = prime.split()
-    for number in numbers:
-        try:
-            float(number)
-        except ValueError as error:
-            raise UsageError(
-                f"--prime holds {number!r:.60}; expected numbers with blanks between them. "
-                'Write it as --prime "1 2.5 3"'
-            ) from error
-    return [float(number) for number in numbers]
+    cells = ((f"number {index:,}", cell) for index, cell in enumerate(prime.split(), 1))
+    advice = 'Write numbers with blanks between them: --prime "1 2.5 3"'
+    return checked_numbers(cells, "--prime", advice)

@@ -8,6 +8,7 @@ import hashlib
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from charlm.config.corpus import CorpusSettings, ReadSettings, VocabularySettings
 from charlm.config.task import TaskSettings
-from charlm.errors import CorpusError, RunError, UsageError
+from charlm.errors import CorpusError, RunError, UsageError, named
 from charlm.files.safe_read import file_size
 from charlm.phases import phase
 from charlm.text.boundaries import STREAM
@@ -43,6 +44,8 @@ MIN_VALUES = 32
 """Fewest numbers of a training series."""
 MAX_VALUE = 1e150
 """Largest amount of a number, whose square must be finite."""
+MAX_INTEGER = 2**53
+"""Largest amount up to which every integer is a float64."""
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
@@ -139,7 +142,7 @@ class NumberColumn(TextColumn):
         return chosen_column(label, columns, texts, named, holds=self.holds)
 
     def cell(self, value: object, place: str, column: str) -> str:  # noqa: ARG002
-        """Return a cell as text, which `read_numbers` checks."""
+        """Return a cell as text, which `checked_numbers` checks."""
         return str(value)
 
 
@@ -161,27 +164,34 @@ def read_numbers(
             "expected one series in one file. Name one"
         )
     (source,) = sources
-    column, numbered = "", _numbered_lines(source, reading, warn)
     if isinstance(source, Rows):
         table = source.read(warn, False, None, NumberColumn(usual))
-        column = table.column
-        numbered = ((record.place, record.text) for record in table.records)
-    return column, _checked(numbered, source.label)
+        cells = ((record.place, record.text) for record in table.records)
+        advice = f"Choose a column of numbers with {named('column')}"
+        return table.column, checked_numbers(cells, source.label, advice)
+    advice = (
+        "Remove a heading; name the format of a table with "
+        f"{named('input_format')} and its column with {named('column')}"
+    )
+    return "", checked_numbers(_numbered_lines(source, reading, warn), source.label, advice)
 
 
 def _numbered_lines(
-    source: TextFile | Spool | Rows, reading: ReadSettings, warn: Warn
-) -> Iterator[tuple[str, str | None]]:
+    source: TextFile | Spool, reading: ReadSettings, warn: Warn
+) -> Iterator[tuple[str, str]]:
     """Yield the place and the text of each line of a file."""
-    assert not isinstance(source, Rows)
     encoding = own_encoding(source, warn) if reading.encoding == AUTO else reading.encoding
     pieces = decode(blocks(source), source.label, warn, encoding=encoding, errors=reading.errors)
     for number, line in enumerate(lines(pieces), 1):
         yield f"line {number:,}", line
 
 
-def _checked(cells: Iterable[tuple[str, str | None]], label: str) -> Values:
-    """Return the numbers of cells with their places; empty cells at the end are left out."""
+def checked_numbers(cells: Iterable[tuple[str, str | None]], label: str, advice: str) -> Values:
+    """Return the numbers of cells with their places; empty cells at the end are left out.
+
+    `advice` says what to do if the first cell is no number. Raises CorpusError for a cell that is
+    no number, or that a float64 cannot hold.
+    """
     values: list[float] = []
     gap = ""
     for place, cell in cells:
@@ -195,22 +205,33 @@ def _checked(cells: Iterable[tuple[str, str | None]], label: str) -> Values:
                 "Fill the gap, or cut the series there"
             )
         if not _NUMBER.fullmatch(text):
-            raise CorpusError(f"{label}: {place} holds {text!r:.60}; {_advice(text)}")
+            usual = "Fill the gap, or cut the series there" if values else advice
+            expected = _expected(text) or f"expected a number. {usual}"
+            raise CorpusError(f"{label}: {place} holds {text!r:.60}; {expected}")
         value = float(text)
         if not abs(value) <= MAX_VALUE:
             raise CorpusError(
                 f"{label}: {place} holds {text:.60}; expected at most {MAX_VALUE:g}. Scale the "
                 "series down"
             )
+        integer = abs(value) >= MAX_INTEGER and text.lstrip("+-").isdecimal()
+        if integer and Decimal(text) != Decimal(value):
+            raise CorpusError(
+                f"{label}: {place} holds {text:.60}, which float64 would round to {value:.0f}; "
+                "expected at most 15 digits. Subtract a constant from the series, or divide it"
+            )
         values.append(value)
     return np.array(values, np.float64)
 
 
-def _advice(text: str) -> str:
-    """Return what was expected of a cell that is no number, and what to do."""
-    if _NUMBER.fullmatch(text.replace(",", ".")) and text.count(",") == 1:
-        return "expected a number with a decimal point. Write points instead of commas"
-    return "expected a number. Fill the gap, or cut the series there"
+def _expected(text: str) -> str:
+    """Return what was expected of a number with commas, and what to do; or ""."""
+    if not _NUMBER.fullmatch(text.replace(",", "")):
+        return ""
+    return (
+        "expected a number with a decimal point and no commas. Replace a decimal comma by a point; "
+        "remove commas between thousands"
+    )
 
 
 # ------------------------------------------------------------------ the dataset
@@ -303,10 +324,13 @@ def _read(corpus: CorpusSettings, warn: Warn) -> tuple[str, dict[str, Values], d
         steps |= {"train": begin - 1, "valid": len(whole) - begin}
         values |= {"train": whole[:begin], "valid": whole[max(begin - CONTEXT, 0) :]}
     train = values["train"]
-    if len(train) < 3 or not np.ptp(train) > 0.0:
+    if len(train) < 3 or not Scales.of(train).change * MAX_VALUE > 1.0:
+        width = float(np.ptp(train))
+        all_are = f"differ by at most {width:g}" if width else f"are {train[0]:g}"
         raise CorpusError(
-            f"{', '.join(map(shown, corpus.sources))}: all {len(train):,} training numbers are "
-            f"{train[0]:g}; expected a series that changes. Give another column or file"
+            f"{', '.join(map(shown, corpus.sources))}: all {len(train):,} training numbers "
+            f"{all_are}; expected a series that changes. Give another column or file, or scale the "
+            "series up"
         )
     return column, {name: values[name] for name in SPLITS if name in values}, steps
 

@@ -8,7 +8,6 @@ import torch
 
 from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings, table
-from charlm.config.text_units import UNITS
 from charlm.errors import UsageError, named
 from charlm.inference.figures import Figures
 from charlm.inference.series import evaluate_series
@@ -45,11 +44,6 @@ class SeriesTraining(LabelledTraining):
             raise UsageError(
                 f"{named('start_from')} or {named('vocab')} with {named('task')} "
                 f"{settings.task.task}, which has no vocabulary. Leave it out"
-            )
-        if not UNITS[unit].numeric:
-            raise UsageError(
-                f"{named('task')} {settings.task.task} with {named('unit')} {unit}; expected "
-                f"number. Leave out {named('unit')}"
             )
         for name in UNUSED:
             if getattr(getattr(settings, rows[name].section), name) != rows[name].default:

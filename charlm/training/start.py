@@ -24,7 +24,8 @@ from charlm.config.corpus import VocabularySettings
 from charlm.config.fields import PARENT, VALIDATION
 from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings, settings_from
-from charlm.config.tasks import TASKS
+from charlm.config.tasks import SERIES, TASKS
+from charlm.config.text_units import UNITS
 from charlm.config.training import TrainingSettings
 from charlm.config.unused import drop_unused
 from charlm.errors import EnvironmentFailure, UsageError, named
@@ -149,12 +150,14 @@ def plan_run(
         check_frozen_layers(settings)
     chosen_variant()  # raise now, not at the end, if the chosen kernels are missing
     check_log(settings.training)
+    _check_unit(settings)
     row = TASKS[settings.task.task]
     if row.needs_example and not settings.corpus.sources and examples is None:
         problem = "without a text" if corpus is None else f"with a text that has no {row.gives}"
         raise UsageError(
             f"{named('task')} {settings.task.task} {problem}; expected texts with {row.gives}, "
-            f"such as {row.needs_example}. Name its file, or give examples in Python"
+            f"such as {row.needs_example}. Name its file"
+            + ("" if UNITS[settings.vocabulary.unit].numeric else ", or give examples in Python")
         )
     if not settings.corpus.sources and corpus is None and examples is None:
         sources = (str(built_in_text()),)
@@ -209,6 +212,18 @@ def plan_run(
         weights=start.weights if start else None,
         problem=memory_problem(planned.memory, planned.settings, machine.device),
         warnings=warnings + _shrunk(planned.reasons),
+    )
+
+
+def _check_unit(settings: Settings) -> None:
+    """Raise UsageError unless the task reads the unit: numbers are for series alone."""
+    task, unit = settings.task.task, settings.vocabulary.unit
+    if UNITS[unit].numeric == (task == SERIES):
+        return
+    units = [name for name, spec in UNITS.items() if spec.numeric == (task == SERIES)]
+    raise UsageError(
+        f"{named('task')} {task} with {named('unit')} {unit}; expected {' or '.join(units)}. "
+        f"Leave out {named('unit')}, or {named('task')}"
     )
 
 
