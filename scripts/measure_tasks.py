@@ -4,12 +4,14 @@
     CHARLM_DATA=folder python scripts/measure_tasks.py imdb-from --from RUN
     CHARLM_DATA=folder python scripts/measure_tasks.py sst2 --set dropout=0.5 --minutes 0.5
     CHARLM_DATA=folder python scripts/measure_tasks.py wnut17 wnut17-crf ewt ewt-crf multi30k dates
+    python scripts/measure_tasks.py cosine cosine-stateless addition
     CHARLM_DATA=folder python scripts/measure_tasks.py --table
 
 Each training is a process, `charlm train FILE --task classify ...`. `-crf` rows are a linear-chain
 CRF of the package sklearn-crfsuite instead, with the features of its tutorial. Results are
 appended to `tasks.jsonl` below --out, and are not measured again; `--table` prints them as
-Markdown. Figures are those of the test text. The sets lie in `tasks/NAME` below CHARLM_DATA.
+Markdown. Figures are those of the test text, or of the held-out end of a series. The sets lie in
+`tasks/NAME` below CHARLM_DATA; those that `charlm reproduce` makes are made below --out.
 `-from` rows begin with the weights of a language model of reviews, such as
 
     charlm train unsup.sample.txt.gz train.tsv.gz --unit word --words bare --lowercase \\
@@ -35,6 +37,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from charlm.api.recipe_texts import MAKERS, made_texts
 from charlm.config.corpus import ReadSettings
 from charlm.config.tasks import TASKS
 from charlm.text.tagged_files import read_sentences
@@ -48,14 +51,16 @@ TEXTBOOK = (
 
 @dataclass(frozen=True)
 class Row:
-    """A set, the options of its training, and the test figure with its bar, if it has one."""
+    """A set, the options of its training, and the figure with its bar, if it has one."""
 
     folder: str
+    """Folder of the set, or the maker of its texts."""
     options: str
     bar: float | None
     figure: str = "accuracy"
     valid: str = ""
     test: str = "test.tsv"
+    """File that the figure is of; "" for the held-out end."""
     train: str = "train.tsv"
     started: bool = False
     """True if it begins with the weights of --from."""
@@ -76,6 +81,10 @@ WNUT = Row(
 EWT = Row(
     folder="ewt", options="--epochs 8", bar=0.94, task="tag", floor="frequent_tag",
     train="train.conllu.gz", valid="dev.conllu.gz", test="test.conllu.gz",
+)  # fmt: skip
+COSINE = Row(
+    folder="cosine", options="--minutes 1 --valid-fraction 0.2", bar=2.86e-5, figure="mse",
+    task="series", floor="last_value", train="train.csv", test="",
 )  # fmt: skip
 ROWS = {
     "imdb-textbook-lstm": replace(IMDB, options=TEXTBOOK, bar=0.855),
@@ -104,13 +113,21 @@ ROWS = {
         folder="dates", task="translate", figure="exact", floor="copy", bar=0.99,
         options="--column human --target machine --minutes 1", valid="dev.tsv",
     ),
+    "addition": Row(
+        folder="addition", task="translate", figure="exact", floor="copy", bar=0.98,
+        options="--column sum --target result --minutes 5", valid="valid.tsv",
+    ),
+    # series: the error, which is lower if better
+    "cosine": COSINE,
+    "cosine-stateless": replace(COSINE, options=f"{COSINE.options} --stateless", bar=None),
 }  # fmt: skip
 FIGURES = {
     "classify": ("accuracy", "macro_f1", "macro_recall", "nats_per_text", "ece"),
     "tag": ("f1", "precision", "recall", "accuracy", "nats_per_tag", "ece"),
     "translate": ("bleu", "chrf", "exact", "nats_per_token"),
+    "series": ("mse", "mae", "explained", "nats_per_value"),
 }
-"""Test figures that are kept, by task."""
+"""Figures that are kept, by task."""
 
 
 def processor_seconds() -> float:
@@ -129,7 +146,8 @@ def command_of(row: Row, seed: int, arguments: argparse.Namespace, name: str) ->
             at = next(n for n, word in enumerate(options) if word in ("--minutes", "--epochs"))
             del options[at : at + 2]
         options += ["--minutes", str(arguments.minutes)]
-    words = ["charlm", "train", row.train, "--task", row.task, *options, "--test", row.test]
+    words = ["charlm", "train", row.train, "--task", row.task, *options]
+    words += ["--test", row.test] if row.test else []
     words += ["--valid", row.valid] if row.valid else []
     words += ["--from", arguments.start] if row.started else []
     for pair in arguments.set:
@@ -139,22 +157,28 @@ def command_of(row: Row, seed: int, arguments: argparse.Namespace, name: str) ->
 
 def measured(key: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """Train a row and return its command, its figures and its seconds."""
-    row, data = ROWS[key], Path(os.environ["CHARLM_DATA"]) / "tasks"
+    row = ROWS[key]
+    if row.folder in MAKERS:
+        folder = arguments.out / f"{row.folder}-texts"
+        made_texts(row.folder, None, folder)
+    else:
+        folder = Path(os.environ["CHARLM_DATA"]) / "tasks" / row.folder
     if row.task == CRF:
-        return linear_crf(key, data / row.folder)
+        return linear_crf(key, folder)
     words = command_of(row, seed, arguments, f"{key}-{seed}")
     beside = ["--checkpoints", str(arguments.out.resolve()), "--json", "--overwrite"]
     begun, used = time.perf_counter(), processor_seconds()
     done = subprocess.run(
         [sys.executable, "-m", "charlm", *words[1:], *beside],
-        cwd=data / row.folder, capture_output=True, text=True, check=False,
+        cwd=folder, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
         raise SystemExit(f"{shlex.join(words)}\n{done.stderr[-2000:]}")
     result = json.loads(done.stdout)
-    figures = {name: result.get(f"test_{name}") for name in FIGURES[row.task]}
+    part = "test" if row.test else "valid"
+    figures = {name: result.get(f"{part}_{name}") for name in FIGURES[row.task]}
     run = json.loads((arguments.out / f"{key}-{seed}" / "run.json").read_text(encoding="utf-8"))
-    floor = (run.get("floors") or {}).get(row.floor, {}).get("test")
+    floor = (run.get("floors") or {}).get(row.floor, {}).get(part)
     train = run["corpus"]["parts"]["train"]
     return {
         "row": key,
@@ -238,14 +262,19 @@ def table(records: list[dict[str, Any]]) -> str:
         floor, alone = own[0]["floor"], [record.get("alone") for record in own]
         known = [value for value in alone if value is not None]
         lines.append(
-            f"| {key[0]} | `{key[1]}` | {statistics.median(values):.4f} | "
-            f"{' '.join(f'{value:.4f}' for value in values)} | "
-            f"{f'{statistics.median(known):.4f}' if known else '-'} | "
-            f"{'-' if floor is None else f'{floor:.4f}'} | {ROWS[key[0]].bar or '-'} | "
+            f"| {key[0]} | `{key[1]}` | {_shown(statistics.median(values))} | "
+            f"{' '.join(map(_shown, values))} | "
+            f"{_shown(statistics.median(known)) if known else '-'} | "
+            f"{'-' if floor is None else _shown(floor)} | {ROWS[key[0]].bar or '-'} | "
             f"{statistics.median(record['seconds'] for record in own):.0f} | "
             f"{statistics.median(record.get('processor', math.nan) for record in own):.0f} |"
         )
     return "\n".join(lines)
+
+
+def _shown(value: float) -> str:
+    """Return a figure with four decimals; small errors span many powers of ten."""
+    return f"{value:.1e}" if 0.0 < value < 1e-3 else f"{value:.4f}"
 
 
 def _without_seed(record: dict[str, Any]) -> str:
