@@ -215,7 +215,7 @@ def test_short_translations_are_read_by_characters_unless_the_user_chose():
     assert load(long, bpe, open_=OPEN).vocabulary.unit == "bpe"
     dataset = load(rule=bpe, open_=OPEN)
     assert dataset.vocabulary.unit == gold_of(dataset, Parallel).vocabulary.unit == "char"
-    assert len(dataset.vocabulary) > 10
+    assert len(dataset.vocabulary) > 10 and dataset.vocabulary.settings.max_size == 300
     assert "both texts are read by characters" in "".join(dataset.warnings)
 
 

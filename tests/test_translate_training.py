@@ -94,12 +94,17 @@ def test_words_are_reversed(reversing: tuple[Path, FinishedRecord]) -> None:
 
 def test_the_loss_comes_first_and_bleu_is_for_sentences() -> None:
     """Outputs are only made at the end; short texts have no runs of four words."""
-    figures = TranslationCounts.of(["ab"], ["ab"], nats=1.0, tokens=2).summary()
+    figures, long = (
+        TranslationCounts.of([text], [text], nats=1.0, tokens=2).summary()
+        for text in ("ab" * 19, "ab" * 20)
+    )
     during = TranslationCounts(nats=1.0, tokens=2).summary()
     assert figures_text(during) == "0.5000 nats/token"
-    assert "BLEU" in figures_text(figures) and figures_text(figures).startswith("chrF 100.0 (")
-    short = figures_text(figures, short=True)
+    assert "BLEU" in figures_text(long) and figures_text(long).startswith("chrF 100.0 (")
+    short = figures_text(figures)
     assert "BLEU" not in short and short.startswith("exact 1.000 (1.000 to 1.000), chrF 100.0")
+    old = {key: value for key, value in figures.items() if key != "reference_letters"}
+    assert figures_text(old).startswith("chrF")
 
 
 def test_words_are_copied(tmp_path: Path) -> None:

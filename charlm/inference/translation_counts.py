@@ -21,7 +21,7 @@ from charlm.units import finite, ratio
 
 KIND = "translate"
 """Name of these counts among those of all tasks, in their sums."""
-FIGURES = ("nats_per_token", "exact", "chrf", "bleu", "length_ratio")
+FIGURES = ("nats_per_token", "exact", "chrf", "bleu", "length_ratio", "reference_letters")
 COUNTS = ("texts", "tokens", "nats", "repeated", "shared", "copied")
 IN_ROW, IN_TEXT = 4, 3
 """Length of a run of tokens, and how often in succession it makes an output a repetition."""
@@ -122,6 +122,11 @@ class TranslationCounts:
         """Words of the outputs divided by those of the references, as BLEU counts them."""
         return ratio(*self.bleu_sums[:2])
 
+    @property
+    def reference_letters(self) -> float:
+        """Mean number of characters of a reference, without blanks."""
+        return ratio(self.chrf_sums[1], self.texts)
+
     def intervals(self, seed: int = 0) -> dict[str, tuple[float, float]]:
         """Return 95 % intervals of exact, chrf and bleu, from a bootstrap over texts (Efron 1979).
 
@@ -171,10 +176,10 @@ def drawn_figures(rows: Sums, seed: int = 0) -> Scores:
 
 
 def copy_floor(pairs: Sequence[tuple[str, str]]) -> dict[str, float]:
-    """Return exact, chrF and BLEU of sources that are given as their own translations."""
+    """Return the figures of sources that are given as their own translations."""
     sources, references = ([pair[side].strip() for pair in pairs] for side in (0, 1))
     counts = TranslationCounts.of(sources, references)
-    return {name: getattr(counts, name) for name in DRAWN}
+    return {name: getattr(counts, name) for name in (*DRAWN, "reference_letters")}
 
 
 def is_repetition(pieces: Sequence[Hashable]) -> bool:

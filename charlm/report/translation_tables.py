@@ -16,34 +16,21 @@ from charlm.inference.translation_results import (
 )
 from charlm.report.tables import plain_table
 from charlm.report.text import number, shortened
+from charlm.report.translations import NAMES, digits_of, shown_figures
 
-NAMES = {"chrf": "chrF2", "bleu": "BLEU", "exact": "exact"}
-"""Figures for people, the headline first; see `in_order`."""
-SHORT_REFERENCE = 40
-"""Mean number of letters of a reference below which equal outputs are the headline."""
 TEXT_LINES = 2
 """Maximum number of lines of a text in a table."""
 
 
-def digits_of(name: str) -> int:
-    """Return the digits after the point of a figure: of 0 to 100, or of a fraction."""
-    return 3 if name == "exact" else 1
-
-
-def in_order(counts: TranslationCounts) -> list[str]:
-    """Return the names of the figures, the headline first: exact for short references."""
-    letters = counts.chrf_sums[1] / max(counts.texts, 1)
-    names = list(NAMES)
-    return names if letters >= SHORT_REFERENCE else ["exact", *names[:2]]
-
-
 def evaluation_tables(result: TranslationEvaluation, width: int) -> Iterator[RenderableType]:
     """Yield the figures of all texts, then the worst outputs; `width` is that of the terminal."""
-    yield figure_table(result)
-    yield Text(f"\nBLEU: {SIGNATURE}; beam {result.beam}", style="dim")
+    table = figure_table(result)
+    yield table
+    is_shown = NAMES["bleu"] in table.columns[0].cells
+    yield Text(f"\n{f'BLEU: {SIGNATURE}; ' if is_shown else ''}beam {result.beam}", style="dim")
     for name, texts in result.worst.items():
         if texts:
-            yield Text(f"\n{name}: outputs with the least chrF2", style="italic")
+            yield Text(f"\n{name}: outputs with the least chrF", style="italic")
             yield worst_table(texts, width)
 
 
@@ -51,13 +38,14 @@ def figure_table(result: TranslationEvaluation) -> Table:
     """Return a column of figures for each text."""
     table, every = plain_table("<", *result.counts), list(result.counts.values())
     intervals = [counts.intervals() for counts in every]
+    shown = shown_figures(every[0].reference_letters)
 
     def row(label: str, cells: Sequence[str]) -> None:
         if any(cell != "-" for cell in cells):
             table.add_row(label, *cells)
 
     row("texts", [number(counts.texts) for counts in every])
-    for name in in_order(every[0]):
+    for name in shown:
         digits = digits_of(name)
         row(NAMES[name], [number(getattr(counts, name), digits) for counts in every])
         row("  95 % interval", [_ends(found.get(name), digits) for found in intervals])
@@ -70,7 +58,7 @@ def figure_table(result: TranslationEvaluation) -> Table:
     ):
         if any(getattr(counts, name) for counts in every):
             row(label, [number(getattr(counts, name)) for counts in every])
-    for name in in_order(every[0]):
+    for name in shown:
         floors = [result.floors[part].get(name) for part in result.counts]
         row(f"floor: {NAMES[name]} of a copy", [number(f, digits_of(name)) for f in floors])
     return table
@@ -81,8 +69,8 @@ def _ends(ends: tuple[float, float] | None, digits: int) -> str:
 
 
 def worst_table(texts: Sequence[WorstTranslation], width: int) -> Table:
-    """Return the texts whose outputs have the least chrF2: source, reference and output."""
-    table = plain_table("chrF2", "<", "<text")
+    """Return the texts whose outputs have the least chrF: source, reference and output."""
+    table = plain_table("chrF", "<", "<text")
     room = TEXT_LINES * max(width - 20, 16)
     for each in texts:
         lines = {"source": each.text, "reference": each.reference, "output": each.output}
@@ -113,8 +101,9 @@ def comparison_table(result: TranslationComparison) -> Table:
     """Return a row for each run and figure, and its difference from the first run."""
     table = plain_table("<run", "<", "figure", "difference", "<95 % interval", "p", "<")
     table.columns[4].no_wrap = True
+    shown = shown_figures(result.counts[0].reference_letters)
     for name, counts, changes in zip(result.names, result.counts, result.differences, strict=True):
-        for place, figure in enumerate(in_order(result.counts[0])):
+        for place, figure in enumerate(shown):
             digits = digits_of(figure)
             cells: list[Text | str] = [
                 Text("" if place else name), NAMES[figure], number(getattr(counts, figure), digits)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from charlm.config.text_units import UNITS
+from charlm.config.task import SHORT_TRANSLATION
 from charlm.config.training import counted_length, length_of
 from charlm.report.task_reports import Json, Pairs, TaskReport
 from charlm.report.text import number
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from charlm.inference.translation_results import TranslationComparison, TranslationEvaluation
 
+NAMES = {"chrf": "chrF", "bleu": "BLEU", "exact": "exact"}
+"""Names of the figures for people."""
 HELD_OUT = {"valid": "validation", "test": "test"}
 """Names of the texts that are evaluated, for people."""
 
@@ -44,11 +46,10 @@ class TranslateReport(TaskReport):
 
     def result_pairs(self, record: Json, results: Json) -> Pairs:
         """Return the figures of the texts of a run, each with its floor."""
-        short = is_short(record)
         pairs: Pairs = []
         for name, heading in HELD_OUT.items():
             if figures := results.get(name):
-                pairs.append((heading, figures_text(figures, short=short)))
+                pairs.append((heading, figures_text(figures)))
                 if figures.get("texts") and (floor := floor_text(record, name)):
                     pairs.append(("", floor))
         return pairs
@@ -109,31 +110,40 @@ def plan_lines(record: Json) -> tuple[list[str], str, str]:
 def floor_text(record: Json, split: str) -> str:
     """Return the figures of copies of the sources of a split, or ""."""
     floor = ((record.get("floors") or {}).get("copy") or {}).get(split)
-    figures = floor and figures_text({"texts": 1, **floor}, short=is_short(record))
+    figures = floor and figures_text({"texts": 1, **floor})
     return f"a copy of the source has {figures}" if figures else ""
 
 
-def is_short(record: Json) -> bool:
-    """Return whether the texts of a run are read by letters, so that exact matches count first."""
-    return bool(UNITS[record["settings"]["vocabulary"]["unit"]].letter)
+def shown_figures(letters: float | None) -> list[str]:
+    """Return the names of the figures for people, the headline first.
 
-
-def figures_text(figures: Json, *, short: bool = False) -> str:
-    """Return the figures of a text in one line; before outputs are made only the loss.
-
-    BLEU counts runs of four words, so short texts have none.
+    `letters` is the mean length of the references. Short texts have no BLEU, which counts runs of
+    four words.
     """
-    parts = []
-    if figures.get("texts"):
-        exact = f"exact {number(figures['exact'], 3)}{_interval(figures, 'exact', 3)}"
-        chrf = f"chrF {number(figures['chrf'], 1)}{_interval(figures, 'chrf', 1)}"
-        bleu = f"BLEU {number(figures['bleu'], 1)}{_interval(figures, 'bleu', 1)}"
-        parts = [exact, chrf] if short else [chrf, bleu, exact]
+    is_short = letters is not None and letters < SHORT_TRANSLATION
+    return ["exact", "chrf"] if is_short else ["chrf", "bleu", "exact"]
+
+
+def digits_of(name: str) -> int:
+    """Return the digits after the point of a figure: of 0 to 100, or of a fraction."""
+    return 3 if name == "exact" else 1
+
+
+def figures_text(figures: Json) -> str:
+    """Return the figures of a text in one line; before outputs are made only the loss."""
+    names = shown_figures(figures.get("reference_letters")) if figures.get("texts") else []
+    parts = [
+        f"{NAMES[name]} {number(figures[name], digits_of(name))}{_interval(figures, name)}"
+        for name in names
+    ]
     if (nats := figures.get("nats_per_token")) is not None:
         parts.append(f"{number(nats)} nats/token")
     return ", ".join(parts)
 
 
-def _interval(figures: Json, name: str, digits: int) -> str:
+def _interval(figures: Json, name: str) -> str:
     ends = (figures.get("intervals") or {}).get(name)
-    return f" ({number(ends[0], digits)} to {number(ends[1], digits)})" if ends else ""
+    if not ends:
+        return ""
+    low, high = (number(end, digits_of(name)) for end in ends)
+    return f" ({low} to {high})"

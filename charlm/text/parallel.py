@@ -10,7 +10,7 @@ import numpy as np
 
 from charlm.config.corpus import CorpusSettings, VocabularySettings
 from charlm.config.fields import MAX_COUNT
-from charlm.config.task import TaskSettings
+from charlm.config.task import SHORT_TRANSLATION, TaskSettings
 from charlm.errors import CorpusError, RunError, named
 from charlm.files.atomic import json_bytes
 from charlm.files.safe_read import read_json
@@ -41,8 +41,6 @@ TARGET = "target.json"
 """File of the target's vocabulary in the folder of a run."""
 MAX_SIDE = 250
 """Maximum number of tokens of a source or a translation; longer pairs are left out."""
-SHORT_TARGET = 40
-"""Median number of characters of a translation below which both texts are read by characters."""
 TRANSLATION = "translation"
 """Noun of what a text has beside it, for messages."""
 PAIRS, PAIRS_BYTES = "pairs.json", 1 << 28
@@ -104,7 +102,7 @@ class ParallelText:
         parts = _read(corpus, task, examples, collector(warnings))
         rule = vocabulary_settings
         if vocabulary is None and "vocabulary.unit" in open_ and _is_short(parts["train"]):
-            rule = replace(rule, unit="char", max_size=None)
+            rule = replace(rule, unit="char")
             warnings.append("Translations are short; both texts are read by characters.")
         built = training_vocabulary(parts["train"].split(), rule, vocabulary)
         target = training_vocabulary(
@@ -224,7 +222,7 @@ def _turned(part: Texts) -> Texts:
 
 
 def _is_short(train: Texts) -> bool:
-    return median(map(len, train.labels)) < SHORT_TARGET
+    return median(map(len, train.labels)) < SHORT_TRANSLATION
 
 
 # ------------------------------------------------------------------ encoding
