@@ -45,6 +45,10 @@ class TaskModel(Protocol):
         """Names that answers are chosen from; none if answers are texts."""
 
     @property
+    def max_request_chars(self) -> int:
+        """Maximum number of characters of the texts of one request to a server."""
+
+    @property
     def stamp(self) -> tuple[int, ...]:
         """Mark of the weights, by which a copy knows that they have changed."""
 
@@ -68,6 +72,8 @@ class RunModel:
 
     labels: tuple[str, ...] = ()
     """Names that answers are chosen from; none if answers are texts."""
+    max_request_chars = 500_000
+    """Maximum number of characters of the texts of one request to a server."""
 
     def __init__(self, run: TaskRun, **options: Any) -> None:
         self._options = options  # of `load_task_run`

@@ -28,6 +28,8 @@ class TranslateModel(RunModel):
     What it makes of a text does not depend on other texts.
     """
 
+    max_request_chars = 10_000  # each token is searched for, and has a weight for each of the text
+
     def __init__(self, run: TranslateRun, **options: Any) -> None:
         super().__init__(run, **options)
         self.run = run

@@ -8,7 +8,6 @@ from rich.table import Table
 from rich.text import Text
 
 from charlm.inference.text_metrics import SIGNATURE
-from charlm.inference.translation_counts import TranslationCounts
 from charlm.inference.translation_results import (
     TranslationComparison,
     TranslationEvaluation,

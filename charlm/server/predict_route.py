@@ -8,6 +8,7 @@ from starlette.responses import Response
 from charlm.report.task_reports import TaskReport, report_of
 from charlm.runs.layout import run_task
 from charlm.server.bodies import read_json
+from charlm.server.errors import Refused
 from charlm.server.page_routes import answer, shown_text, slots
 from charlm.server.requests import REQUIRED, Fields, read_fields, text
 from charlm.server.service import Service
@@ -35,7 +36,14 @@ async def predict(request: Request) -> Response:
     asked = read_fields(await read_json(request), FIELDS)
     service: Service = request.app.state.service
     model = service.find_labels(asked["run"])
-
+    size, most = sum(map(len, asked["text"])), model.max_request_chars
+    if size > most:
+        raise Refused(
+            400,
+            f"text has {size:,} characters; expected at most {most:,} in one request to run "
+            f"{model.path.name}. Send several requests",
+            "text",
+        )
     report = cast(TaskReport, report_of({"task": {"task": run_task(model.path)}}))
 
     def answered() -> dict[str, Any]:

@@ -136,14 +136,19 @@ def test_tags_have_spans_of_the_text(tmp_path: Path) -> None:
 
 
 def test_translations_have_tokens_and_attention(tmp_path: Path) -> None:
-    """A text without words is empty; one that is too long is refused."""
+    """A text without words is empty; one that is too long is refused, and so is too much work."""
     translator = load(translate_run(tmp_path / "de"), threads=1)
     (found,) = translator.predict("the dog ran")
     with serving(Service([translator])) as server:
         answer = server.client.post("/api/predict", json={"text": ["the dog ran", ""]}).json()
         status, param, message = refusal(server, "/api/predict", {"text": "dog " * 1001})
+        texts = ["dog " * 500] * 6
+        large = refusal(server, "/api/predict", {"text": texts})
+        fitting = server.client.post("/api/predict", json={"text": texts[:5]})
         models = server.client.get("/v1/models").json()["data"]
     first, empty = answer["predictions"]
+    assert (large[:2], fitting.status_code) == ((400, "text"), 200)
+    assert "12,000 characters; expected at most 10,000 in one request to run de" in large[2]
     assert "labels" not in answer and first["translation"] == found.text
     assert [token["token"] for token in first["tokens"]] == [token.text for token in found.tokens]
     assert first["source"] == ["<eos>", "the", "dog", "ran"]
