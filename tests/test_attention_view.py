@@ -101,8 +101,10 @@ def test_page_holds_every_weight_and_no_script() -> None:
     cells = Cells()
     cells.feed(page)
     assert np.abs(np.array(cells.titles) - answer().attention.ravel()).max() < 1e-4
-    assert "script" not in cells.tags and "b" not in set(cells.tags) - {"b"}
+    assert "script" not in cells.tags and cells.tags.count("b") == 1  # the name of the run
+    assert "i" in cells.tags and "<i>" not in page.split("<title>")[1].split("</title>")[0]
     assert cells.tags.count("tr") == 1 + len(OUTPUT)
+    assert '<th scope="col"><span>&lt;eos&gt;</span></th><th scope="col">The</th>' in page
     assert "&lt;b&gt;" in page and "de&lt;i&gt;" in page and "$" not in page.split("<body>")[1]
     assert re.search(r"default-src 'none'; style-src 'sha256-[\w+/=]+';", page)
     assert not re.search(r"(src|href)=\"(?!data:)", page)

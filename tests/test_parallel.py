@@ -134,7 +134,7 @@ def test_bad_tables_are_refused(tmp_path):
     three = written(tmp_path / "three.tsv", "id\ten\tde\nx\ty\tz\n")
     assert problem(three).startswith(
         "three.tsv: which column holds the texts and translations is not clear. Its columns: id, "
-        "en, de. Name it with column and target"
+        "en, de. Name them with column and target. If its first row is data, add --no-header."
     )
     assert "the translations is not clear" in problem(three, column="en")
     assert "the texts is not clear" in problem(three, "de")

@@ -163,8 +163,8 @@ class PairColumns(TextColumn):
         flags = {"texts": "column", "translations": "target"}
         flag = " and ".join(named(flags[word]) for word in what.split(" and "))
         return CorpusError(
-            f"{label}: which column holds the {what} is not clear. {listed(columns)} Name it with "
-            f"{flag}",
+            f"{label}: which column holds the {what} is not clear. {listed(columns)} Name "
+            f"{'them' if ' and ' in what else 'it'} with {flag}",
             columns=columns,
         )
 

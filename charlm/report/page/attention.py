@@ -9,6 +9,9 @@ from charlm.report.heat import SURPRISAL
 from charlm.report.page.page import csp_hash, page_file
 from charlm.report.text import visible
 
+UPRIGHT = 3
+"""Maximum number of characters of the head of a column that is not turned."""
+
 
 def attention_html(run: str, text: str, answer: Text) -> str:
     """Return a page with the translation of a text and its attention."""
@@ -28,13 +31,19 @@ def attention_html(run: str, text: str, answer: Text) -> str:
         run=escape(run),
         text=escape(visible(text)),
         translation=escape(visible(answer.text)),
-        heads="".join(f'<th scope="col">{escape(bare(piece))}</th>' for piece in answer.source),
+        heads="".join(map(_head, answer.source)),
         rows="\n".join(rows),
         keys="".join(
             f'<i class="{SURPRISAL.css_class(level)}">{round(100 * bound)}</i>'
             for level, bound in enumerate(BOUNDS, 1)
         ),
     )
+
+
+def _head(piece: str) -> str:
+    """Return the head of a column, upright if it fits."""
+    name = escape(bare(piece))
+    return f'<th scope="col">{f"<span>{name}</span>" if len(bare(piece)) > UPRIGHT else name}</th>'
 
 
 def _weight(weight: float) -> str:

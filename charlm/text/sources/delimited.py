@@ -312,7 +312,8 @@ def column_index(
     except CorpusError as error:
         if reading.header is not None:
             raise
-        problem = f"{error} If its first row is data, add --no-header."
+        stop = "" if str(error).endswith((".", "?")) else "."
+        problem = f"{error}{stop} If its first row is data, add --no-header."
         raise CorpusError(problem, columns=error.columns) from error
 
 
