@@ -18,7 +18,7 @@ from charlm.inference.translation_counts import TranslationCounts
 from charlm.nn.devices import Precision
 from charlm.nn.encoder import Encoder
 from charlm.nn.task_models import build_model
-from charlm.report.translations import figures_text
+from charlm.report.translation_figures import figures_text
 from charlm.runs.data import read_data
 from charlm.runs.layout import read_config, read_record
 from charlm.runs.run import torch_model

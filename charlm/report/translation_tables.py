@@ -15,7 +15,7 @@ from charlm.inference.translation_results import (
 )
 from charlm.report.tables import plain_table
 from charlm.report.text import number, shortened
-from charlm.report.translations import NAMES, digits_of, shown_figures
+from charlm.report.translation_figures import NAMES, digits_of, shown_figures
 
 TEXT_LINES = 2
 """Maximum number of lines of a text in a table."""

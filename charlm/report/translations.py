@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from charlm.config.task import SHORT_TRANSLATION
 from charlm.config.training import counted_length, length_of
 from charlm.report.task_reports import Json, Pairs, TaskReport
-from charlm.report.text import number
+from charlm.report.translation_figures import figures_text
 from charlm.report.translation_predictions import TranslationPredictions
 
 if TYPE_CHECKING:
@@ -15,8 +14,6 @@ if TYPE_CHECKING:
 
     from charlm.inference.translation_results import TranslationComparison, TranslationEvaluation
 
-NAMES = {"chrf": "chrF", "bleu": "BLEU", "exact": "exact"}
-"""Names of the figures for people."""
 HELD_OUT = {"valid": "validation", "test": "test"}
 """Names of the texts that are evaluated, for people."""
 
@@ -100,8 +97,8 @@ def plan_lines(record: Json) -> tuple[list[str], str, str]:
             *([f"floor  {floor}"] if floor else []),
         ],
         f"model  {model['num_layers']} x {model['hidden_size']} {model['cell'].upper()} reads "
-        f"{'both ways' if both else 'forward'}, {(1 + both) * model['hidden_size']} with attention "
-        f"write; {record['parameters']:,} weights, dropout {model['output_dropout']:g}",
+        f"{'both ways' if both else 'forward'}, {(1 + both) * model['hidden_size']} units with "
+        f"attention write; {record['parameters']:,} weights, dropout {model['output_dropout']:g}",
         f"run    {length}{f' ({why})' if why else ''}, {training['batch_size']} texts of like "
         f"length, {training['optimizer']} {training['learning_rate']:g}, seed {training['seed']}",
     )
@@ -112,38 +109,3 @@ def floor_text(record: Json, split: str) -> str:
     floor = ((record.get("floors") or {}).get("copy") or {}).get(split)
     figures = floor and figures_text({"texts": 1, **floor})
     return f"a copy of the source has {figures}" if figures else ""
-
-
-def shown_figures(letters: float | None) -> list[str]:
-    """Return the names of the figures for people, the headline first.
-
-    `letters` is the mean length of the references. Short texts have no BLEU, which counts runs of
-    four words.
-    """
-    is_short = letters is not None and letters < SHORT_TRANSLATION
-    return ["exact", "chrf"] if is_short else ["chrf", "bleu", "exact"]
-
-
-def digits_of(name: str) -> int:
-    """Return the digits after the point of a figure: of 0 to 100, or of a fraction."""
-    return 3 if name == "exact" else 1
-
-
-def figures_text(figures: Json) -> str:
-    """Return the figures of a text in one line; before outputs are made only the loss."""
-    names = shown_figures(figures.get("reference_letters")) if figures.get("texts") else []
-    parts = [
-        f"{NAMES[name]} {number(figures[name], digits_of(name))}{_interval(figures, name)}"
-        for name in names
-    ]
-    if (nats := figures.get("nats_per_token")) is not None:
-        parts.append(f"{number(nats)} nats/token")
-    return ", ".join(parts)
-
-
-def _interval(figures: Json, name: str) -> str:
-    ends = (figures.get("intervals") or {}).get(name)
-    if not ends:
-        return ""
-    low, high = (number(end, digits_of(name)) for end in ends)
-    return f" ({low} to {high})"
