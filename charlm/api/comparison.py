@@ -1,9 +1,9 @@
 """Comparison of runs on one text, with confidence intervals of their differences."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from charlm.api.model import Model
 from charlm.config.corpus import ReadSettings
@@ -22,6 +22,13 @@ from charlm.runs.locate import run_name
 from charlm.text.corpus import Corpus
 from charlm.text.encoded import EncodedText
 from charlm.text.tokenizers.tokenizer_json import UNK
+from charlm.units import count_of
+
+WHICH = {"test": "test", "valid": "validation"}
+"""Names for people of the parts that runs are compared on, the best first."""
+ALSO_CHOSE = "this text also chose the best weights of each run; for a fair test use --file"
+Part = TypeVar("Part")
+"""A kept part of a run's text, as its task reads it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,21 +105,58 @@ def _held_out_texts(
 ) -> tuple[list[EncodedText], Sequence[float]]:
     """Return the text that all runs held out, and the number of bytes of each line."""
     check_same_text([model.path for model in models])
-    for part in ("test", "valid"):
+    for part in WHICH:
         texts = [text for model in models if (text := model.run.kept(part)) is not None]
         if len(texts) == len(models):
             break
     else:
         raise UsageError("these runs keep no held-out text; expected one to compare on. Use --file")
-    name = {"test": "test", "valid": "validation"}[part]
-    notes.append(f"compared on the {name} text of these runs, {texts[0].counts.bytes:,} bytes")
+    notes.append(
+        f"compared on the {WHICH[part]} text of these runs, {texts[0].counts.bytes:,} bytes"
+    )
     if part == "valid":
-        notes.append(
-            "this text also chose the best weights of each run; for a fair test use --file"
-        )
+        notes.append(ALSO_CHOSE)
     unknown = [int((text.ids == UNK).sum()) for text in texts]
     exact = unknown.index(min(unknown))  # its tokens say most about the bytes of a line
     return texts, bytes_of_lines(texts[exact], models[exact].vocabulary).tolist()
+
+
+def common_parts(
+    paths: Sequence[Path],
+    kept: Sequence[Mapping[str, Part]],
+    notes: list[str],
+    texts: Callable[[Part], int],
+    noun: str = "text",
+) -> list[Part]:
+    """Return the test part that all runs keep, or else the validation part, as each keeps it.
+
+    `kept` has the parts of each run by name, `texts` counts those of a part. The notes get which
+    part it is. Raises UsageError for none, and for runs that held out different texts.
+    """
+    check_same_text(paths)
+    name = next((name for name in WHICH if all(name in parts for parts in kept)), None)
+    if name is None:
+        raise UsageError(
+            f"these runs keep no common {noun}s; expected some to compare on. Use --file"
+        )
+    parts = [own[name] for own in kept]
+    number = count_of(min(map(texts, parts)), f"{WHICH[name]} {noun}")
+    notes.append(f"compared on {number} of these runs")
+    if name == "valid":
+        notes.append(ALSO_CHOSE)
+    return parts
+
+
+def check_same_labels(
+    paths: Sequence[Path], labels: Sequence[Sequence[str]], noun: str = "labels"
+) -> None:
+    """Raise UsageError unless all runs have the same labels."""
+    for path, names in zip(paths[1:], labels[1:], strict=True):
+        if set(names) != set(labels[0]):
+            raise UsageError(
+                f"{run_name(paths[0])} has the {noun} {', '.join(labels[0]):.200}, and "
+                f"{run_name(path)} has {', '.join(names):.200}; expected runs of the same {noun}"
+            )
 
 
 def check_same_text(paths: Sequence[Path]) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from charlm.api.comparison import check_same_text
+from charlm.api.comparison import check_same_labels, common_parts
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError, UsageError
 from charlm.inference.crf import Answers
@@ -153,19 +153,15 @@ def compare_tags(
     UsageError for runs of different tags, and for runs that held out different sentences.
     """
     first, notes = runs[0], list[str]()
-    for other in runs[1:]:
-        if set(other.labels.names) != set(first.labels.names):
-            raise UsageError(
-                f"{run_name(first.path)} has the tags {', '.join(first.labels.names):.200}, and "
-                f"{run_name(other.path)} has {', '.join(other.labels.names):.200}; expected runs "
-                "of the same tags"
-            )
+    paths = [run.path for run in runs]
+    check_same_labels(paths, [run.labels.names for run in runs], "tags")
     if files:
         parts = [
             tagged_files(run, files, target, reading, notes if run is first else []) for run in runs
         ]
     else:
-        parts = _held_out(runs, notes)
+        held_out = [kept(run) for run in runs]
+        parts = common_parts(paths, held_out, notes, lambda part: part[0].documents, "sentence")
     counts = []
     for run, part in zip(runs, parts, strict=True):
         with phase(f"evaluating: {run_name(run.path)}"):
@@ -184,22 +180,3 @@ def compare_tags(
         ],
         notes=notes,
     )
-
-
-def _held_out(runs: Sequence[TagRun], notes: list[str]) -> list[Part]:
-    """Return the test sentences that all runs keep, or else the validation sentences."""
-    check_same_text([run.path for run in runs])
-    every = [kept(run) for run in runs]
-    name = next((n for n in ("test", "valid") if all(n in parts for parts in every)), None)
-    if name is None:
-        raise UsageError("these runs keep no common text; expected some to compare on. Use --file")
-    parts = [each[name] for each in every]
-    which = "validation" if name == "valid" else name
-    notes.append(
-        f"compared on {count_of(parts[0][0].documents, f'{which} sentence')} of these runs"
-    )
-    if name == "valid":
-        notes.append(
-            "this text also chose the best weights of each run; for a fair test use --file"
-        )
-    return parts

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from charlm.api.comparison import check_same_text
+from charlm.api.comparison import common_parts
 from charlm.commands import command
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError, UsageError
@@ -78,7 +78,10 @@ def compare_translations(
     if files:
         pairs = pairs_of(runs[0], files, target, reading, notes)
     else:
-        pairs = _common(runs, notes)
+        kept, paths = [_held_out(run) for run in runs], [run.path for run in runs]
+        parts = common_parts(paths, kept, notes, lambda part: len(part.pairs))
+        # a run that reads by other tokens may have left out other long pairs
+        pairs = min((part.pairs for part in parts), key=len)
     counts = []
     for run in runs:
         with phase(f"evaluating {run_name(run.path)}"):
@@ -122,21 +125,3 @@ def _held_out(run: TranslateRun) -> dict[str, EncodedPairs]:
     if not parts:
         raise UsageError("this run keeps no held-out texts; expected some to evaluate. Use --file")
     return parts
-
-
-def _common(runs: Sequence[TranslateRun], notes: list[str]) -> Pairs:
-    """Return the test texts that all runs keep, or else the validation texts."""
-    check_same_text([run.path for run in runs])
-    kept = [_held_out(run) for run in runs]
-    name = next((n for n in ("test", "valid") if all(n in parts for parts in kept)), None)
-    if name is None:
-        raise UsageError("these runs keep no common texts; expected some to compare on. Use --file")
-    # a run that reads by other tokens may have left out other long pairs
-    pairs = min((parts[name].pairs for parts in kept), key=len)
-    which = "validation" if name == "valid" else name
-    notes.append(f"compared on {count_of(len(pairs), f'{which} text')} of these runs")
-    if name == "valid":
-        notes.append(
-            "these texts also chose the best weights of each run; for a fair test use --file"
-        )
-    return pairs
