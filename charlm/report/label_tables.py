@@ -1,6 +1,7 @@
 """Tables of evaluations and comparisons of runs that give labels."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from rich.text import Text
 
 from charlm.inference.counts import Confident, LabelCounts
 from charlm.inference.label_results import LabelComparison, LabelEvaluation, WrongText
-from charlm.report.tables import plain_table
+from charlm.report.tables import add_figures, plain_table
 from charlm.report.text import number, shortened
 from charlm.units import finite
 
@@ -51,23 +52,17 @@ def figure_table(result: LabelEvaluation) -> Table:
     """Return a column of figures for each text."""
     table, every = plain_table("<", *result.counts), list(result.counts.items())
     intervals = [counts.intervals() for _, counts in every]
-
-    def row(label: str, cells: Sequence[str]) -> None:
-        if any(cell != "-" for cell in cells):
-            table.add_row(label, *cells)
-
+    row = partial(add_figures, table)
     row("texts", [number(counts.texts) for _, counts in every])
     if any(counts.unseen for _, counts in every):
         row("of unknown labels", [number(counts.unseen) for _, counts in every])
     for key, label in (("accuracy", "accuracy"), ("macro_f1", "macro-F1"),
                        ("macro_recall", "macro-recall")):  # fmt: skip
         row(label, [number(getattr(counts, key), 3) for _, counts in every])
-        if any(intervals):
-            ends = [
-                "-" if key not in found else "{:.3f} to {:.3f}".format(*found[key])
-                for found in intervals
-            ]
-            row("  95 % interval", ends)
+        ends = [
+            "{:.3f} to {:.3f}".format(*found[key]) if key in found else "-" for found in intervals
+        ]
+        row("  95 % interval", ends)
     row("nats per text", [number(counts.nats_per_text, 3) for _, counts in every])
     row("calibration error", [number(counts.ece, 3) for _, counts in every])
     for place, (least, *_) in enumerate(every[0][1].confident()):

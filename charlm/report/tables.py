@@ -47,6 +47,12 @@ def plain_table(*columns: str, title: str | None = None) -> Table:
     return table
 
 
+def add_figures(table: Table, label: str, cells: Sequence[str]) -> None:
+    """Add a row of figures, unless all of them are missing ("-")."""
+    if any(cell != "-" for cell in cells):
+        table.add_row(label, *cells)
+
+
 def tally_table(tallies: Mapping[str, Tally]) -> Table:
     """Return a column of figures for each text."""
     table = plain_table("<", *tallies)

@@ -1,6 +1,7 @@
 """Tables of evaluations and comparisons of runs that give tags."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from rich.console import RenderableType
@@ -17,7 +18,7 @@ from charlm.report.label_tables import (
     heading,
     label_table,
 )
-from charlm.report.tables import plain_table
+from charlm.report.tables import add_figures, plain_table
 from charlm.report.text import number, shortened
 from charlm.units import finite, ratio
 
@@ -64,11 +65,7 @@ def figure_table(result: TagEvaluation) -> Table:
     """Return a column of figures for each text."""
     table, every = plain_table("<", *result.counts), list(result.counts.items())
     intervals = [counts.intervals() for _, counts in every]
-
-    def row(label: str, cells: Sequence[str]) -> None:
-        if any(cell != "-" for cell in cells):
-            table.add_row(label, *cells)
-
+    row = partial(add_figures, table)
     row("words", [number(counts.tags) for _, counts in every])
     if any(counts.unseen for _, counts in every):
         row("of unknown tags", [number(counts.unseen) for _, counts in every])

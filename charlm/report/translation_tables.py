@@ -1,6 +1,7 @@
 """Tables of evaluations and comparisons of runs that give translations."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from rich.console import RenderableType
@@ -13,7 +14,7 @@ from charlm.inference.translation_results import (
     TranslationEvaluation,
     WorstTranslation,
 )
-from charlm.report.tables import plain_table
+from charlm.report.tables import add_figures, plain_table
 from charlm.report.text import number, shortened
 from charlm.report.translation_figures import NAMES, digits_of, shown_figures
 
@@ -38,11 +39,7 @@ def figure_table(result: TranslationEvaluation) -> Table:
     table, every = plain_table("<", *result.counts), list(result.counts.values())
     intervals = [counts.intervals() for counts in every]
     shown = shown_figures(every[0].reference_letters)
-
-    def row(label: str, cells: Sequence[str]) -> None:
-        if any(cell != "-" for cell in cells):
-            table.add_row(label, *cells)
-
+    row = partial(add_figures, table)
     row("texts", [number(counts.texts) for counts in every])
     for name in shown:
         digits = digits_of(name)
