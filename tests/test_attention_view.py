@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from charlm.inference.translating import Text, Token
-from charlm.report.attention import BOUNDS, attention_grid, attention_level, attention_rows
+from charlm.report.attention import BOUNDS, attention_grid, attention_level, attention_rows, bare
 from charlm.report.page.attention import attention_html
 
 SOURCE = ("<eos>", "The", " dog", " saw", ' "', "a,b", " <b>", " 世界")
@@ -49,6 +49,7 @@ def test_grid_fits_the_terminal(width: int) -> None:
     assert sum("91" in line or "90" in line for line in lines) == len(OUTPUT)
     blocks = sum(line == "" for line in lines)
     assert blocks == (1 if width >= 80 else 2 if width == 40 else 4)
+    assert all(any(bare(piece)[:4] in line for line in lines[1:]) for piece in SOURCE)
     names = [line.split(" ")[0] for line in lines[3 : 3 + len(OUTPUT)]]
     assert names == ["Der", "Hund", "sah", '"', "&amp;", "世界", "<eos>"]
 
@@ -86,23 +87,28 @@ class Cells(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.titles: list[float] = []
+        self.classes: list[str | None] = []
         self.tags: list[str] = []
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         found = dict(attributes)
+        if tag == "td":
+            self.classes.append(found.get("class"))
         if tag == "td" and found.get("title"):
             self.titles.append(float(found["title"] or 0))
 
 
 def test_page_holds_every_weight_and_no_script() -> None:
     """Texts cannot add tags, and nothing is loaded from elsewhere."""
-    page = attention_html("de<i>", 'The "dog" <script>', answer())
+    page = attention_html("de<i>", 'The "dog" <script>', answer()._replace(text="<hr>"))
     cells = Cells()
     cells.feed(page)
     assert np.abs(np.array(cells.titles) - answer().attention.ravel()).max() < 1e-4
     assert "script" not in cells.tags and cells.tags.count("b") == 1  # the name of the run
+    assert "hr" not in cells.tags and "&lt;hr&gt;" in page
     assert "i" in cells.tags and "<i>" not in page.split("<title>")[1].split("</title>")[0]
+    assert page.count('title="0.9') == sum(map(bool, cells.classes)) == len(OUTPUT)
     assert cells.tags.count("tr") == 1 + len(OUTPUT)
     assert '<th scope="col"><span>&lt;eos&gt;</span></th><th scope="col">The</th>' in page
     assert "&lt;b&gt;" in page and "de&lt;i&gt;" in page and "$" not in page.split("<body>")[1]

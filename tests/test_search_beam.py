@@ -139,9 +139,10 @@ def test_outputs_do_not_depend_on_other_texts(beam: int) -> None:
     """Each text alone = all texts, also twice the same one; limits are each text's own."""
     toy = Toy(6, end=-2.0)
     texts = [[5, 2], [], [3], [5, 2], [2, 2, 2, 4], [4] * 9]
-    together = search_texts(toy, encoded(texts), beam)
-    for text, found in zip(texts, together, strict=True):
-        alone = search_texts(toy, encoded([text]), beam)[0]
+    together = dict(search_texts(toy, encoded(texts), beam))
+    for row, text in enumerate(texts):
+        found = together[row]
+        alone = dict(search_texts(toy, encoded([text]), beam))[0]
         assert found.ids.tolist() == alone.ids.tolist()
         assert found.log_p.tolist() == alone.log_p.tolist()
         assert found.weights.shape == alone.weights.shape == (len(found.ids), len(text) + 1)
@@ -164,7 +165,8 @@ def test_outputs_grow_with_their_source_up_to_a_limit() -> None:
 def test_forced_nats_are_those_of_the_search() -> None:
     """Nats of an output as a given target = what beam search says of it."""
     toy, texts = Toy(6, end=-1.0), [[2], [3, 3], [4, 5, 2], [2, 3, 4, 5], []]
-    found = search_texts(toy, encoded(texts), 3)
+    outputs = dict(search_texts(toy, encoded(texts), 3))
+    found = [outputs[row] for row in range(len(texts))]
     assert all(each.ids[-1] == EOS for each in found)
     targets = encoded([each.ids[:-1].tolist() for each in found])
     nats = forced_nats(toy, encoded(texts), targets)

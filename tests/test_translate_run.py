@@ -95,6 +95,9 @@ def test_figures_are_those_of_the_answers(model: TranslateModel) -> None:
     references = (f"{next(model.predict(texts[0])).text} ", *references[1:])
     counts = model.evaluate(texts, references)
     outputs = [answer.text for answer in model.predict(texts)]
+    _, answers = model.run.evaluate(model.run.encoded(PAIRS))  # attention would fill the memory
+    assert [each.text for each in answers] == outputs
+    assert all(each.attention.size == 0 and each.tokens for each in answers)
     expected = TranslationCounts.of(outputs, [reference.strip() for reference in references])
     assert [getattr(counts, name) for name in DRAWN] == [getattr(expected, n) for n in DRAWN]
     assert counts.right >= 1

@@ -5,6 +5,7 @@ Scores of finished outputs are divided by a power of their length, as in Wu et a
 (arxiv.org/abs/1609.08144), with 0 + |Y| in place of 5 + |Y|.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -56,22 +57,18 @@ class Found(NamedTuple):
     weights: Array
 
 
-def search_texts(steps: Steps, text: EncodedText, beam: int = BEAM) -> list[Found]:
-    """Return the output for each document of an encoded text.
+def search_texts(steps: Steps, text: EncodedText, beam: int = BEAM) -> Iterator[tuple[int, Found]]:
+    """Yield the number and the output of each document of an encoded text, the shortest first.
 
-    It does not depend on the other documents, but for rounding.
+    An output does not depend on the other documents, but for rounding.
     """
     lengths = text_lengths(text)
-    found: dict[int, Found] = {}
     with phase("translating", total=len(lengths)):
         for rows in groups_by_length(lengths, max(TOGETHER // beam, 1), MAX_STEPS):
             outputs = beam_search(steps, steps.begin(text, rows), beam, max_tokens(lengths[rows]))
-            found |= zip(rows.tolist(), outputs, strict=True)
+            for row, output in zip(rows.tolist(), outputs, strict=True):
+                yield row, output._replace(weights=output.weights[:, : lengths[row]])
             advance(len(rows))
-    return [
-        found[row]._replace(weights=found[row].weights[:, :steps_of])
-        for row, steps_of in enumerate(lengths.tolist())
-    ]
 
 
 def max_tokens(lengths: Int64) -> Int64:

@@ -202,8 +202,20 @@ def filled(text: str, pieces: Sequence[str]) -> str:
 
 
 def translations(
-    steps: Steps, languages: Languages, texts: Sequence[str], encoded: EncodedText, beam: int = BEAM
+    steps: Steps,
+    languages: Languages,
+    texts: Sequence[str],
+    encoded: EncodedText,
+    beam: int = BEAM,
+    *,
+    with_attention: bool = True,
 ) -> list[Text]:
-    """Return the translation of each text, a document of `encoded`."""
-    found = search_texts(steps, encoded, beam)
-    return [languages.read(text, encoded, row, found[row]) for row, text in enumerate(texts)]
+    """Return the translation of each text, a document of `encoded`.
+
+    `with_attention` keeps the attention of all texts in memory.
+    """
+    answers = {}
+    for row, found in search_texts(steps, encoded, beam):
+        answer = languages.read(texts[row], encoded, row, found)
+        answers[row] = answer if with_attention else answer._replace(attention=NOTHING.attention)
+    return [answers[row] for row in range(len(texts))]

@@ -108,12 +108,14 @@ class TranslateRun:
     def evaluate(
         self, pairs: EncodedPairs, beam: int = BEAM
     ) -> tuple[TranslationCounts, list[Text]]:
-        """Translate texts and return the figures of the outputs, and the outputs.
+        """Translate texts and return the figures of the outputs, and the outputs without attention.
 
         Blanks at the ends of references do not count.
         """
         sources, references = zip(*pairs.pairs, strict=True)
-        found = translations(self.steps, self.languages, sources, pairs.sources, beam)
+        found = translations(
+            self.steps, self.languages, sources, pairs.sources, beam, with_attention=False
+        )
         counts = TranslationCounts.of(
             [each.text for each in found],
             [reference.strip() for reference in references],
