@@ -30,7 +30,7 @@ from charlm.runs.verify import run_problems
 from charlm.tasks.classify import class_weights
 from charlm.text.batches import Position
 from charlm.text.corpus import Corpus
-from charlm.training.labels import LabelTraining
+from charlm.training.labels import LabelTraining, _helps
 from charlm.training.records import FinishedRecord, Review
 from charlm.training.resume import halves, resume
 from charlm.training.session import Session
@@ -425,3 +425,16 @@ def test_a_run_is_continued_under_the_defaults_of_its_task(parents: Path, tmp_pa
     other = replace(request, flags=merge(request.flags, nested(task="language-model")))
     with pytest.raises(UsageError, match="was made with task classify, not language-model"):
         start_or_resume(other)
+
+
+def test_a_bag_of_words_that_gives_up_a_rare_label_is_left_out() -> None:
+    """The story: on tweets the nats fell, and with them the recall of the negative ones."""
+    network = LabelCounts(confusion=((80, 10), (2, 8)), nats=100.0)
+    fewer = LabelCounts(confusion=((90, 0), (5, 5)), nats=50.0)
+    assert fewer.accuracy > network.accuracy
+    assert not _helps(fewer, network)
+    assert _helps(replace(network, nats=97.9), network)
+    assert not _helps(replace(network, nats=98.1), network)
+    many = replace(network, nats=1000.0)
+    assert not _helps(replace(network, nats=991.0), many)
+    assert _helps(replace(network, nats=989.0), many)
