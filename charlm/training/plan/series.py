@@ -1,14 +1,11 @@
 """Planning of runs on a series of numbers: what the defaults of the task and the user left open."""
 
-import secrets
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 
 from charlm.config.model import ModelSettings
-from charlm.config.optimizers import OPTIMIZERS
 from charlm.config.settings import Settings
 from charlm.config.tasks import SERIES, TASKS
 from charlm.config.text_units import UNITS
@@ -17,8 +14,8 @@ from charlm.nn.model import multiplied_weights
 from charlm.nn.series import SeriesModel
 from charlm.training.plan import constants, speed
 from charlm.training.plan.memory import memory_of
-from charlm.training.plan.model_size import hidden_of_parameters
 from charlm.training.plan.planner import Plan
+from charlm.training.plan.usual import choices, passes_of, with_hidden, with_layers, with_rates
 
 FOR_NUMBERS = "for a series of numbers"
 USUAL_BATCH = TASKS[SERIES].defaults["training"]["batch_size"]
@@ -35,12 +32,7 @@ def plan_series(
 ) -> Plan:
     """Decide what is open for a series of so many steps: windows, sizes, length, rates, seed."""
     reasons: dict[str, str] = {}
-
-    def choose(name: str, value: Any, reason: str) -> Any:
-        """Return a value, and record why it was chosen."""
-        reasons[name] = reason
-        return value
-
+    choose = choices(reasons)
     training, model = settings.training, settings.model
     bptt = training.bptt or choose("training.bptt", UNITS["number"].bptt, FOR_NUMBERS)
     if bptt > steps:
@@ -50,42 +42,21 @@ def plan_series(
         usual = batch == USUAL_BATCH  # nobody asked for it
         reason = "the series is short" if usual else constants.SHORT_TEXT
         batch = choose("training.batch_size", most, reason)
-    model = replace(
-        model,
-        num_layers=model.num_layers or choose("model.num_layers", 1, FOR_NUMBERS),
-        embedding_size=model.embedding_size or choose("model.embedding_size", 32, FOR_NUMBERS),
-        tie_weights=False, dropout=model.dropout or 0.0, input_dropout=model.input_dropout or 0.0,
-        output_dropout=model.output_dropout or 0.0,
-    )  # fmt: skip
-    if model.hidden_size is None:
-        hidden, reason = _hidden(model)
-        hidden = choose("model.hidden_size", hidden, reason)
-        model = replace(model, hidden_size=hidden, parameters=None)
-    optimizer = OPTIMIZERS[training.optimizer]
-    training = replace(
-        training, batch_size=batch, bptt=bptt, ngram=0, average=training.average or 0.0,
-        learning_rate=training.learning_rate
-        or choose("training.learning_rate", optimizer.learning_rate, f"for {training.optimizer}"),
-        weight_decay=choose(
-            "training.weight_decay", optimizer.weight_decay, f"for {training.optimizer}"
-        ) if training.weight_decay is None else training.weight_decay,
-        schedule=training.schedule or choose("training.schedule", "cosine", FOR_NUMBERS),
-        minutes=training.minutes if training.epochs or training.steps
-        else training.minutes or choose("training.minutes", 1.0, FOR_NUMBERS),
-        seed=choose("training.seed", secrets.randbelow(2**32), "random")
-        if training.seed is None else training.seed,
-    )  # fmt: skip
+    embedding = model.embedding_size or choose("model.embedding_size", 32, FOR_NUMBERS)
+    model = replace(with_layers(model, choose, FOR_NUMBERS), embedding_size=embedding)
+    model = with_hidden(model, 64, series_weights_count, choose, FOR_NUMBERS)
+    training = with_rates(training, choose, FOR_NUMBERS)
+    minutes = training.minutes
+    if not (training.epochs or training.steps or minutes):
+        minutes = choose("training.minutes", 1.0, FOR_NUMBERS)
+    training = replace(training, batch_size=batch, bptt=bptt, minutes=minutes)
     weights = multiplied_weights(model, 2)
     threads = training.threads or speed.training_threads(model, 2, batch, device)
     pace = speed.nominal_speed(device, choose_precision(model).name, threads)
     seconds = speed.OPERATIONS_PER_WEIGHT_AND_TOKEN * weights * steps / pace  # of a pass
     seconds = max(seconds, SECONDS_PER_STEP * (model.num_layers or 1) * steps / batch)
     updates = steps / (batch * bptt * training.accumulate)  # of a pass
-    passes = (
-        training.epochs
-        or (training.steps or 0) / updates
-        or 0.9 * 60.0 * (training.minutes or 0.0) / seconds
-    )
+    passes = passes_of(training, updates, seconds)
     return Plan(
         settings=replace(settings, model=model, training=training),
         reasons=reasons,
@@ -100,15 +71,3 @@ def series_weights_count(model: ModelSettings) -> int:
     """Return the number of weights of a series model, without building it."""
     with torch.device("meta"):
         return SeriesModel(model, 2).parameter_count()
-
-
-def _hidden(model: ModelSettings) -> tuple[int, str]:
-    """Return the largest hidden size that `parameters` allows, and the reason."""
-    if model.parameters is None:
-        return 64, FOR_NUMBERS
-    reason = f"at most {model.parameters:,} weights"
-    plain = replace(model, parameters=None)
-    size = hidden_of_parameters(
-        lambda hidden: series_weights_count(replace(plain, hidden_size=hidden)), model.parameters
-    )
-    return size, reason
