@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from charlm.api.task_api import RunModel, TaskApi, checked_texts
+from charlm.api.task_api import TaskApi, TaskModel, checked_texts
 from charlm.backends.interface import Array
 from charlm.config.corpus import ReadSettings
 from charlm.errors import UsageError
@@ -31,16 +31,17 @@ GROUP = 256
 """Number of texts that are read before their labels are returned."""
 
 
-class LabelModel(RunModel):
+class LabelModel(TaskModel):
     """Trained classifier, made by `charlm.load`.
 
-    What it says of a text does not depend on other texts. It can be pickled and copied like a
-    `Model`.
+    What it says of a text does not depend on other texts.
     """
+
+    run: LabelRun
 
     def __init__(self, run: LabelRun, **options: Any) -> None:
         super().__init__(run, **options)
-        self.run, self.labels = run, run.labels.names
+        self.labels = run.labels.names
 
     def __repr__(self) -> str:
         unit, names = self.vocabulary.unit, ", ".join(self.labels[:8])

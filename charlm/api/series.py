@@ -7,7 +7,7 @@ from typing import Any, NoReturn, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from charlm.api.task_api import RunModel
+from charlm.api.task_api import TaskModel
 from charlm.commands import command
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError, UsageError, check_count, named
@@ -24,12 +24,10 @@ FROM_FILES = "series"
 """Name of the series of a file."""
 
 
-class SeriesForecaster(RunModel):
+class SeriesForecaster(TaskModel):
     """Trained model of a series, made by `charlm.load`."""
 
-    def __init__(self, run: SeriesRun, **options: Any) -> None:
-        super().__init__(run, **options)
-        self.run = run
+    run: SeriesRun
 
     def __repr__(self) -> str:
         column = self.config[TASK]["column"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from charlm.api.task_api import RunModel, TaskApi
+from charlm.api.task_api import TaskApi, TaskModel
 from charlm.backends.interface import Array
 from charlm.config.corpus import ReadSettings
 from charlm.errors import UsageError
@@ -28,15 +28,17 @@ Text = str | Sequence[str]
 """A sentence: a text, whose words are cut at blanks, or a list of its words."""
 
 
-class TagModel(RunModel):
+class TagModel(TaskModel):
     """Trained tagger, made by `charlm.load`.
 
     What it says of a sentence does not depend on other sentences.
     """
 
+    run: TagRun
+
     def __init__(self, run: TagRun, **options: Any) -> None:
         super().__init__(run, **options)
-        self.run, self.labels = run, run.labels.names
+        self.labels = run.labels.names
 
     def __repr__(self) -> str:
         unit, names = self.vocabulary.unit, ", ".join(self.labels[:8])

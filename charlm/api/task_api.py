@@ -14,69 +14,32 @@ from charlm.errors import UsageError
 from charlm.runs.layout import METRICS, no_labels, read_metrics, run_task
 from charlm.runs.run import run_stamp
 from charlm.runs.task_run import TaskRun
-from charlm.text.tokenizers.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from charlm.api.results import History
     from charlm.text.sources.rows import Warn
 
 
-class TaskModel(Protocol):
-    """A model that says something of texts, with its run."""
+class TaskModel:
+    """Base of the models of tasks: the model of a run that says something of texts.
 
-    @property
-    def path(self) -> Path:
-        """Folder of the run."""
-
-    @property
-    def run(self) -> TaskRun:
-        """The run in memory."""
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """Content of config.json."""
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """Vocabulary of the texts that are read."""
-
-    @property
-    def labels(self) -> Sequence[str]:
-        """Names that answers are chosen from; none if answers are texts."""
-
-    @property
-    def max_request_chars(self) -> int:
-        """Maximum number of characters of the texts of one request to a server."""
-
-    @property
-    def stamp(self) -> tuple[int, ...]:
-        """Mark of the weights, by which a copy knows that they have changed."""
-
-    @property
-    def predict(self) -> Callable[..., Iterator[Any]]:
-        """Function that yields the answer to each text, in order; texts may arrive one by one."""
-
-    @property
-    def as_read(self) -> Callable[..., list[Any]]:
-        """Function that returns how the answer to a text comes about, token by token."""
-
-    def unknown(self, text: Any) -> list[str]:
-        """Return the pieces of a text that the vocabulary does not know."""
-
-
-class RunModel:
-    """Model of a run, with what is equal for all tasks.
-
-    It can be pickled and copied like a `Model`.
+    It can be pickled and copied like a `Model`. A subclass whose runs `charlm predict` uses has
+    `predict` and `as_read`.
     """
 
+    run: TaskRun
+    """The run in memory."""
+    predict: Callable[..., Iterator[Any]]
+    """Function that yields the answer to each text, in order; texts may arrive one by one."""
+    as_read: Callable[..., list[Any]]
+    """Function that returns how the answer to a text comes about, token by token."""
     labels: tuple[str, ...] = ()
     """Names that answers are chosen from; none if answers are texts."""
     max_request_chars = 500_000
     """Maximum number of characters of the texts of one request to a server."""
 
     def __init__(self, run: TaskRun, **options: Any) -> None:
-        self._options = options  # of `load_task_run`
+        self.run, self._options = run, options  # options of `load_task_run`
         self.path, self.vocabulary, self.config = run.path, run.vocabulary, run.config
         self.stamp = run_stamp(run.path)
 

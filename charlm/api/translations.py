@@ -5,7 +5,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from charlm.api.task_api import RunModel, TaskApi, checked_texts
+from charlm.api.task_api import TaskApi, TaskModel, checked_texts
 from charlm.config.corpus import ReadSettings
 from charlm.errors import UsageError, named
 from charlm.inference.search import BEAM, MAX_BEAM
@@ -22,17 +22,14 @@ GROUP = 256
 """Number of texts that are read before their translations are returned."""
 
 
-class TranslateModel(RunModel):
+class TranslateModel(TaskModel):
     """Trained translator, made by `charlm.load`.
 
     What it makes of a text does not depend on other texts.
     """
 
+    run: TranslateRun
     max_request_chars = 10_000  # each token is searched for, and has a weight for each of the text
-
-    def __init__(self, run: TranslateRun, **options: Any) -> None:
-        super().__init__(run, **options)
-        self.run = run
 
     def __repr__(self) -> str:
         source, target = self.run.languages.source, self.run.languages.target

@@ -174,11 +174,10 @@ def inside(
 
 def _gives_translations(path: Path) -> bool:
     """Return whether a run has attention to show, not a text to read."""
-    from charlm.report.task_reports import report_of
-    from charlm.runs.layout import run_task
+    from charlm.report.task_reports import report_of_task
+    from charlm.runs.layout import is_label_run, run_task
 
-    report = report_of({"task": {"task": run_task(path)}})
-    return report is not None and report.has_attention
+    return is_label_run(path) and report_of_task(run_task(path)).has_attention
 
 
 def _no_text() -> UsageError:

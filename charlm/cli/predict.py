@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,7 +20,7 @@ from charlm.phases import phase
 
 if TYPE_CHECKING:
     from charlm.api.task_api import TaskModel
-    from charlm.report.task_reports import Predictions, TaskReport
+    from charlm.report.task_reports import Predictions
 
 STDIN = ["-"]
 Group = list[Any]
@@ -112,13 +112,13 @@ def predict(
 
 def _predictions(path: Path) -> "Predictions":
     """Return the formats of a run's answers. Raises UsageError for a run of another command."""
-    from charlm.report.task_reports import report_of
+    from charlm.report.task_reports import report_of_task
     from charlm.runs.layout import no_labels, run_task
 
     task = run_task(path)
     if TASKS[task].verb != "predict":
         raise no_labels(path)
-    return cast("TaskReport", report_of({"task": {"task": task}})).predictions
+    return report_of_task(task).predictions
 
 
 def _check_source(texts: list[str], files: list[str] | None, reading: options.Reading) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from charlm import api
 from charlm.cli import options
@@ -11,6 +11,10 @@ from charlm.config.class_path import resolve
 from charlm.config.fields import listed_names
 from charlm.config.tasks import LANGUAGE_MODEL, TASKS, TaskSpec
 from charlm.errors import UsageError
+
+if TYPE_CHECKING:
+    from charlm.api.task_api import TaskApi
+    from charlm.report.task_reports import TaskReport
 
 
 def flags_of(row: TaskSpec, verb: str) -> frozenset[str]:
@@ -107,10 +111,10 @@ def compare_tasks(
     render(report.comparison_table(result))
 
 
-def _parts(path: Path) -> tuple[Any, Any]:
-    """Return the `TaskApi` and the `TaskReport` of a run."""
-    from charlm.report.task_reports import report_of
+def _parts(path: Path) -> tuple["TaskApi", "TaskReport"]:
+    """Return the uses and the report of the task of a run."""
+    from charlm.report.task_reports import report_of_task
     from charlm.runs.layout import run_task
 
     name = run_task(path)
-    return api.task_api.api_of(name), report_of({"task": {"task": name}})
+    return api.task_api.api_of(name), report_of_task(name)

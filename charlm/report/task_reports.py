@@ -113,5 +113,10 @@ class TaskReport:
 
 def report_of(settings: Mapping[str, Any]) -> TaskReport | None:
     """Return the report of the task of nested plain settings; None for a language model."""
-    row = TASKS.get(task_name(settings))
-    return cast(TaskReport, resolve(row.report)) if row and row.report else None
+    task = task_name(settings)
+    return report_of_task(task) if task in TASKS and TASKS[task].report else None
+
+
+def report_of_task(task: str) -> TaskReport:
+    """Return the report of a task that is no language model."""
+    return cast(TaskReport, resolve(TASKS[task].report))

@@ -1,11 +1,11 @@
 """POST /api/predict: answers to texts, by a run that gives labels, tags or translations."""
 
-from typing import Any, cast
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from charlm.report.task_reports import TaskReport, report_of
+from charlm.report.task_reports import report_of_task
 from charlm.runs.layout import run_task
 from charlm.server.bodies import read_json
 from charlm.server.errors import Refused
@@ -44,7 +44,7 @@ async def predict(request: Request) -> Response:
             f"{model.path.name}. Send several requests",
             "text",
         )
-    report = cast(TaskReport, report_of({"task": {"task": run_task(model.path)}}))
+    report = report_of_task(run_task(model.path))
 
     def answered() -> dict[str, Any]:
         found = [report.predictions.json(each) for each in model.predict(asked["text"])]
