@@ -98,6 +98,7 @@ def test_figures_are_those_of_the_answers(model: TranslateModel) -> None:
     _, answers = model.run.evaluate(model.run.encoded(PAIRS))  # attention would fill the memory
     assert [each.text for each in answers] == outputs
     assert all(each.attention.size == 0 and each.tokens for each in answers)
+    assert counts.copied == sum(answer.copied for answer in model.predict(texts)) > 0
     expected = TranslationCounts.of(outputs, [reference.strip() for reference in references])
     assert [getattr(counts, name) for name in DRAWN] == [getattr(expected, n) for n in DRAWN]
     assert counts.right >= 1

@@ -153,6 +153,6 @@ def test_translations_have_tokens_and_attention(tmp_path: Path) -> None:
     assert [token["token"] for token in first["tokens"]] == [token.text for token in found.tokens]
     assert first["source"] == ["<eos>", "the", "dog", "ran"]
     assert first["attention"] == pytest.approx(found.attention, abs=1e-5)
-    assert (empty["translation"], empty["tokens"]) == ("", [])
+    assert (empty["translation"], empty["probability"], empty["tokens"]) == ("", None, [])
     assert (status, param, "1,001 tokens" in message) == (400, "text", True)
     assert models[0]["gives"] == "translations"
