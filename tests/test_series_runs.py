@@ -123,7 +123,7 @@ def test_open_settings_fit_a_short_series(folder) -> None:
     assert (training["minutes"], training["bptt"], training["batch_size"]) == (1.0, 64, 1)
     assert planned.record["planned"]["passes"] > 10
     text, floor, model, run, *_ = describe_plan(planned.record)
-    assert text == "text   wave: 270 values of column value, 30 held out at the end"
+    assert text == "series wave: 270 values of column value, 30 held out at the end"
     assert floor.startswith("floor  last value MSE 0.00") and "linear recurrence" in floor
     assert "1 x 64 LSTM" in model and "batch 1 x 64 with the state carried over" in run
 

@@ -55,5 +55,6 @@ def recipe_table(recipes: Mapping[str, Recipe]) -> Table:
         figures = ", ".join(_shown(recipe, value) for _, value in recipe.published)
         if recipe.aim is not None and not recipe.published:
             figures = f"aim {_shown(recipe, recipe.aim)}"
-        table.add_row(name, Text(recipe.summary), Text(f"{figures} {FIGURES[recipe.figure]}"))
+        shown = f"{figures} {FIGURES[recipe.figure]}" if figures else "-"
+        table.add_row(name, Text(recipe.summary), Text(shown))
     return table

@@ -35,7 +35,7 @@ class SeriesReport(TaskReport):
         length = counted_length(*length_of(training))
         windows = "read alone" if training["stateless"] else "with the state carried over"
         return (
-            [f"text   {corpus['name']}: {', '.join(sizes)}", *_floor_lines(record)],
+            [f"series {corpus['name']}: {', '.join(sizes)}", *_floor_lines(record)],
             f"model  {model['num_layers']} x {model['hidden_size']} {model['cell'].upper()}, "
             f"{record['parameters']:,} weights, dropout {model['dropout']:g}",
             f"run    {length}, batch {training['batch_size']} x {training['bptt']} {windows}, "
