@@ -10,6 +10,7 @@ import shutil
 import unicodedata
 import xml.etree.ElementTree as ElementTree
 from base64 import b64encode
+from dataclasses import replace
 from itertools import pairwise, product
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from rich.console import Console
 from charlm import api
 from charlm.api.results import History
 from charlm.cli import plot as verb
+from charlm.config.tasks import TASKS
 from charlm.errors import RunError, UsageError
 from charlm.report.axes import FIGURES, X_AXES, RunLog
 from charlm.report.braille import Canvas
@@ -51,6 +53,7 @@ def record(kind: str, step: int, nats: float | None, **others) -> dict:
         return {**common, "nats_per_token": nats, **rate, **others}
     bits = None if nats is None else nats / math.log(2)
     figures = {
+        "valid_nats_per_token": nats,
         "valid_bits_per_token": bits,
         "valid_bits_per_char": bits and bits / 2,
         "valid_bits_per_byte": bits and bits / 4,
@@ -102,12 +105,28 @@ def test_training_is_converted_by_the_size_of_its_text() -> None:
     }
     bits = 4.0 / math.log(2)
     assert values == pytest.approx(
-        {"bits/byte": bits / 4, "bits/char": bits / 2, "bits/token": bits,
+        {"bits/byte": bits / 4, "bits/char": bits / 2, "bits/token": bits, "nats/token": 4.0,
          "perplexity": math.exp(4), "rate": 0.01, "gradient": 0.5}
     )  # fmt: skip
     valid = log("a", "bpe", record("evaluation", 10, 4.0))
-    for y in ("bits/byte", "bits/char", "bits/token", "perplexity"):
+    for y in ("bits/byte", "bits/char", "bits/token", "nats/token", "perplexity"):
         assert plot_of([valid], y=y).curves[0].validation[0][1] == pytest.approx(values[y])
+
+
+@pytest.mark.parametrize("task", [task for task, row in TASKS.items() if row.labelled])
+def test_a_run_of_a_task_is_shown_in_the_nats_that_it_logs(task: str) -> None:
+    """Translations too, whose tokens have no bits per character of the source."""
+    nats = f"nats_per_{TASKS[task].target}"
+    own = {"kind": "evaluation", "step": 5, "tokens": 5, f"{TASKS[task].target}s": 5}
+    steps = own | {"kind": "step", nats: 2.0}, own | {f"valid_{nats}": 1.5}
+    (curve,) = plot_of([of_task(log("a", "char", *steps), task)]).curves
+    assert (curve.training[0][1], curve.validation[0][1]) == (2.0, 1.5)
+
+
+def of_task(log: RunLog, task: str) -> RunLog:
+    """Return the log as that of a task."""
+    settings = log.run["settings"] | {"task": {"task": task}}
+    return replace(log, run={**log.run, "settings": settings})
 
 
 def test_each_axis_across_has_its_own_numbers() -> None:

@@ -267,6 +267,12 @@ def test_sample_writes_numbers_and_eval_their_errors(folder, call: Call, monkeyp
     assert "299" in out and "linear recurrence of order 2" in out
 
 
+def test_ngrams_of_the_text_of_a_series_are_refused(folder, call: Call) -> None:
+    where = ["--checkpoints", str(folder / "runs")]
+    code, out, err = call("ngram", "--like", "wave", "--name", "counted", *where)
+    assert code == 2 and not out and "run wave gives numbers, not text" in err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -24,7 +24,7 @@ from charlm.phases import phase
 from charlm.runs.built_in import built_in_text
 from charlm.runs.data import corpus_record, read_data, write_data
 from charlm.runs.folders import check_name, check_writable, new_folder, remove_run
-from charlm.runs.layout import TOKENIZER, home, read_config, read_record
+from charlm.runs.layout import TOKENIZER, home, no_text, read_config, read_record
 from charlm.runs.locate import checkpoints_folder, find_run
 from charlm.runs.ngram_runs import fit_text, ngram_record, write_ngram_run
 from charlm.text.conditioned import without_firsts
@@ -185,6 +185,8 @@ def text_of_run(path: Path) -> RunText:
     config, path = read_config(path), home(path)
     record = read_record(path)
     settings = settings_from(record["settings"])
+    if UNITS[settings.vocabulary.unit].numeric:
+        raise no_text(path)
     vocabulary = load_vocabulary(path / TOKENIZER)
     return RunText(
         dataset=without_firsts(read_data(path, settings, vocabulary, record)),

@@ -37,7 +37,7 @@ YAxis = Annotated[
     typer.Option(
         "--y",
         help="Axis upward: bits/byte, bits/char, bits/token, perplexity, rate or gradient; "
-        "nats/text, nats/tag or nats/value for runs with other targets. (default: the figure of "
+        "nats/token, nats/text, nats/tag or nats/value for runs of a task. (default: the figure of "
         "the unit; bits/byte for runs of several units)",
     ),
 ]

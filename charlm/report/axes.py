@@ -160,5 +160,10 @@ FIGURES: dict[str, Figure] = {
         valid=f"valid_nats_per_{target}", is_loss=True, target=target,
     )
     for target in TARGETS
+} | {
+    "nats/token": Figure(
+        label="nats per token", of=_field("nats_per_token"), valid="valid_nats_per_token",
+        per_token=True, is_loss=True, target="token",
+    ),
 }  # fmt: skip
 """Axes upward, by the name that `--y` takes."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from charlm.config.tasks import is_labelled
 from charlm.config.text_units import UNITS
 from charlm.errors import UsageError, check_choice, named
 from charlm.report.axes import FIGURES, X_AXES, Axis, Figure, RunLog, number_in
@@ -124,9 +125,8 @@ def usual_figure(logs: Sequence[RunLog]) -> str:
 
 
 def _own_figure(log: RunLog) -> str:
-    """Return the figure of the targets of a run that predicts other things than tokens, or ""."""
-    name = f"nats/{log.target}"
-    return name if name in FIGURES else ""
+    """Return the figure of the targets of a run that is no language model, or ""."""
+    return f"nats/{log.target}" if is_labelled(log.run["settings"]) else ""
 
 
 def _curve(log: RunLog, x: Axis, y: Figure) -> Curve:
