@@ -162,6 +162,46 @@ def test_recorded_figures_are_those_of_the_calibrated_files(tmp_path: Path) -> N
         assert results["valid"][name] == pytest.approx(found[name], rel=1e-4, abs=1e-6)
 
 
+def test_a_small_text_fills_no_more_minutes_than_it_is_worth(tmp_path: Path) -> None:
+    """Three times the passes of a default run; the reason has the given minutes."""
+    texts = names(300)
+
+    def planned(name: str, **length: Any) -> tuple[float, float, str]:
+        """Return minutes, passes, and the reason of the length."""
+        session = new_run(tmp_path, texts, name=name, steps=None, hidden_size=128, **length)
+        session.lock.release()
+        plan = session.record["planned"]
+        minutes = session.record["settings"]["training"]["minutes"]
+        return minutes, plan["passes"], plan.get("length", "")
+
+    usual, (minutes, passes, reason) = planned("a")[1], planned("b", minutes=100.0)
+    assert passes == pytest.approx(3 * usual, rel=0.02) and "of 100: more passes" in reason
+    assert 0 < minutes < 100.0
+    assert planned("c", minutes=minutes / 2)[:2] == (
+        minutes / 2,
+        pytest.approx(passes / 2, rel=0.1),
+    )
+
+
+@pytest.mark.parametrize("spans", [True, False])
+def test_best_weights_have_the_best_figure(spans: bool, tmp_path: Path) -> None:
+    """Most F1 if tags are spans, of equal ones the least nats; else the least nats."""
+    random = np.random.default_rng(5)
+    tags = ["O", "O", "O", "B-per", "I-per"] if spans else ["O", "O", "O", "N", "V"]
+    sentences = [
+        [(str(random.choice(OTHERS)), str(random.choice(tags))) for _ in range(5)]
+        for _ in range(40)
+    ]  # nothing to learn but by heart
+    session = new_run(tmp_path, sentences, steps=60, evals=12, learning_rate=0.1)
+    found = [record for record in session.records() if record.kind == "evaluation"]
+    counts: list[Any] = [record.tally for record in found]
+    ranks = [((1 - each.f1) if spans else 0, each.nats) for each in counts]
+    best = [rank == min(ranks[: at + 1]) for at, rank in enumerate(ranks)]
+    assert [record.best for record in found] == best
+    nats = [each.nats for each in counts]
+    assert (ranks.index(min(ranks)) == nats.index(min(nats))) is not spans
+
+
 @pytest.mark.parametrize("unit", ["char", "bpe"])
 def test_words_of_many_tokens_are_tagged_without_letters(unit: str, tmp_path: Path) -> None:
     last = finished(new_run(tmp_path, unit=unit, steps=2, max_size=300))

@@ -30,6 +30,7 @@ from charlm.text.spans import legal
 from charlm.text.tagged import Tagged
 from charlm.text.task_text import gold_of
 from charlm.text.word_batches import WordBatch, WordGroups
+from charlm.units import finite
 
 Emissions = NDArray[np.float64]
 Features = Callable[[Tagger], Array]
@@ -68,6 +69,7 @@ def tag_task(dataset: Dataset, model: Tagger, settings: Settings, precision: Pre
         ),
         evaluate=validation,
         target=TASKS[settings.task.task].target,
+        badness=badness,
     )
 
 
@@ -145,6 +147,14 @@ class TagValidation:
             return tag_counts(
                 emissions, self.targets, self.sentences, self.names, steps, scale=scale
             )
+
+
+def badness(counts: TagCounts) -> tuple[float, ...]:
+    """Return 1 - F1 and the nats, or the nats alone if tags are no spans; see `Task.badness`.
+
+    Most words are outside of spans, so that nats are least long before most spans are found.
+    """
+    return (1.0 - (finite(counts.f1) or 0.0), counts.nats) if counts.spans else (counts.nats,)
 
 
 def steps_of(model: Tagger, names: Sequence[str]) -> Transitions | None:

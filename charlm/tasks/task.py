@@ -39,7 +39,12 @@ class Evaluator(Protocol):
         """Number of targets that are scored."""
 
     def __call__(self, model: Any) -> Figures:
-        """Return the figures of a model of the task. Lower nats are better."""
+        """Return the figures of a model of the task."""
+
+
+def nats_of(figures: Figures) -> tuple[float, ...]:
+    """Return the nats of figures, as a tuple; see `Task.badness`."""
+    return (figures.nats,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,3 +56,5 @@ class Task:
     evaluate: Evaluator | None
     target: str = "token"
     """Noun of one target, for records."""
+    badness: Callable[[Any], tuple[float, ...]] = nats_of
+    """Numbers of validation figures that the best weights have least, the first of them first."""

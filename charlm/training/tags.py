@@ -41,6 +41,10 @@ if TYPE_CHECKING:
 
 PASSES = 12.0
 """Passes of a run without a given length."""
+EFFICIENCY = 0.3
+"""Fraction of the assumed speed that layers this small reach: 40 Gop/s were measured."""
+MOST = 3.0
+"""Usual lengths above which more minutes gain nothing."""
 DISTINCT = 0.6
 """Spellings of a batch of sentences, as a fraction of its words."""
 OUTPUTS = {True: CRF, False: "softmax"}
@@ -132,7 +136,9 @@ class TagTraining(LabelledTraining):
             small = letter_settings(model, model.embedding_size // 2)
             return costs.work(model) + 2.0 * letters * multiplied_weights(small, 2)
 
-        return costs._replace(work=work, memory=memory, passes=PASSES)
+        return costs._replace(
+            work=work, memory=memory, passes=PASSES, efficiency=EFFICIENCY, most=MOST
+        )
 
     def record(self, settings: Settings, dataset: Dataset) -> dict[str, Any]:  # noqa: ARG002
         """Return the figure of the most frequent tag of each word, on the held-out texts."""

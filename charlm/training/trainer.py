@@ -182,7 +182,8 @@ class Trainer:
         check_weights(self.state)
         with self.state.kept_weights():
             tally = self._evaluate()
-            best = counters.best is None or tally.nats < counters.best.nats
+            badness = self.task.badness
+            best = counters.best is None or badness(tally) < badness(counters.best)
             if best:
                 counters.take_as_best(tally)
                 self.on_best(self.model)

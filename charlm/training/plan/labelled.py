@@ -39,6 +39,10 @@ class Costs(NamedTuple):
     """Steps of the longest text."""
     passes: float = MAX_PASSES
     """Passes of a run without a given length."""
+    efficiency: float = 1.0
+    """Fraction of the assumed speed that is reached."""
+    most: float = math.inf
+    """Usual lengths above which more minutes gain nothing."""
 
 
 def plan_labelled(
@@ -64,13 +68,19 @@ def plan_labelled(
     bptt = choose("training.bptt", costs.longest, "the longest text")
     training = with_rates(training, choose, "for a few passes")
     training = replace(training, batch_size=batch, bptt=bptt)
-    pace = _speed(model, training, device, choose_precision)
+    pace = costs.efficiency * _speed(model, training, device, choose_precision)
     seconds = speed.OPERATIONS_PER_WEIGHT_AND_TOKEN * costs.work(model) / pace  # of a pass
     steps = texts / (batch * training.accumulate)  # of a pass
     if not (training.epochs or training.steps or training.minutes):
         epochs, reason = _useful_passes(costs.passes, seconds, steps, usual)
         training = replace(training, epochs=choose("training.epochs", epochs, reason))
     passes = passes_of(training, steps, seconds)
+    most = costs.most * _usual_passes(costs.passes, steps)
+    if training.minutes and passes > most:
+        reason = f"of {training.minutes:g}: more passes over a text of this size gain nothing"
+        minutes = max(round(training.minutes * most / passes, 2), 0.01)
+        training = replace(training, minutes=choose("training.minutes", minutes, reason))
+        passes = most
     if training.evals == TrainingSettings().evals < passes and dataset.valid is not None:
         evals = choose("training.evals", math.ceil(passes), "one for each pass")
         training = replace(training, evals=evals)
@@ -101,9 +111,14 @@ def _useful_passes(usual: float, seconds: float, steps: float, otherwise: str) -
 
     `seconds` and `steps` are those of one pass.
     """
-    most = max(usual, float(round(MAX_STEPS_OF_FEW / steps)))
+    most = _usual_passes(usual, steps)
     possible = 0.85 * 60.0 * constants.DEFAULT_MINUTES / seconds
     if possible < most:
         reason = f"about {constants.DEFAULT_MINUTES:.0f} minutes at the assumed speed"
         return max(float(int(possible)), 1.0), reason
     return most, otherwise
+
+
+def _usual_passes(usual: float, steps: float) -> float:
+    """Return the passes of a run with time for them: more than usual for a small text."""
+    return max(usual, float(round(MAX_STEPS_OF_FEW / steps)))
