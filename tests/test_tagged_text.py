@@ -48,6 +48,28 @@ def test_spans_of_any_scheme_are_learned_as_iob2(tmp_path: Path):
     assert "Tags are IOB1: they are read as spans, and learned as IOB2." in made.warnings
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("I-LOC", "i-loc", "these have no prefix and type: i-loc"),
+        (" O", " B-X", "none is O"), (" I-LOC", " NOUN", ""),
+    ],
+)  # fmt: skip
+def test_tags_that_only_look_like_spans_are_reported(
+    old: str, new: str, reason: str, tmp_path: Path
+):
+    """One misspelled tag is enough to make no spans of all others."""
+    train = TRAIN.replace(old, new)
+    train = train if reason else train.replace("I-PER", "PROPN").replace("B-LOC", "PROPN")
+    made = dataset(tmp_path, train)
+    assert not gold_of(made, Tagged).spans
+    found = [text for text in made.warnings if "not read as spans" in text]
+    assert found == (
+        [f"Tags are not read as spans, since {reason}. Correct them if tags mark spans."]
+        if reason else []
+    )  # fmt: skip
+
+
 def test_a_tenth_of_the_sentences_is_held_out_at_random(tmp_path: Path):
     made = dataset(tmp_path)
     gold = gold_of(made, Tagged)

@@ -61,10 +61,12 @@ def iob2(spans: Iterable[Span], words: int) -> list[str]:
 def as_iob2(tags: Sequence[str]) -> list[str]:
     """Return the tags of a sentence, in any scheme, as IOB2; tags that are no spans are kept."""
     made = iob2(spans_of(tags), len(tags))
-    return [
-        own if _TAG.fullmatch(tag) or tag == OUTSIDE else tag
-        for tag, own in zip(tags, made, strict=True)
-    ]
+    return [own if is_span_tag(tag) else tag for tag, own in zip(tags, made, strict=True)]
+
+
+def is_span_tag(tag: str) -> bool:
+    """Return True for O, and for tags with a prefix and a type."""
+    return tag == OUTSIDE or _TAG.fullmatch(tag) is not None
 
 
 def scheme_of(sentences: Iterable[Sequence[str]]) -> str:

@@ -37,7 +37,7 @@ from charlm.text.labels import (
 from charlm.text.sentence_files import read_kept, write_sentences
 from charlm.text.sentences import Sentences, encode_sentences
 from charlm.text.sources.rows import Warn
-from charlm.text.spans import as_iob2, scheme_of, stray_inner
+from charlm.text.spans import OUTSIDE, as_iob2, is_span_tag, scheme_of, stray_inner
 from charlm.text.splits import VALID_FRACTION
 from charlm.text.tagged_files import Sentence, read_sentences
 from charlm.text.task_text import TaskText
@@ -108,6 +108,8 @@ class TaggedText:
         if scheme := scheme_of(tags["train"]):
             warn(_scheme_note(scheme, tags["train"]))
             tags = {name: [as_iob2(own) for own in part] for name, part in tags.items()}
+        elif note := _no_spans_note(tags["train"]):
+            warn(note)
         labels = _labels(Counter(tag for own in tags["train"] for tag in own))
         texts = _texts(parts)
         built = training_vocabulary(texts["train"].split(), vocabulary_settings, vocabulary)
@@ -275,6 +277,17 @@ def _scheme_note(scheme: str, tags: Sequence[Sequence[str]]) -> str:
         f" {count_of(stray, 'span')} of training that begin with I- are read too." if stray else ""
     )
     return f"Tags are {scheme}: they are read as spans, and learned as IOB2.{broken}"
+
+
+def _no_spans_note(tags: Sequence[Sequence[str]]) -> str:
+    """Return a sentence about tags that are no spans although most of them look so, or ""."""
+    counts = Counter(tag for own in tags for tag in own)
+    others = [tag for tag in counts if not is_span_tag(tag)]
+    if 2 * len(others) > len(counts):
+        return ""
+    few = listed(others) if others else ""
+    reason = f"these have no prefix and type: {few}" if few else f"none is {OUTSIDE}"
+    return f"Tags are not read as spans, since {reason}. Correct them if tags mark spans."
 
 
 def _unseen_advice(tags: Mapping[str, Sequence[Sequence[str]]], labels: Labels) -> list[str]:

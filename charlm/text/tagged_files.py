@@ -32,7 +32,7 @@ SUFFIXES = (".conll", ".iob", ".bio", ".conllu")
 """Ends of names of files that are read as CoNLL where text without tags is expected."""
 COLUMNS = {"lemma": 2, "upos": 3, "xpos": 4, "feats": 5}
 """Columns of CoNLL-U that hold tags, counted from 0."""
-MAX_WORDS = 1000
+MAX_WORDS = 250
 """Words of a sentence above which there is a warning: the empty lines may be missing."""
 _ID = re.compile(r"([0-9]+)([-.][0-9]+)?")
 _DOCUMENT = "-DOCSTART-"
@@ -180,10 +180,11 @@ class _Reader:
             cells = line.split("\t")
             match = _ID.fullmatch(cells[0])
             if match is None or len(cells) != 10:
+                wrong = count_of(len(cells), "column") if match else f"the ID {cells[0]!r:.40}"
                 raise CorpusError(
-                    f"{label}: line {number:,} has {count_of(len(cells), 'column')} "
-                    f"({line.strip()!r:.60}); expected the 10 of CoNLL-U with tabs between "
-                    "them, an ID first. Correct that line"
+                    f"{label}: line {number:,} has {wrong} ({line.strip()!r:.60}); expected the "
+                    "10 columns of CoNLL-U with tabs between them, first an ID such as 7, 2-3 or "
+                    "8.1. Correct that line"
                 )
             if match[2]:  # a range of words that one token spells, or an empty node
                 continue
