@@ -154,4 +154,7 @@ def test_floor_is_a_copy_of_the_source() -> None:
     """One of two sources is its own translation; blanks at the ends do not count."""
     floor = copy_floor([(" one two three four", "one two three four "), ("a", "b")])
     chrf, bleu_ = 100 * (5 + 15 / 16) / 6, 100 * 0.8**0.25  # 15 of 16 letters, 4 of 5 words
-    assert floor == pytest.approx({"exact": 0.5, "chrf": chrf, "bleu": bleu_})
+    letters = (15 + 1) / 2
+    assert floor == pytest.approx(
+        {"exact": 0.5, "chrf": chrf, "bleu": bleu_, "reference_letters": letters}
+    )

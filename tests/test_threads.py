@@ -13,7 +13,7 @@ from charlm.backends import kernel_library
 from charlm.backends.kernel_library import default_threads, useful_threads
 from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
-from charlm.runs import run as runs
+from charlm.runs import networks
 from charlm.training import start as starting
 from charlm.training.plan import speed
 from charlm.training.plan.speed import set_threads, training_threads
@@ -143,12 +143,12 @@ def test_torch_models_use_a_useful_number_of_threads(
     del cores
     model = tiny_model("mogrifier")
     arrays = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-    runs._torch_model(model.settings, 5, arrays)
+    networks.torch_network(model.settings, 5, arrays)
     assert torch_threads[-1] == 1
-    runs._torch_model(model.settings, 5, arrays, 3)
+    networks.torch_network(model.settings, 5, arrays, 3)
     assert torch_threads[-1] == 3
-    monkeypatch.setattr(runs, "WEIGHTS_PER_THREAD", model.parameter_count() // 4)
-    runs._torch_model(model.settings, 5, arrays)
+    monkeypatch.setattr(networks, "WEIGHTS_PER_THREAD", model.parameter_count() // 4)
+    networks.torch_network(model.settings, 5, arrays)
     assert torch_threads[-1] == 4
 
 

@@ -29,7 +29,8 @@ def run_pairs(path: Path, config: Json, record: Json) -> list[tuple[str, str]]:
         ("vocabulary", f"{config['vocab_size']:,} {config['vocabulary']['unit']} entries"),
         ("text", f"{corpus['name']}, document: {corpus['document']}"),
     ]
-    if numeric := UNITS[config["vocabulary"]["unit"]].numeric:
+    unit = UNITS.get(config["vocabulary"]["unit"])
+    if numeric := unit is not None and unit.numeric:
         pairs[-2:] = [("text", corpus["name"])]
     if shares := condition_text(record):
         pairs.append(("conditions", shares))
