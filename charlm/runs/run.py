@@ -133,12 +133,9 @@ class Run:
         of this one. Raises CorpusError if it is damaged or does not fit the vocabulary.
         """
         folder = layout.home(self.path) / "data" / name
-        if not (folder / "counts.json").exists():
+        if (text := kept_text(folder, self.vocabulary)) is None:
             split = self.dataset.split(name) if shipped_sources(layout.home(self.path)) else None
             return split and self.as_read(split)
-        text = read_encoded(folder)
-        if not text.fits(len(self.vocabulary)):
-            raise CorpusError(f"{folder}: ids that tokenizer.json does not have; delete the folder")
         if names := conditions_of(self.config):
             number = condition_number(self.path, self.config, self.condition)
             text = documents_of(folder, text, self.vocabulary, len(names), number)
@@ -161,6 +158,19 @@ class Run:
     def as_read(self, text: EncodedText) -> EncodedText:
         """Return an encoded text, reversed for a model that reads backward."""
         return mirrored(text) if self.backward else text
+
+
+def kept_text(folder: Path, vocabulary: Vocabulary) -> EncodedText | None:
+    """Return the encoded text that a run keeps in a folder, or None.
+
+    Raises CorpusError if it is damaged or does not fit the vocabulary.
+    """
+    if not (folder / "counts.json").exists():
+        return None
+    text = read_encoded(folder)
+    if not text.fits(len(vocabulary)):
+        raise CorpusError(f"{folder}: ids that tokenizer.json does not have; delete the folder")
+    return text
 
 
 def model_config(

@@ -4,19 +4,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from charlm.backends.series_weights import series_weights
-from charlm.errors import UsageError, check_count
+from charlm.errors import UsageError
 from charlm.inference.series import ArraySeries, SeriesReader, evaluate_series, forecast
 from charlm.inference.series_counts import SeriesCounts
 from charlm.runs import layout
-from charlm.runs.engines import chosen_engine
-from charlm.runs.run import check_weights, checked_vocabulary, model_settings
-from charlm.runs.weights import load_arrays
-from charlm.text.encoded import read_encoded
+from charlm.runs.run import kept_text
+from charlm.runs.task_weights import TaskWeights
 from charlm.text.series import Scales, read_values
 from charlm.text.series_floors import Recurrence, Values
 from charlm.text.tokenizers.vocabulary import Vocabulary
@@ -54,10 +52,9 @@ class SeriesRun:
         Raises CorpusError if they are damaged.
         """
         folder = self.path / "data" / name
-        if not (folder / "counts.json").exists():
+        if (text := kept_text(folder, self.vocabulary)) is None:
             return None
-        steps = len(read_encoded(folder).ids)
-        return read_values(folder, steps), steps
+        return read_values(folder, len(text.ids)), len(text.ids)
 
     @cached_property
     def recurrence(self) -> Recurrence | None:
@@ -93,30 +90,17 @@ def load_series_run(path: Path, *, engine: str = "auto", threads: int | None = N
     `engine` is numpy, torch or auto: numpy unless only torch computes the cell. Raises UsageError
     for others.
     """
-    if threads is not None:
-        check_count("threads", threads, 1)
-    config = layout.read_config(path)
-    vocabulary = checked_vocabulary(path, config)
-    settings = model_settings(config, path)
-    check_weights(path)
-    chosen = chosen_engine(settings, engine)
+    weights = TaskWeights.load(path, engine, threads)
     if engine == "native":
         raise UsageError(
             f"--engine native with run {path.name}, which gives numbers; expected numpy, torch or "
             "auto. Leave out --engine"
         )
-    arrays = load_arrays(path / layout.WEIGHTS, settings, config["vocab_size"], config[layout.TASK])
     reader: SeriesReader
-    if chosen == "torch":
-        import torch
-
+    if weights.engine == "torch":
         from charlm.nn.series import SeriesModel, TorchSeries
 
-        model = SeriesModel(settings, config["vocab_size"])
-        model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
-        if threads is not None:
-            torch.set_num_threads(threads)
-        reader = TorchSeries(model.requires_grad_(False))
+        reader = TorchSeries(cast(SeriesModel, weights.torch_model()))
     else:
-        reader = ArraySeries(series_weights(settings, arrays))
-    return SeriesRun(path=path, config=config, vocabulary=vocabulary, reader=reader)
+        reader = ArraySeries(series_weights(weights.settings, weights.arrays))
+    return SeriesRun(path=path, config=weights.config, vocabulary=weights.vocabulary, reader=reader)

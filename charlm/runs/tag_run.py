@@ -1,37 +1,25 @@
 """A run that gives tags, in memory."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, cast
 
 from charlm.backends.interface import Backend
-from charlm.backends.kernel_library import useful_threads
-from charlm.backends.native import WEIGHTS_PER_THREAD
-from charlm.backends.numpy_backend import NumpyBackend
 from charlm.backends.tagger_weights import CHARACTERS, CRF, letter_settings
 from charlm.backends.weights import BACKWARD, HEAD, Weights, encoder_weights
-from charlm.config.model import ModelSettings
-from charlm.errors import CorpusError, UsageError, check_count, named
+from charlm.errors import UsageError, named
 from charlm.inference.crf import Answers, Transitions, answers, tag_nats
 from charlm.inference.tag_counts import Known, TagCounts
 from charlm.inference.tagging import ArrayTagReader, Letters, TagReader
 from charlm.runs import layout
-from charlm.runs.engines import chosen_engine, compiled_backend, unchanged
-from charlm.runs.run import check_weights, checked_vocabulary, model_settings
-from charlm.runs.weights import load_arrays
-from charlm.text.encoded import read_encoded
+from charlm.runs.run import kept_text
+from charlm.runs.task_weights import TaskWeights
 from charlm.text.labels import Labels, Targets, read_targets
 from charlm.text.sentence_files import read_kept
 from charlm.text.sentences import Sentences, encode_sentences
 from charlm.text.spans import legal
 from charlm.text.tokenizers.vocabulary import Vocabulary, load_vocabulary
-
-Arrays = Mapping[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,25 +76,22 @@ class TagRun:
         Raises CorpusError if it is damaged or does not fit the vocabulary or the tags.
         """
         folder = self.path / "data" / name
-        if not (folder / "counts.json").exists():
+        if (text := kept_text(folder, self.vocabulary)) is None:
             return None
-        text = read_encoded(folder)
-        if not text.fits(len(self.vocabulary)):
-            raise CorpusError(f"{folder}: ids that tokenizer.json does not have; delete the folder")
         sentences = read_kept(folder, text)
         return sentences, read_targets(folder, len(sentences.spelling), len(self.labels))
 
 
 def load_tag_run(path: Path, *, engine: str = "auto", threads: int | None = None) -> TagRun:
     """Load the run in a folder, as in `load_task_run`."""
-    if threads is not None:
-        check_count("threads", threads, 1)
-    config = layout.read_config(path)
-    vocabulary = checked_vocabulary(path, config)
-    settings, task = model_settings(config, path), config[layout.TASK]
-    check_weights(path)
+    weights = TaskWeights.load(path, engine, threads)
+    config, task, arrays = weights.config, weights.task, weights.arrays
+    if task["letter_width"] and engine == "native":
+        raise UsageError(
+            f"{named('engine')} native with run {path.name}, which reads the letters of words; "
+            f"expected auto, numpy or torch. Leave out {named('engine')}"
+        )
     letters = load_vocabulary(path / layout.LETTERS) if task["letter_width"] else None
-    arrays = load_arrays(path / layout.WEIGHTS, settings, config["vocab_size"], task)
     labels = Labels(tuple(task["labels"]))
     steps = None
     if task["output"] == CRF:
@@ -115,83 +100,36 @@ def load_tag_run(path: Path, *, engine: str = "auto", threads: int | None = None
     return TagRun(
         path=path,
         config=config,
-        vocabulary=vocabulary,
+        vocabulary=weights.vocabulary,
         labels=labels,
-        reader=_reader(path / layout.WEIGHTS, settings, config, arrays, letters, engine, threads),
+        reader=_reader(weights, letters),
         steps=steps,
         scale=float(config.get(layout.LOGIT_SCALE, 1.0)),
     )
 
 
-def _reader(
-    path: Path,
-    settings: ModelSettings,
-    config: Mapping[str, Any],
-    arrays: Arrays,
-    letters: Vocabulary | None,
-    engine: str,
-    threads: int | None,
-) -> TagReader:
-    """Return what computes with the weights in a file; words with letters are read by numpy.
+def _reader(weights: TaskWeights, letters: Vocabulary | None) -> TagReader:
+    """Return what computes with weights; words with letters are read by numpy or torch."""
+    if weights.engine == "torch":
+        from charlm.nn.tagger import Tagger, TorchTagReader
 
-    Raises UsageError for words with letters and the native engine.
-    """
-    engine = chosen_engine(settings, engine)
-    task, size = config[layout.TASK], config["vocab_size"]
-    if engine == "torch":
-        return _torch_reader(settings, config, arrays, letters, threads)
-    if letters and engine == "native":
-        raise UsageError(
-            f"{named('engine')} native with run {path.parent.name}, which reads the letters of "
-            f"words; expected auto, numpy or torch. Leave out {named('engine')}"
-        )
-    check = unchanged(path)
-
-    def reread(prefix: str) -> Weights:
-        """Read the weights again. Raises RunError if the file is no longer the same."""
-        check()
-        return encoder_weights(settings, load_arrays(path, settings, size, task), prefix)
-
-    def half(prefix: str) -> Backend | Weights:
-        """Return what computes the encoder whose tensors have this prefix."""
-        plain = encoder_weights(settings, arrays, prefix)
-        if letters:
-            return plain
-        if engine == "numpy":
-            return NumpyBackend(plain)
-        required = engine == "native"
-        return compiled_backend(plain, "fp32", threads, partial(reread, prefix), required=required)
-
+        return TorchTagReader(cast(Tagger, weights.torch_model()), letters)
+    settings, arrays = weights.settings, weights.arrays
+    halves: tuple[Backend | Weights, ...]
     spelled = None
     if letters:
-        own = letter_settings(settings, task["letter_width"])
+        halves = tuple(encoder_weights(settings, arrays, prefix) for prefix in weights.prefixes)
+        own = letter_settings(settings, weights.task["letter_width"])
         forward, backward = (
             encoder_weights(own, arrays, prefix)
             for prefix in (CHARACTERS, f"{CHARACTERS}{BACKWARD}")
         )
         spelled = Letters(vocabulary=letters, forward=forward, backward=backward)
+    else:
+        halves = tuple(map(weights.backend, weights.prefixes))
     return ArrayTagReader(
-        halves=tuple(half(prefix) for prefix in ("", BACKWARD)[: 1 + task["both_ways"]]),
+        halves=halves,
         weight=arrays[f"{HEAD}weight"],
         bias=arrays[f"{HEAD}bias"],
         letters=spelled,
     )
-
-
-def _torch_reader(
-    settings: ModelSettings,
-    config: Mapping[str, Any],
-    arrays: Arrays,
-    letters: Vocabulary | None,
-    threads: int | None,
-) -> TagReader:
-    """Return a reader of torch with these weights, and set the number of torch's threads."""
-    import torch
-
-    from charlm.nn.tagger import Tagger, TorchTagReader
-
-    model = Tagger.of_task(settings, config["vocab_size"], config[layout.TASK])
-    model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
-    work = sum(tensor.numel() for tensor in model.layers.parameters())
-    torch.set_num_threads(threads or useful_threads(work, WEIGHTS_PER_THREAD))
-    return TorchTagReader(model.requires_grad_(False), letters)

@@ -1,37 +1,26 @@
 """A run that gives translations, in memory."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-from numpy.typing import NDArray
-
-from charlm.backends.interface import Backend
-from charlm.backends.kernel_library import useful_threads
-from charlm.backends.native import WEIGHTS_PER_THREAD
-from charlm.backends.numpy_backend import NumpyBackend
 from charlm.backends.translator_weights import DECODER_LAYERS, decoder_settings
-from charlm.backends.weights import Weights, encoder_weights
 from charlm.config.fields import MAX_COUNT
-from charlm.config.model import ModelSettings
-from charlm.errors import CorpusError, RunError, check_count
+from charlm.errors import CorpusError, RunError
 from charlm.inference.search import BEAM, Steps, forced_nats
 from charlm.inference.translating import NOTHING, ArraySteps, Languages, Text, translations
 from charlm.inference.translation_counts import TranslationCounts
 from charlm.runs import layout
-from charlm.runs.engines import chosen_engine, compiled_backend, unchanged
-from charlm.runs.run import check_weights, checked_vocabulary, model_settings
-from charlm.runs.weights import load_arrays
-from charlm.text.encoded import EncodedText, read_encoded
+from charlm.runs.run import kept_text
+from charlm.runs.task_weights import TaskWeights
+from charlm.text.encoded import EncodedText
 from charlm.text.groups import text_lengths
 from charlm.text.labelled import encode_texts
 from charlm.text.tokenizers.vocabulary import Vocabulary, load_vocabulary
 
 MAX_TOKENS = 1000
 """Maximum length of a text that is translated."""
-Arrays = Mapping[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,11 +62,8 @@ class TranslateRun:
         from charlm.text.parallel import PARALLEL, Parallel
 
         folder = self.path / "data" / name
-        if not (folder / "counts.json").exists():
+        if (sources := kept_text(folder, self.vocabulary)) is None:
             return None
-        sources = read_encoded(folder)
-        if not sources.fits(len(self.vocabulary)):
-            raise CorpusError(f"{folder}: ids that tokenizer.json does not have; delete the folder")
         beside = cast(Parallel, PARALLEL.read(self.path, self.config, {name: sources}))
         pairs = beside.pairs.get(name, ())
         return EncodedPairs(sources=sources, targets=beside.texts[name], pairs=pairs)
@@ -145,81 +131,32 @@ def load_translate_run(
 
     `engine` is as in `runs.run.load_backend`.
     """
-    if threads is not None:
-        check_count("threads", threads, 1)
-    config = layout.read_config(path)
-    vocabulary = checked_vocabulary(path, config)
-    target, size = load_vocabulary(path / layout.TARGET), config[layout.TASK]["target_size"]
+    weights = TaskWeights.load(path, engine, threads)
+    target, size = load_vocabulary(path / layout.TARGET), weights.task["target_size"]
     if len(target) != size:
         raise RunError(
             f"{path}: {layout.TARGET} has {len(target)} entries, config.json expects {size}. The "
             "run's files do not match"
         )
-    settings = model_settings(config, path)
-    check_weights(path)
     return TranslateRun(
         path=path,
-        config=config,
-        languages=Languages(source=vocabulary, target=target),
-        steps=_steps(path / layout.WEIGHTS, settings, config, engine, threads),
+        config=weights.config,
+        languages=Languages(source=weights.vocabulary, target=target),
+        steps=_steps(weights),
     )
 
 
-def _steps(
-    path: Path,
-    settings: ModelSettings,
-    config: Mapping[str, Any],
-    engine: str,
-    threads: int | None,
-) -> Steps:
-    """Return what computes with the weights in a file."""
-    engine = chosen_engine(settings, engine)
-    task, size = config[layout.TASK], config["vocab_size"]
-    check = unchanged(path)
-    arrays = load_arrays(path, settings, size, task)
-    if engine == "torch":
-        return _torch_steps(settings, config, arrays, threads)
-    both_ways = bool(task["both_ways"])
+def _steps(weights: TaskWeights) -> Steps:
+    """Return what computes with weights."""
+    if weights.engine == "torch":
+        from charlm.nn.translator import Translator
+        from charlm.nn.translator_steps import TorchSteps
 
-    def weights(prefix: str, tensors: Arrays) -> Weights:
-        """Return the weights of the layers whose tensors have this prefix."""
-        is_decoder = prefix == DECODER_LAYERS
-        own = decoder_settings(settings, both_ways) if is_decoder else settings
-        return encoder_weights(own, tensors, prefix)
-
-    def reread(prefix: str) -> Callable[[], Weights]:
-        """Return a function that reads weights again, or raises RunError if they have changed."""
-
-        def read() -> Weights:
-            """Read the weights again."""
-            check()
-            return weights(prefix, load_arrays(path, settings, size, task))
-
-        return read
-
-    def layers(prefix: str) -> Backend:
-        """Return the backend of the layers whose tensors have this prefix."""
-        plain = weights(prefix, arrays)
-        if engine == "numpy":
-            return NumpyBackend(plain)
-        required = engine == "native"
-        return compiled_backend(plain, "fp32", threads, reread(prefix), required=required)
-
-    return ArraySteps.of(arrays, both_ways, layers)
-
-
-def _torch_steps(
-    settings: ModelSettings, config: Mapping[str, Any], arrays: Arrays, threads: int | None
-) -> Steps:
-    """Return the steps of torch with these weights, and set the number of torch's threads."""
-    import torch
-
-    from charlm.nn.task_models import build_model
-    from charlm.nn.translator import Translator
-    from charlm.nn.translator_steps import TorchSteps
-
-    model = cast(Translator, build_model(settings, config["vocab_size"], config[layout.TASK]))
-    model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
-    work = sum(tensor.numel() for tensor in model.parameters())
-    torch.set_num_threads(threads or useful_threads(work, WEIGHTS_PER_THREAD))
-    return TorchSteps(model.requires_grad_(False))
+        return TorchSteps(cast(Translator, weights.torch_model("")))
+    both_ways = bool(weights.task["both_ways"])
+    decoder = decoder_settings(weights.settings, both_ways)
+    return ArraySteps.of(
+        weights.arrays,
+        both_ways,
+        lambda prefix: weights.backend(prefix, decoder if prefix == DECODER_LAYERS else None),
+    )
