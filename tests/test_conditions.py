@@ -380,8 +380,20 @@ def test_a_run_is_evaluated_by_condition(call: Call, at_songs: Path, songs: Path
     status, out, _ = call("eval", "--condition", JAZZ, "--json")
     assert json.loads(out)["nats"] == pytest.approx(found["conditions"][JAZZ]["nats"])
     Path("more.txt").write_text("aa\na\n")
-    status, out, _ = call("eval", "--condition", JAZZ, "--file", "more.txt", "--json")
-    assert status == 0 and json.loads(out)["documents"] == 2
+    status, out, err = call("eval", "--condition", JAZZ, "--file", "more.txt", "--json")
+    assert status == 0 and json.loads(out)["documents"] == 2 and "was not read" not in err
+
+
+def test_eval_reports_a_column_of_conditions_that_it_does_not_read(
+    call: Call, at_songs: Path
+) -> None:
+    """Rows of rock were evaluated as jazz, and nothing was reported."""
+    Path("more.tsv").write_text(f"genre\ttext\n{ROCK}\tbb\n{JAZZ}\ta\n")
+    status, _, err = call("eval", "--condition", JAZZ, "--file", "more.tsv")
+    assert status == 0
+    assert "column 'genre' was not read: every text was evaluated with the condition jazz" in err
+    Path("other.tsv").write_text("singer\ttext\nAnna\tbb\n")
+    assert "was not read" not in call("eval", "--condition", JAZZ, "--file", "other.tsv")[2]
 
 
 def test_a_run_says_what_its_conditions_are(call: Call, here: Path) -> None:

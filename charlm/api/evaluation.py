@@ -12,6 +12,7 @@ from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError, UsageError
 from charlm.inference.likelihood import evaluate, tally, text_nats
 from charlm.phases import phase
+from charlm.runs.layout import CONDITIONS
 from charlm.runs.locate import checkpoints_folder
 from charlm.runs.mixtures import check_members, load_members, member_name
 from charlm.text.corpus import Corpus
@@ -109,7 +110,21 @@ def _read(
     notes += corpus.warnings
     if not len(text.ids):
         raise CorpusError("the text is empty; expected at least one token. Use another --file")
+    notes += _unread_conditions(model, corpus)
     return text
+
+
+def _unread_conditions(model: Model, corpus: Corpus) -> list[str]:
+    """Return a sentence about the column of conditions of a table, if its first row has one."""
+    column = model.config.get(CONDITIONS, {}).get("column")
+    first = next(corpus.records(), None)
+    if column is None or first is None or column not in first.cells:
+        return []
+    condition = "no condition" if model.condition is None else f"the condition {model.condition}"
+    return [
+        f"the column {column!r:.80} was not read: every text was evaluated with {condition}. For "
+        "the figures of one condition, give a file of its texts"
+    ]
 
 
 def _cost_of_weights(
