@@ -16,7 +16,7 @@ from charlm.files.atomic import json_bytes
 from charlm.files.safe_read import read_json
 from charlm.phases import counted, phase
 from charlm.text.corpus import collector
-from charlm.text.dataset import SPLITS, Dataset, training_vocabulary
+from charlm.text.dataset import Dataset, training_vocabulary
 from charlm.text.documents import check_text
 from charlm.text.encoded import EncodedText, read_encoded, write_encoded
 from charlm.text.labelled import (
@@ -25,14 +25,15 @@ from charlm.text.labelled import (
     complete,
     encode_texts,
     finished_dataset,
+    held_out_parts,
     parts_fingerprint,
     run_name,
 )
+from charlm.text.labels import Labels
 from charlm.text.pair_batches import pair_lengths
 from charlm.text.parallel_files import Pair, read_pairs
 from charlm.text.sources.names import find
 from charlm.text.sources.rows import Rows, Warn
-from charlm.text.splits import HOLD_OUT_SEED, VALID_FRACTION
 from charlm.text.task_text import TaskText
 from charlm.text.tokenizers.vocabulary import Vocabulary, load_vocabulary
 from charlm.units import count_of
@@ -187,9 +188,7 @@ def _read(
                     needs_targets=True, like=like, reported=reported,
                 )  # fmt: skip
                 parts[name] = complete(read, ", ".join(names), warn, TRANSLATION)
-    if "valid" not in parts:
-        parts |= _hold_out(parts["train"], corpus.valid_frac)
-    return {name: parts[name] for name in SPLITS if name in parts}
+    return held_out_parts(parts, Labels(()), corpus.valid_frac)  # at random: there are no labels
 
 
 def _first_file(corpus: CorpusSettings) -> str | None:
@@ -204,16 +203,6 @@ def _given(examples: Sequence[tuple[str, str]]) -> Iterator[Pair]:
         check_text(source, place)
         check_text(target, f"{place}: its translation")
         yield Pair(source if source.strip() else None, target if target.strip() else None, place)
-
-
-def _hold_out(train: Texts, fraction: float | None) -> dict[str, Texts]:
-    """Return the training and validation pairs, which are random; empty if nothing is held out."""
-    fraction, size = VALID_FRACTION if fraction is None else fraction, len(train.texts)
-    count = min(max(round(fraction * size), 1), size - 1) if fraction > 0 else 0
-    if not count:
-        return {}
-    order = np.random.default_rng(HOLD_OUT_SEED).permutation(size)
-    return {"train": train.at(np.sort(order[count:])), "valid": train.at(np.sort(order[:count]))}
 
 
 def _turned(part: Texts) -> Texts:
