@@ -92,6 +92,21 @@ def test_every_format_gives_equal_bytes(here) -> None:
     assert all(each == folders[0] for each in folders)
 
 
+def test_a_lone_cr_ends_a_line_of_numbers_and_is_reported(here) -> None:
+    """A file of an old Mac was refused as one line."""
+    warnings: list[str] = []
+    Path("mac.txt").write_bytes(b"1\r2.5\r-3\r")
+    _, values = read_numbers(["mac.txt"], ReadSettings(), warnings.append)
+    assert values.tolist() == [1.0, 2.5, -3.0]
+    assert ["mac.txt ends lines with a lone CR" in warning for warning in warnings] == [True]
+
+
+def test_a_file_in_another_encoding_is_named_with_it(here) -> None:
+    Path("x.txt").write_bytes("1\n2\n20 °C, schön\n".encode("latin-1"))
+    with pytest.raises(CorpusError, match=r"x\.txt: line 3, .*the file seems to be CP1252"):
+        read_numbers(["x.txt"], ReadSettings(), no_note)
+
+
 def test_the_end_is_held_out_after_what_comes_before_it(here, monkeypatch) -> None:
     monkeypatch.setattr("charlm.text.series.CONTEXT", 30)
     dataset = load(sources=(copies(WAVE)[0],), valid_frac=0.25)

@@ -7,21 +7,16 @@ pos,A stirring film.   __label__neg Dull.                 train/neg/2.txt
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError, UsageError, named
-from charlm.text.documents import lines
 from charlm.text.labels import MAX_LABELS
-from charlm.text.sources import decoding
-from charlm.text.sources.decoding import decode
-from charlm.text.sources.encodings import invalid, own_encoding
-from charlm.text.sources.files import Spool, TextFile, blocks, shown
+from charlm.text.sources.files import Spool, TextFile, shown
 from charlm.text.sources.kinds import LABEL_PREFIX
-from charlm.text.sources.line_ends import LineEnds
 from charlm.text.sources.names import Source, find, reads_once
 from charlm.text.sources.rows import (
     Nested,
@@ -34,6 +29,7 @@ from charlm.text.sources.rows import (
     near_column,
     target_columns,
 )
+from charlm.text.sources.text_lines import LineReader
 from charlm.units import count_of
 
 TEXT_NAMES = ("text", "sentence", "review")
@@ -176,7 +172,7 @@ class LabelColumns(TextColumn):
         )
 
 
-class _Reader:
+class _Reader(LineReader):
     """Reader of the sources of one split."""
 
     def __init__(
@@ -188,11 +184,8 @@ class _Reader:
         needed: bool = True,
         setting: str = "target",
     ) -> None:
-        if reading.encoding != decoding.AUTO:
-            reading = replace(reading, encoding=decoding.codec_name(reading.encoding))
-        self.reading, self.warn, self.needed = reading, warn, needed
-        self.rule = LabelColumns(target, needed, setting)
-        self.ends = LineEnds("line", keep=False)
+        super().__init__(reading, warn)
+        self.needed, self.rule = needed, LabelColumns(target, needed, setting)
 
     def read(self, names: Sequence[str], reported: dict[str, str] | None) -> Iterator[Example]:
         sources = find(names, self.reading, self.warn, reported)
@@ -204,7 +197,7 @@ class _Reader:
             )
         folders = _label_folders(names, sources, self.warn)
         beside: list[str] = []
-        try:
+        with self.opened(sources):
             for source in sources:
                 if isinstance(source, Rows):
                     yield from self._rows(source)
@@ -212,11 +205,6 @@ class _Reader:
                     beside.append(source.label)
                 else:
                     yield from self._file(source, label)
-        except CorpusError as error:
-            if not error.place or self.reading.encoding == decoding.AUTO:
-                raise
-            raise invalid(sources, self.reading.encoding, error) from error
-        self.ends.report(self.warn)
         if beside:
             self.warn(
                 f"{beside[0]}{_others(beside)} skipped, beside folders whose names are labels."
@@ -245,7 +233,7 @@ class _Reader:
 
     def _file(self, source: TextFile | Spool, label: str) -> Iterator[Example]:
         """Yield the text of a file under the label of its folder, or that of each line."""
-        numbered = enumerate(lines(self._pieces(source)), 1)
+        numbered = enumerate(self.lines(source), 1)
         head = list(islice(numbered, PEEK_LINES))
         rest = chain(head, numbered)
         if any(line.lstrip().startswith(LABEL_PREFIX) for _, line in head):
@@ -261,13 +249,6 @@ class _Reader:
         else:
             for number, line in rest:
                 yield Example(line, None, f"{source.label}: line {number:,}")
-
-    def _pieces(self, source: TextFile | Spool) -> Iterator[str]:
-        encoding, errors = self.reading.encoding, self.reading.errors
-        if encoding == decoding.AUTO:
-            encoding = own_encoding(source, self.warn)
-        pieces = decode(blocks(source), source.label, self.warn, encoding=encoding, errors=errors)
-        return self.ends.read(pieces, source.label)
 
 
 def _others(names: Sequence[str]) -> str:

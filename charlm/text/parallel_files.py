@@ -6,19 +6,14 @@ A dog runs.,Ein Hund läuft.    line 1: A dog runs.            line 1: Ein Hund 
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError, UsageError, named
-from charlm.text.documents import lines
-from charlm.text.sources import decoding
-from charlm.text.sources.decoding import decode
-from charlm.text.sources.encodings import invalid, own_encoding
-from charlm.text.sources.files import Spool, TextFile, blocks, shown
-from charlm.text.sources.line_ends import LineEnds
+from charlm.text.sources.files import Spool, TextFile, shown
 from charlm.text.sources.names import find
 from charlm.text.sources.rows import (
     Nested,
@@ -29,6 +24,7 @@ from charlm.text.sources.rows import (
     listed,
     near_column,
 )
+from charlm.text.sources.text_lines import LineReader
 
 
 class Pair(NamedTuple):
@@ -169,32 +165,25 @@ class PairColumns(TextColumn):
         )
 
 
-class _Reader:
+class _Reader(LineReader):
     """Reader of the sources of one split."""
 
     def __init__(
         self, reading: ReadSettings, target: str | None, warn: Warn, needs_targets: bool
     ) -> None:
-        if reading.encoding != decoding.AUTO:
-            reading = replace(reading, encoding=decoding.codec_name(reading.encoding))
-        self.reading, self.target, self.warn, self.needed = reading, target, warn, needs_targets
-        self.ends = LineEnds("line", keep=False)
+        super().__init__(reading, warn)
+        self.target, self.needed = target, needs_targets
 
     def read(
         self, names: Sequence[str], like: str | None, reported: dict[str, str] | None
     ) -> Iterator[Pair]:
         sources = find(names, self.reading, self.warn, reported)
-        try:
+        with self.opened(sources):
             for source in sources:
                 if isinstance(source, Rows):
                     yield from self._rows(source)
                 else:
                     yield from self._file(source, like or sources[0].label)
-        except CorpusError as error:
-            if not error.place or self.reading.encoding == decoding.AUTO:
-                raise
-            raise invalid(sources, self.reading.encoding, error) from error
-        self.ends.report(self.warn)
 
     def _rows(self, rows: Rows) -> Iterator[Pair]:
         rule = PairColumns(self.target, self.needed)
@@ -216,12 +205,12 @@ class _Reader:
         """Yield the lines of a file, with the lines of the file that is parallel to it."""
         label = source.label
         if not self.needed and self.target is None:
-            for number, line in enumerate(self._lines(source), 1):
+            for number, line in enumerate(self.lines(source), 1):
                 yield Pair(_kept(line), None, f"{label}: line {number:,}")
             return
         other = self._parallel(source, like)
         counts = [0, 0]
-        pairs = zip_longest(self._lines(source), self._lines(other))
+        pairs = zip_longest(self.lines(source), self.lines(other))
         for number, pair in enumerate(pairs, 1):
             for side, line in enumerate(pair):
                 counts[side] += line is not None
@@ -261,13 +250,6 @@ class _Reader:
         if label != like:
             self.warn(f"{label}: its translations are in {shown(name)}.")
         return TextFile(shown(name), Path(name))
-
-    def _lines(self, source: TextFile | Spool) -> Iterator[str]:
-        encoding, errors = self.reading.encoding, self.reading.errors
-        if encoding == decoding.AUTO:
-            encoding = own_encoding(source, self.warn)
-        pieces = decode(blocks(source), source.label, self.warn, encoding=encoding, errors=errors)
-        return lines(self.ends.read(pieces, source.label))
 
 
 def _kept(text: str | None) -> str | None:

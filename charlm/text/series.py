@@ -6,8 +6,8 @@ steps         1  2  3         beside it, and those before the first step come fi
 
 import hashlib
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,14 +23,12 @@ from charlm.phases import phase
 from charlm.text.boundaries import STREAM
 from charlm.text.corpus import collector
 from charlm.text.dataset import SPLITS, Dataset
-from charlm.text.documents import lines
 from charlm.text.encoded import EncodedText
 from charlm.text.series_floors import Values
-from charlm.text.sources.decoding import AUTO, codec_name, decode
-from charlm.text.sources.encodings import own_encoding
-from charlm.text.sources.files import Spool, TextFile, blocks, shown
+from charlm.text.sources.files import shown
 from charlm.text.sources.names import find, short_name
 from charlm.text.sources.rows import Rows, TextColumn, Warn, chosen_column
+from charlm.text.sources.text_lines import LineReader
 from charlm.text.splits import VALID_FRACTION
 from charlm.text.tokenizers.numbers import NumberVocabulary
 from charlm.text.tokenizers.tokenizer_json import EOS, EOS_TOKEN, UNK_TOKEN
@@ -154,9 +152,8 @@ def read_numbers(
     `usual` is the column to read if the settings name none. Raises CorpusError, with the place,
     for anything that is not a number.
     """
-    if reading.encoding != AUTO:
-        reading = replace(reading, encoding=codec_name(reading.encoding))
-    sources = find(names, reading, warn)
+    reader = LineReader(reading, warn)
+    sources = find(names, reader.reading, warn)
     if len(sources) != 1:
         labels = ", ".join(source.label for source in sources[:3])
         raise CorpusError(
@@ -164,26 +161,18 @@ def read_numbers(
             "expected one series in one file. Name one"
         )
     (source,) = sources
-    if isinstance(source, Rows):
-        table = source.read(warn, False, None, NumberColumn(usual))
-        cells = ((record.place, record.text) for record in table.records)
-        advice = f"Choose a column of numbers with {named('column')}"
-        return table.column, checked_numbers(cells, source.label, advice)
-    advice = (
-        "Remove a heading; name the format of a table with "
-        f"{named('input_format')} and its column with {named('column')}"
-    )
-    return "", checked_numbers(_numbered_lines(source, reading, warn), source.label, advice)
-
-
-def _numbered_lines(
-    source: TextFile | Spool, reading: ReadSettings, warn: Warn
-) -> Iterator[tuple[str, str]]:
-    """Yield the place and the text of each line of a file."""
-    encoding = own_encoding(source, warn) if reading.encoding == AUTO else reading.encoding
-    pieces = decode(blocks(source), source.label, warn, encoding=encoding, errors=reading.errors)
-    for number, line in enumerate(lines(pieces), 1):
-        yield f"line {number:,}", line
+    with reader.opened(sources):
+        if isinstance(source, Rows):
+            column, _, records = source.read(warn, False, None, NumberColumn(usual))
+            cells = ((record.place, record.text) for record in records)
+            advice = f"Choose a column of numbers with {named('column')}"
+            return column, checked_numbers(cells, source.label, advice)
+        numbered = ((f"line {at:,}", line) for at, line in enumerate(reader.lines(source), 1))
+        advice = (
+            "Remove a heading; name the format of a table with "
+            f"{named('input_format')} and its column with {named('column')}"
+        )
+        return "", checked_numbers(numbered, source.label, advice)
 
 
 def checked_numbers(cells: Iterable[tuple[str, str | None]], label: str, advice: str) -> Values:

@@ -8,24 +8,19 @@ Peter NNP B-PER
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError, UsageError, named
-from charlm.text.documents import lines
 from charlm.text.sentences import split_words
-from charlm.text.sources import decoding
 from charlm.text.sources.compressed import PACKED
-from charlm.text.sources.decoding import decode
-from charlm.text.sources.encodings import invalid, own_encoding
-from charlm.text.sources.files import Spool, TextFile, blocks
+from charlm.text.sources.files import Spool, TextFile
 from charlm.text.sources.kinds import MAX_LINES, is_conll
-from charlm.text.sources.line_ends import LineEnds
 from charlm.text.sources.names import find
 from charlm.text.sources.rows import Rows, Warn
+from charlm.text.sources.text_lines import LineReader
 from charlm.units import count_of
 
 SUFFIXES = (".conll", ".iob", ".bio", ".conllu")
@@ -73,7 +68,7 @@ def read_sentences(
 Numbered = Iterable[tuple[int, str]]
 
 
-class _Reader:
+class _Reader(LineReader):
     """Reader of the sources of one split."""
 
     def __init__(
@@ -84,15 +79,12 @@ class _Reader:
         needs_tags: bool,
         reported: dict[str, str],
     ) -> None:
-        if reading.encoding != decoding.AUTO:
-            reading = replace(reading, encoding=decoding.codec_name(reading.encoding))
-        self.reading, self.target, self.warn = reading, target, warn
-        self.needed, self.reported = needs_tags, reported
-        self.ends = LineEnds("line", keep=False)
+        super().__init__(reading, warn)
+        self.target, self.needed, self.reported = target, needs_tags, reported
 
     def read(self, names: Sequence[str]) -> Iterator[Sentence]:
         sources = find(names, self.reading, self.warn, self.reported)
-        try:
+        with self.opened(sources):
             for source in sources:
                 if isinstance(source, Rows):
                     raise CorpusError(
@@ -107,14 +99,9 @@ class _Reader:
                     raise CorpusError(
                         f"{source.label} has no sentences; expected {_EXPECTED}. Give another file"
                     )
-        except CorpusError as error:
-            if not error.place or self.reading.encoding == decoding.AUTO:
-                raise
-            raise invalid(sources, self.reading.encoding, error) from error
-        self.ends.report(self.warn)
 
     def _file(self, source: TextFile | Spool) -> Iterator[Sentence]:
-        numbered = enumerate(lines(self._pieces(source)), 1)
+        numbered = enumerate(self.lines(source), 1)
         head = list(islice(numbered, MAX_LINES))
         rest = chain(head, numbered)
         name = source.label.lower().removesuffix(_packed_suffix(source))
@@ -131,13 +118,6 @@ class _Reader:
             yield from self._checked(self._universal(rest, source.label), source.label)
         else:
             yield from self._checked(self._plain(rest, head, source.label), source.label)
-
-    def _pieces(self, source: TextFile | Spool) -> Iterator[str]:
-        encoding, errors = self.reading.encoding, self.reading.errors
-        if encoding == decoding.AUTO:
-            encoding = own_encoding(source, self.warn)
-        pieces = decode(blocks(source), source.label, self.warn, encoding=encoding, errors=errors)
-        return self.ends.read(pieces, source.label)
 
     def _report(self, label: str, sentence: str) -> None:
         """Warn of a fact about a file, unless it was reported of another one."""
