@@ -7,10 +7,12 @@ import pytest
 from helpers import Call
 
 from charlm import load, train
+from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError
 from charlm.runs.layout import SEAL, read_config, read_record, write_record
 from charlm.text.corpus import Corpus
 from charlm.text.documents import END
+from charlm.text.tagged_files import read_sentences
 from charlm.training.resume import resume
 
 TINY = {"hidden_size": 4, "num_layers": 1, "steps": 2, "batch_size": 1, "bptt": 8, "seed": 1,
@@ -42,6 +44,19 @@ def test_the_cr_of_a_list_is_dropped_and_reported_once(tmp_path) -> None:
     kept = corpus(tmp_path, {"a.txt": NAMES}, keep_cr=True)
     assert read(kept) == f"Anna\r{END}Bert\r{END}Clara\r{END}"
     assert (kept.warnings, kept.crlf, texts.crlf) == ([], True, False)
+
+
+def test_no_advice_names_a_flag_that_a_task_refuses(tmp_path) -> None:
+    """A tagger never keeps CR, so only the reading of a lone CR, a guess, is reported."""
+    warnings: list[str] = []
+    for name, end in (("dos.conll", b"\r\n"), ("mac.conll", b"\r")):
+        (tmp_path / name).write_bytes(end.join([b"EU B-ORG", b"votes O", b""]))
+        read = read_sentences(
+            [str(tmp_path / name)], ReadSettings(), None, warnings.append, needs_tags=False
+        )
+        assert [each.words for each in read] == [("EU", "votes")]
+    (warning,) = warnings
+    assert "mac.conll ends lines with a lone CR" in warning and "--" not in warning
 
 
 @pytest.mark.parametrize("block", [1, 2, 3, 100])

@@ -15,11 +15,15 @@ NAMES = {"crlf": "CR LF", "cr": "a lone CR", "mixed": "both CR LF and LF", "lf":
 
 
 class LineEnds:
-    """Line ends of the files of a corpus, unified as they are read and then reported."""
+    """Line ends of the files of a corpus, unified as they are read and then reported.
 
-    def __init__(self, document: str, *, keep: bool) -> None:
+    `keep` is the user's choice to keep CR; None if there is none.
+    """
+
+    def __init__(self, document: str, *, keep: bool | None) -> None:
         self.document, self.cut = document, document in CUT_BY_LINES
         self.unified = self.cut and not keep
+        self.is_choice = keep is not None
         self.kept_cr = False
         """True if the text that was read still has CR LF."""
         self._labels: dict[str, list[str]] = {kind: [] for kind in NAMES}
@@ -55,15 +59,16 @@ class LineEnds:
         """Warn of each kind of line end that was changed, or that differs from the others."""
         crlf, macs, mixed = (self._labels[kind] for kind in ("crlf", "cr", "mixed"))
         if self.unified:
-            if changed := [*crlf, *mixed]:
+            if self.is_choice and (changed := [*crlf, *mixed]):
                 warn(
                     f"{_files_end(changed)} CR LF, as on Windows; only the LF was kept. "
                     "Keep the CR too with --keep-cr."
                 )
             if macs:
+                advice = " Keep them as they are with --keep-cr." if self.is_choice else ""
                 warn(
                     f"{_files_end(macs)} a lone CR, as on old Macs; each CR was read as a line "
-                    "end. Keep them as they are with --keep-cr."
+                    f"end.{advice}"
                 )
             return
         if macs:

@@ -22,7 +22,7 @@ class LineReader:
         if reading.encoding != AUTO:
             reading = replace(reading, encoding=codec_name(reading.encoding))
         self.reading, self.warn = reading, warn
-        self._ends = LineEnds("line", keep=False)
+        self._ends = LineEnds("line", keep=None)
 
     def lines(self, source: TextFile | Spool) -> Iterator[str]:
         """Yield the lines of a file. Raises CorpusError if it cannot be decoded."""
