@@ -10,7 +10,7 @@ from charlm.config.model import ModelSettings
 from charlm.nn.attention import attend
 from charlm.nn.classifier import reversed_within
 from charlm.nn.encoder import Encoder
-from charlm.nn.translator import Translator, rows_put_back
+from charlm.nn.translator import Translator
 
 V, TARGETS = 9, 7
 
@@ -92,7 +92,7 @@ def test_the_memory_reads_texts_from_both_ends():
         expected = torch.cat([backward[:1, text], backward[1:length, text].flip(0)])
         torch.testing.assert_close(memory[:length, text, 6:], expected)
     order = inputs[..., None].float()
-    put_back = rows_put_back(reversed_within(inputs, lengths)[..., None].float(), lengths)
+    put_back = reversed_within(reversed_within(inputs, lengths)[..., None].float(), lengths)
     assert torch.equal(put_back, order)
 
 

@@ -83,12 +83,14 @@ class Classifier(Encoder):
 
 
 def reversed_within(inputs: Tensor, lengths: Tensor) -> Tensor:
-    """Return inputs (T, B) with the tokens of each text after its first step reversed.
+    """Return inputs (T, B, ...) with the steps of each text after its first one reversed.
 
     The first row, the start symbol, and the padding keep their places. Applied twice it gives the
     inputs again.
     """
-    return inputs.gather(0, reversed_steps(len(inputs), lengths))
+    order = reversed_steps(len(inputs), lengths)  # (T, B)
+    order = order.reshape(*order.shape, *[1] * (inputs.dim() - 2))
+    return inputs.gather(0, order.expand_as(inputs))
 
 
 def reversed_steps(steps: int, lengths: Tensor) -> Tensor:

@@ -81,7 +81,7 @@ class Tagger(Encoder):
         if self.backward is not None:
             order = reversed_steps(len(inputs), lengths)  # it undoes itself
             embedded = self.backward._embed(inputs, generator) + spelled
-            embedded = embedded.gather(0, order[..., None].expand_as(embedded))
+            embedded = reversed_within(embedded, lengths)
             hidden, _ = self.backward.run_layers(embedded, None, generator)
             first = self._moved(batch.firsts)[word, sentence]
             parts.append(hidden[order[first, sentence], sentence])

@@ -59,7 +59,7 @@ class Translator(Encoder):
         if self.backward is not None:
             backward, _ = self.backward(reversed_within(inputs, lengths), None, generator)
             ends = torch.cat([ends, backward.gather(0, last)[0]], dim=-1)  # (B, D)
-            memory = torch.cat([forward, rows_put_back(backward, lengths)], dim=-1)  # (T, B, D)
+            memory = torch.cat([forward, reversed_within(backward, lengths)], dim=-1)  # (T, B, D)
         return memory, self.decoder.first(ends)
 
     def decode(
@@ -145,14 +145,3 @@ class Head(nn.Module):
         super().__init__()
         self.combine = without_init(nn.Linear, 2 * width, embedding_size)
         self.bias = empty_parameter(target_size)
-
-
-def rows_put_back(hidden: Tensor, lengths: Tensor) -> Tensor:
-    """Return hidden vectors (T, B, H) of reversed texts in the order of the texts.
-
-    Undoes `reversed_within`: row t is then what was read from the end of the text down to token t.
-    """
-    steps = torch.arange(len(hidden), device=hidden.device)[:, None]
-    inside = (steps > 0) & (steps < lengths)
-    places = torch.where(inside, lengths - steps, steps)  # (T, B)
-    return hidden.gather(0, places[:, :, None].expand_as(hidden))
