@@ -37,7 +37,7 @@ from charlm.phases import phase
 from charlm.runs.built_in import built_in_text
 from charlm.runs.data import corpus_record, write_data
 from charlm.runs.folders import check_name, check_writable, new_folder, remove_run
-from charlm.runs.layout import CONFIG, NEWEST, TOKENIZERS, write_record
+from charlm.runs.layout import CONFIG, TOKENIZERS, write_record
 from charlm.runs.locate import run_name
 from charlm.runs.pair import length_factor
 from charlm.runs.parent import Parent
@@ -344,7 +344,7 @@ def write_run(
         config |= task.config(settings, dataset)
         write_model_files(path, config, vocabulary, more=more)
         record = record | {
-            "format": NEWEST if settings.task.condition else TASKS[settings.task.task].format,
+            "format": config["format"],
             "id": _run_id(path, record),
             "name": run_name(path),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
