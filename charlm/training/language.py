@@ -105,7 +105,7 @@ class LanguageModelTraining:
 
     def parameters(self, settings: Settings, dataset: Dataset) -> int:
         """Return the number of weights."""
-        return count_parameters(settings.model, len(dataset.vocabulary), conditions_of(dataset))
+        return count_parameters(settings.model, len(dataset.vocabulary), condition_count(dataset))
 
     def record(self, settings: Settings, dataset: Dataset) -> dict[str, Any]:  # noqa: ARG002
         """Return no further keys."""
@@ -129,7 +129,7 @@ class LanguageModelTraining:
 
     def model(self, settings: Settings, dataset: Dataset) -> Encoder:
         """Return the model with its initial weights."""
-        size, conditions = len(dataset.vocabulary), conditions_of(dataset)
+        size, conditions = len(dataset.vocabulary), condition_count(dataset)
         model = RecurrentLanguageModel(settings.model, size, conditions)
         model.reset_parameters(torch.Generator().manual_seed(settings.training.seed or 0))
         if settings.training.frequency_bias:
@@ -184,7 +184,7 @@ class LanguageModelTraining:
         return finished
 
 
-def conditions_of(dataset: Dataset) -> int:
+def condition_count(dataset: Dataset) -> int:
     """Return the number of conditions of a dataset."""
     return len(dataset.labelled.labels) if isinstance(dataset.labelled, Labelled) else 0
 
