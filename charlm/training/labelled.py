@@ -47,7 +47,7 @@ HELD_OUT = ("valid", "test")
 class LabelledTraining:
     """Base of the objects of tasks that learn what lies beside the text; see `TaskTraining`.
 
-    A subclass has `table`, `record`, `task`, `answers` and `figures`.
+    A subclass has `table`, `record`, `task`, `answers`, and `figures` if these are not the answers.
     """
 
     def table(self, settings: Settings, dataset: Dataset) -> dict[str, Any]:
@@ -58,9 +58,18 @@ class LabelledTraining:
         """Return what the best weights say of a split, from which `figures` follow."""
         raise NotImplementedError
 
-    def figures(self, session: "Session", answers: Any, split: str, scale: float) -> Figures:
-        """Return the figures of a split, with all logits multiplied by a factor."""
-        raise NotImplementedError
+    def figures(
+        self,
+        session: "Session",  # noqa: ARG002
+        answers: Any,
+        split: str,  # noqa: ARG002
+        scale: float,  # noqa: ARG002
+    ) -> Figures:
+        """Return the figures of a split, with all logits multiplied by a factor.
+
+        By default those are the answers, which no factor changes.
+        """
+        return cast(Figures, answers)
 
     def calibrate(self, session: "Session", answers: dict[str, Any]) -> float:  # noqa: ARG002
         """Write the factor on all logits into config.json, and return it; 1 if none helps.

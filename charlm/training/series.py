@@ -9,7 +9,6 @@ import torch
 from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings, table
 from charlm.errors import UsageError, named
-from charlm.inference.figures import Figures
 from charlm.inference.series import evaluate_series
 from charlm.inference.series_counts import SeriesCounts
 from charlm.nn.devices import Precision
@@ -119,16 +118,6 @@ class SeriesTraining(LabelledTraining):
             window=training.bptt if training.stateless else None,
             recurrence=Recurrence.fit(series.values["train"]),
         )
-
-    def figures(
-        self,
-        session: "Session",  # noqa: ARG002
-        answers: SeriesCounts,
-        split: str,  # noqa: ARG002
-        scale: float,  # noqa: ARG002
-    ) -> Figures:
-        """Return the answers: they are figures already."""
-        return answers
 
 
 SERIES: TaskTraining = SeriesTraining()

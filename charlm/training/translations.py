@@ -36,8 +36,6 @@ PASSES = 12.0
 """Passes of a run without a given length."""
 FEW_PAIRS = 20_000
 """Number of pairs of characters below which the model is small and dropout is low."""
-
-
 SIZES = ("hidden_size", "embedding_size")
 """Sizes that follow from the unit of the text."""
 
@@ -124,16 +122,6 @@ class TranslationTraining(LabelledTraining):
             return TranslateValidation(text, beside.texts[split])(cast(Translator, model))
         pairs = EncodedPairs(sources=text, targets=beside.texts[split], pairs=beside.pairs[split])
         return load_translate_run(session.path).evaluate(pairs)[0]
-
-    def figures(
-        self,
-        session: "Session",  # noqa: ARG002
-        answers: TranslationCounts,
-        split: str,  # noqa: ARG002
-        scale: float,  # noqa: ARG002
-    ) -> TranslationCounts:
-        """Return the figures of a split, which are the answers; there is no factor on logits."""
-        return answers
 
 
 def _usual_sizes(model: ModelSettings, dataset: Dataset) -> tuple[dict[str, Any], str]:
