@@ -213,6 +213,23 @@ def test_words_of_many_tokens_are_tagged_without_letters(unit: str, tmp_path: Pa
     assert not (Path(last.path) / "letters.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({}, "unit word"),
+        ({"unit": "char"}, "unit char"),
+        ({"one_hot": True, "embedding_size": None}, "one_hot"),
+    ],
+)
+def test_a_run_says_why_it_reads_letters_or_does_not(
+    options: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    """Before, every run without them said that words alone have letters."""
+    session = new_run(tmp_path, **options)
+    assert session.record["origins"]["task.characters"] == f"rule: with {reason}"
+    session.lock.release()
+
+
 @pytest.mark.parametrize("name", ["one", "both"])
 def test_states_of_a_run_that_starts_from_another_are_those_of_the_other(
     name: str, parents: Path, tmp_path: Path

@@ -102,9 +102,9 @@ class TagTraining(LabelledTraining):
             settings, dataset, device, choose_precision, parent=parent, foreign=foreign
         )
         reads_letters = gold_of(dataset, Tagged).letters is not None
-        reason = "words alone have letters" if not reads_letters else "unit word"
         if settings.task.characters is None:
-            planned.reasons["task.characters"] = reason
+            obstacle, _ = letters_obstacle(settings)
+            planned.reasons["task.characters"] = f"with {obstacle or 'unit word'}"
         task = replace(settings.task, characters=reads_letters)
         return replace(planned, settings=replace(planned.settings, task=task))
 
@@ -222,19 +222,24 @@ def with_letters(settings: Settings) -> Settings:
 
     Raises UsageError if they are asked for there.
     """
-    task, unit = settings.task, settings.vocabulary.unit
-    problem = ""
-    if not UNITS[unit].whole_words:
-        problem = f"with {named('unit')} {unit}; expected {named('unit')} word"
-    elif settings.model.one_hot:
-        problem = f"with {named('one_hot')}; expected a learned embedding"
-    elif task.freeze:
-        problem = f"with {named('freeze')}, which trains the output layer only"
-    if not problem:
+    obstacle, why = letters_obstacle(settings)
+    if not obstacle:
         return settings
-    if task.characters:
-        raise UsageError(f"{named('characters')} {problem}. Leave one of them out")
-    return replace(settings, task=replace(task, characters=False))
+    if settings.task.characters:
+        raise UsageError(f"{named('characters')} with {obstacle}{why}. Leave one of them out")
+    return replace(settings, task=replace(settings.task, characters=False))
+
+
+def letters_obstacle(settings: Settings) -> tuple[str, str]:
+    """Return the setting that leaves no place for the letters of words, if any, and why."""
+    unit = settings.vocabulary.unit
+    if not UNITS[unit].whole_words:
+        return f"{named('unit')} {unit}", f"; expected {named('unit')} word"
+    if settings.model.one_hot:
+        return named("one_hot"), "; expected a learned embedding"
+    if settings.task.freeze:
+        return named("freeze"), ", which trains the output layer only"
+    return "", ""
 
 
 def frequent_tag(dataset: Dataset, names: Collection[str]) -> dict[str, TagCounts]:
