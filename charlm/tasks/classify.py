@@ -35,11 +35,8 @@ def classify_task(
 
     With `freeze`, all weights of the model but those of the output layer are frozen.
     """
-    targets, training, frozen = (
-        labelled_of(dataset).targets,
-        settings.training,
-        settings.task.freeze,
-    )
+    targets, training = labelled_of(dataset).targets, settings.training
+    frozen = settings.task.freeze
     assert training.batch_size, "planned settings"
     loss = ClassifyLoss(
         precision=precision,
@@ -48,8 +45,7 @@ def classify_task(
         features=_known(dataset.train) if frozen else None,
     )
     if frozen:
-        for name, weight in model.named_parameters():
-            weight.requires_grad_(name.startswith(HEAD))
+        train_head_only(model)
     validation = None
     if dataset.valid is not None:
         known = _known(dataset.valid) if frozen else None
@@ -67,6 +63,12 @@ def classify_task(
 def _known(text: EncodedText) -> "KnownFeatures":
     """Return the pooled features of a text."""
     return KnownFeatures(lambda model: TorchReader(model).features(text))
+
+
+def train_head_only(model: Encoder) -> None:
+    """Freeze all weights of a model but those of its output layer."""
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(name.startswith(HEAD))
 
 
 def class_weights(targets: Targets) -> Tensor:

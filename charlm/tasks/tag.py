@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from charlm.backends.interface import Array
-from charlm.backends.weights import HEAD
 from charlm.config.settings import Settings
 from charlm.config.tasks import TASKS
 from charlm.inference.crf import Transitions, answers, fit_tag_scale, tag_nats
@@ -20,7 +19,7 @@ from charlm.nn.devices import Precision
 from charlm.nn.encoder import State
 from charlm.nn.tagger import CrfHead, Tagger, TorchTagReader, word_places
 from charlm.phases import phase
-from charlm.tasks.classify import KnownFeatures
+from charlm.tasks.classify import KnownFeatures, train_head_only
 from charlm.tasks.task import Task
 from charlm.text.batches import Batch
 from charlm.text.dataset import Dataset
@@ -45,8 +44,7 @@ def tag_task(dataset: Dataset, model: Tagger, settings: Settings, precision: Pre
     tagged, training, frozen = gold_of(dataset, Tagged), settings.training, settings.task.freeze
     assert training.batch_size, "planned settings"
     if frozen:
-        for name, weight in model.named_parameters():
-            weight.requires_grad_(name.startswith(HEAD))
+        train_head_only(model)
     train = tagged.sentences["train"]
     validation = None
     if "valid" in tagged.sentences:
