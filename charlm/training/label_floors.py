@@ -13,9 +13,9 @@ from charlm.tasks.classify import ClassifyLoss, LabelValidation
 from charlm.text.dataset import Dataset
 from charlm.text.floors import NaiveBayes, best_unit, majority
 from charlm.text.labelled import labelled_of
+from charlm.training.labelled import HELD_OUT
 from charlm.training.trainer import Trainer
 
-HELD_OUT = ("valid", "test")
 Right = NDArray[np.bool_]
 
 
