@@ -41,7 +41,7 @@ class Recipe:
     maker: str = ""
     """Function of `api.recipe_texts` that makes the texts, from `train` if there is one."""
     aim: float | None = None
-    """Bar for the figure: the least accuracy or share of exact answers, or the greatest error."""
+    """Bar for the figure: minimum accuracy or fraction of exact answers, or maximum error."""
 
     def reached(self, figure: float) -> bool:
         """Return whether a figure is as good as the aim."""

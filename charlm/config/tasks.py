@@ -43,7 +43,7 @@ class TaskSpec:
     api: str = ""
     """Import path of its object of the protocol `TaskApi`."""
     needs_example: str = ""
-    """What training needs, for a message: "a table with columns text and label"."""
+    """Text that training needs, for a message: "a table with columns text and label"."""
     noun: str = "language model"
     """Noun of its model."""
     pipeline: str = "text-generation"

@@ -120,7 +120,7 @@ class Tagger(Encoder):
 
 
 class Characters(Encoder):
-    """What two encoders make of the letters of a word, one from each of its ends."""
+    """Two encoders that read the letters of a word, one from each of its ends."""
 
     def __init__(self, settings: ModelSettings, letters: int) -> None:
         super().__init__(settings, letters)

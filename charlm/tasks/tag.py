@@ -33,7 +33,7 @@ from charlm.units import finite
 
 Emissions = NDArray[np.float64]
 Features = Callable[[Tagger], Array]
-"""What gives the features (W, P) of all words of a text by a model."""
+"""Function from a model to the features (W, P) of all words of a text."""
 
 
 def tag_task(dataset: Dataset, model: Tagger, settings: Settings, precision: Precision) -> Task:

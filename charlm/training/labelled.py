@@ -1,4 +1,4 @@
-"""What the training runs have in common that learn what lies beside the text."""
+"""Base of the training of all tasks that learn what lies beside the text."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace

@@ -30,11 +30,17 @@ if TYPE_CHECKING:
     from charlm.training.session import Session
 
 Logits = NDArray[np.float64]
-LEAST_TEXTS = 2
-"""Number of texts in which a feature of the bag of words occurs at least: a third of all words and
-pairs of words does, and they tell the labels of IMDb's reviews apart as well as all."""
-LEAST_SAVED, LEAST_FRACTION = 2.0, 0.01
-"""Validation nats that the bag of words must save, and their fraction. Chance saves half a nat."""
+MIN_TEXTS = 2
+"""Minimum number of texts in which a feature of the bag of words occurs.
+
+A third of all words and pairs of words do, and they separate the labels of IMDb's reviews as well
+as all of them.
+"""
+MIN_SAVED, MIN_FRACTION = 2.0, 0.01
+"""Minimum of validation nats that the bag of words saves, and of their fraction.
+
+Chance saves half a nat.
+"""
 
 
 @dataclass(frozen=True)
@@ -118,7 +124,7 @@ class LabelTraining(LabelledTraining):
         dataset, labelled = session.dataset, labelled_of(session.dataset)
         bag = NaiveBayes.fit(
             dataset.train, labelled.targets["train"], len(labelled.labels), len(dataset.vocabulary),
-            least=LEAST_TEXTS,
+            least=MIN_TEXTS,
         )  # fmt: skip
         texts = {name: dataset.split(name) for name in answers}
         logits = {name: bag.logits(text) for name, text in texts.items() if text is not None}
@@ -163,5 +169,5 @@ def _helps(both: LabelCounts, network: LabelCounts) -> bool:
     recall of the rare ones.
     """
     saved = network.nats - both.nats
-    enough = saved >= max(LEAST_SAVED, LEAST_FRACTION * network.nats)
+    enough = saved >= max(MIN_SAVED, MIN_FRACTION * network.nats)
     return enough and both.macro_recall >= network.macro_recall

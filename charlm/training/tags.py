@@ -43,8 +43,8 @@ PASSES = 12.0
 """Passes of a run without a given length."""
 EFFICIENCY = 0.3
 """Fraction of the assumed speed that layers this small reach: 40 Gop/s were measured."""
-MOST = 3.0
-"""Usual lengths above which more minutes gain nothing."""
+MAX_LENGTHS = 3.0
+"""Multiple of the usual length above which more minutes gain nothing."""
 DISTINCT = 0.6
 """Spellings of a batch of sentences, as a fraction of its words."""
 OUTPUTS = {True: CRF, False: "softmax"}
@@ -137,7 +137,7 @@ class TagTraining(LabelledTraining):
             return costs.work(model) + 2.0 * letters * multiplied_weights(small, 2)
 
         return costs._replace(
-            work=work, memory=memory, passes=PASSES, efficiency=EFFICIENCY, most=MOST
+            work=work, memory=memory, passes=PASSES, efficiency=EFFICIENCY, most=MAX_LENGTHS
         )
 
     def record(self, settings: Settings, dataset: Dataset) -> dict[str, Any]:  # noqa: ARG002

@@ -27,7 +27,7 @@ MAX_PASSES, MAX_STEPS_OF_FEW = 4.0, 1000
 
 
 class Costs(NamedTuple):
-    """What training costs, as functions of settings."""
+    """Costs of training, as functions of settings."""
 
     weights: Callable[[ModelSettings], int]
     """Number of weights of a model."""
@@ -42,7 +42,7 @@ class Costs(NamedTuple):
     efficiency: float = 1.0
     """Fraction of the assumed speed that is reached."""
     most: float = math.inf
-    """Usual lengths above which more minutes gain nothing."""
+    """Multiple of the usual length above which more minutes gain nothing."""
 
 
 def plan_labelled(

@@ -30,7 +30,7 @@ def plan_series(
     device: torch.device,
     choose_precision: Callable[[ModelSettings], Precision],
 ) -> Plan:
-    """Decide what is open for a series of so many steps: windows, sizes, length, rates, seed."""
+    """Decide what is open for a series of this many steps: windows, sizes, length, rates, seed."""
     reasons: dict[str, str] = {}
     choose = choices(reasons)
     training, model = settings.training, settings.model

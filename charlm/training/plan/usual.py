@@ -1,4 +1,4 @@
-"""What the plans of all tasks but the language model share: sizes, rates and passes by default."""
+"""Sizes, rates and passes by default, for the plans of all tasks but the language model."""
 
 import secrets
 from collections.abc import Callable
