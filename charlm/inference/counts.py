@@ -9,16 +9,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from charlm.inference.adapt.calibration import fit_scale
+from charlm.inference.bootstrap import DRAWS, interval
 from charlm.units import finite, ratio
 
 BINS = 20
 """Bins of the winning probability, of equal width."""
 SURE = 0.99
 """Probability from which an answer is counted in `LabelCounts.sure`."""
-DRAWS = 2000
-"""Samples of the bootstrap."""
-TAILS = (0.025, 0.975)
-"""Quantiles of the samples that bound an interval of 95 %."""
 FIGURES = ("nats_per_{}", "raw_nats_per_{}", "accuracy", "macro_f1", "macro_recall", "ece")
 """Figures of a summary; the brace is the noun of a target."""
 ROUNDS = 4
@@ -243,7 +240,7 @@ class LabelCounts:
             for name, value in figures.items():
                 if not math.isnan(value):  # as if all drawn texts have an unseen label
                     samples.setdefault(name, []).append(value)
-        return {name: _interval(np.array(values)) for name, values in samples.items()}
+        return {name: interval(np.array(values)) for name, values in samples.items()}
 
     def summary(self) -> dict[str, Any]:
         """Return every figure by its name, None if it is not finite, and the confusion."""
@@ -310,7 +307,7 @@ def paired_interval(
     counts = np.bincount(change + 1, minlength=3)
     drawn = np.random.default_rng(seed).multinomial(len(change), counts / len(change), DRAWS)
     samples = (drawn[:, 2] - drawn[:, 0]) / len(change)
-    low, high = _interval(samples)
+    low, high = interval(samples)
     return float(change.mean()), low, high
 
 
@@ -353,8 +350,3 @@ def _macro(table: NDArray[np.int64]) -> dict[str, float]:
         "macro_f1": ratio(float(f1.sum()), len(f1)),
         "macro_recall": ratio(float(recall.sum()), len(recall)),
     }
-
-
-def _interval(samples: Amounts) -> tuple[float, float]:
-    low, high = np.quantile(samples, TAILS)
-    return float(low), float(high)

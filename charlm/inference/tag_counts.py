@@ -11,7 +11,8 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.inference.counts import DRAWS, TAILS, Amounts, LabelCounts, LabelFigures
+from charlm.inference.bootstrap import drawn_sums, interval, sign_p
+from charlm.inference.counts import Amounts, LabelCounts, LabelFigures
 from charlm.inference.crf import Answers
 from charlm.text.labels import UNSEEN, Targets
 from charlm.text.sentences import Sentences
@@ -23,7 +24,6 @@ KIND = "tag"
 SPAN_FIGURES = ("precision", "recall", "f1")
 PAIRS = ("seen_words", "new_words", "seen_spans", "new_spans")
 _UNSEEN_TAG = "I-\0"  # of words whose tag training lacks; no tag of a file has a NUL type
-_BLOCK = 1 << 22
 
 Rows = NDArray[np.int64]
 """Sums of each sentence, shape (N, 5): words, right ones; gold, predicted and right spans."""
@@ -212,12 +212,12 @@ class TagCounts(LabelCounts):
             return {}
         names = ("accuracy", *SPAN_FIGURES) if self._all_spans[0] else ("accuracy",)
         drawn = drawn_figures(self.rows, seed)
-        ends = {
-            name: np.nanquantile(drawn[name], TAILS).tolist()
-            for name in names
-            if not np.isnan(drawn[name]).all()  # precision of a model that predicts no span
+        known = {name: drawn[name][~np.isnan(drawn[name])] for name in names}
+        return {
+            name: interval(values)
+            for name, values in known.items()
+            if len(values)  # none: precision of a model that predicts no span
         }
-        return {name: (low, high) for name, (low, high) in ends.items()}
 
     def summary(self) -> dict[str, Any]:
         """Return every figure by its name, None if it is not finite, sums and intervals."""
@@ -284,11 +284,7 @@ def _count_spans(
 
 
 class Difference(NamedTuple):
-    """A figure of one run minus that of another, with the ends of its 95 % interval.
-
-    `p` is twice the fraction of bootstrap samples on the less frequent side of zero, with the
-    difference itself as one more sample.
-    """
+    """A figure of one run minus that of another, its 95 % interval, and its `sign_p`."""
 
     value: float
     low: float
@@ -299,17 +295,9 @@ class Difference(NamedTuple):
 def drawn_figures(rows: Rows, seed: int = 0) -> dict[str, Amounts]:
     """Return accuracy, precision, recall and F1 of bootstrap samples of sentences, each (DRAWS,).
 
-    Of equally many rows, equal seeds draw equal sentences, so that the differences of two runs are
-    paired. NaN where a sample has no span.
+    See `drawn_sums`. NaN where a sample has no span.
     """
-    random, count = np.random.default_rng(seed), len(rows)
-    sums = []
-    block = max(_BLOCK // max(count, 1), 1)
-    for begin in range(0, DRAWS, block):
-        drawn = random.integers(0, count, (min(block, DRAWS - begin), count))
-        often = np.stack([np.bincount(own, minlength=count) for own in drawn])
-        sums.append(often @ rows)
-    return _figures(np.concatenate(sums))
+    return _figures(drawn_sums(rows, seed))
 
 
 def _figures(sums: Rows) -> dict[str, Amounts]:
@@ -333,7 +321,4 @@ def paired_difference(one: Rows, other: Rows, figure: str, seed: int = 0) -> Dif
     drawn = drawn[~np.isnan(drawn)]
     if not len(drawn):
         return Difference(np.nan, np.nan, np.nan, np.nan)
-    low, high = np.quantile(drawn, TAILS).tolist()
-    beyond = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
-    p = min(2 * (1 + beyond) / (1 + len(drawn)), 1.0)
-    return Difference(value[1] - value[0], low, high, p)
+    return Difference(value[1] - value[0], *interval(drawn), sign_p(drawn))

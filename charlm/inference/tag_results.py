@@ -38,8 +38,7 @@ class TagEvaluation:
 class TagDifference:
     """Difference of a figure (f1 or accuracy) of two runs; positive if the second is better.
 
-    `low` and `high` bound 95 % of the bootstrap samples over sentences; `p` is the two-sided
-    fraction of them in which the difference has the other sign.
+    `low` and `high` bound 95 % of the bootstrap samples over sentences; `p` is their `sign_p`.
     """
 
     figure: str

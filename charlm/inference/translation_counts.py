@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from charlm.inference.counts import DRAWS, TAILS
+from charlm.inference.bootstrap import drawn_sums, interval
 from charlm.inference.text_metrics import (
     BLEU_SUMS,
     CHRF_SUMS,
@@ -25,7 +25,6 @@ FIGURES = ("nats_per_token", "exact", "chrf", "bleu", "length_ratio", "reference
 COUNTS = ("texts", "tokens", "nats", "repeated", "shared", "copied")
 IN_ROW, IN_TEXT = 4, 3
 """Length of a run of tokens, and how often in succession it makes an output a repetition."""
-_BLOCK = 1 << 22
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,8 +133,8 @@ class TranslationCounts:
         """
         if self.rows is None or not len(self.rows):
             return {}
-        ends = (np.quantile(values, TAILS).tolist() for values in drawn_figures(self.rows, seed))
-        return {name: (low, high) for name, (low, high) in zip(DRAWN, ends, strict=True)}
+        drawn = drawn_figures(self.rows, seed)
+        return {name: interval(values) for name, values in zip(DRAWN, drawn, strict=True)}
 
     def summary(self) -> dict[str, Any]:
         """Return every figure by its name, None if it is not finite, and the intervals."""
@@ -159,20 +158,11 @@ DRAWN = ("exact", "chrf", "bleu")
 def drawn_figures(rows: Sums, seed: int = 0) -> Scores:
     """Return exact, chrF and BLEU of bootstrap samples of texts, shape (3, DRAWS).
 
-    `rows` are those of `text_rows`. Of equally many rows, equal seeds draw equal texts, so that the
-    differences of two runs are paired.
+    `rows` are those of `text_rows`; see `drawn_sums`.
     """
-    random, texts = np.random.default_rng(seed), len(rows)
-    chances, block = np.full(texts, 1.0 / texts), max(_BLOCK // texts, 1)
-    figures = []
-    for begin in range(0, DRAWS, block):
-        often = random.multinomial(texts, chances, min(block, DRAWS - begin))
-        sums = often.astype(np.float64) @ rows
-        exact = sums[:, 0] / texts
-        figures.append(
-            np.stack([exact, chrf2(sums[:, 1 + BLEU_SUMS :]), bleu(sums[:, 1 : 1 + BLEU_SUMS])])
-        )
-    return np.concatenate(figures, axis=1)
+    sums = drawn_sums(rows, seed)
+    exact = sums[:, 0] / len(rows)
+    return np.stack([exact, chrf2(sums[:, 1 + BLEU_SUMS :]), bleu(sums[:, 1 : 1 + BLEU_SUMS])])
 
 
 def copy_floor(pairs: Sequence[tuple[str, str]]) -> dict[str, float]:

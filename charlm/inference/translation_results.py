@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from charlm.inference.counts import DRAWS, TAILS
+from charlm.inference.bootstrap import interval, sign_p
 from charlm.inference.text_metrics import BLEU_SUMS, Sums, chrf2
 from charlm.inference.translation_counts import DRAWN, TranslationCounts, drawn_figures
 
@@ -38,8 +38,7 @@ class TranslationEvaluation:
 class TranslationDifference:
     """Difference of one figure of two runs; positive if the second is better.
 
-    `low` and `high` bound 95 % of the bootstrap samples over texts. `p` is twice the fraction of
-    samples on the less frequent side of zero, with the difference itself as one more sample.
+    `low` and `high` bound 95 % of the bootstrap samples over texts; `p` is their `sign_p`.
     """
 
     value: float
@@ -98,13 +97,7 @@ def differences(
     samples = drawn_figures(other.rows, seed) - drawn_figures(first.rows, seed)
     found = {}
     for name, drawn in zip(DRAWN, samples, strict=True):
-        low, high = np.quantile(drawn, TAILS)
-        found[name] = TranslationDifference(
-            value=getattr(other, name) - getattr(first, name),
-            low=float(low),
-            high=float(high),
-            p=min(
-                1.0, 2.0 * (1 + min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))) / (1 + DRAWS)
-            ),
-        )
+        low, high = interval(drawn)
+        value = getattr(other, name) - getattr(first, name)
+        found[name] = TranslationDifference(value=value, low=low, high=high, p=sign_p(drawn))
     return found
