@@ -6,7 +6,7 @@ Letters: K tags, C hidden units of each encoder of letters.
 from collections.abc import Mapping
 from typing import Any
 
-from charlm.backends.weights import BACKWARD, HEAD, encoder_shapes
+from charlm.backends.weights import HEAD, both_ways_shapes
 from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
 
@@ -25,11 +25,11 @@ def tagger_shapes(
 
     `task` is the table of config.json.
     """
-    shapes = both_ways(encoder_shapes(settings, vocab_size), bool(task["both_ways"]))
+    shapes = both_ways_shapes(settings, vocab_size, both_ways=task["both_ways"])
     if width := int(task["letter_width"]):
-        letters = encoder_shapes(letter_settings(settings, width), int(task["letters"]))
-        own = both_ways(letters, True)
-        shapes |= {f"{CHARACTERS}{name}": shape for name, shape in own.items()}
+        own = letter_settings(settings, width)
+        letters = both_ways_shapes(own, int(task["letters"]), both_ways=True)
+        shapes |= {f"{CHARACTERS}{name}": shape for name, shape in letters.items()}
     tags, features = len(task["labels"]), (settings.hidden_size or 0) * (1 + task["both_ways"])
     shapes |= {f"{HEAD}weight": (tags, features), f"{HEAD}bias": (tags,)}
     if task["output"] == CRF:
@@ -39,11 +39,6 @@ def tagger_shapes(
             f"{HEAD}last": (tags,),
         }
     return shapes
-
-
-def both_ways(shapes: dict[str, tuple[int, ...]], backward: bool) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of an encoder with those of a backward one beside it, if there is one."""
-    return shapes | ({f"{BACKWARD}{name}": s for name, s in shapes.items()} if backward else {})
 
 
 def letter_settings(settings: ModelSettings, width: int) -> ModelSettings:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from charlm.backends.weights import BACKWARD, HEAD, encoder_shapes
+from charlm.backends.weights import HEAD, both_ways_shapes, encoder_shapes
 from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
 
@@ -29,9 +29,7 @@ def translator_shapes(
 
     `task` is the table in config.json, with the keys both_ways and target_size.
     """
-    shapes = encoder_shapes(settings, vocab_size)
-    if task["both_ways"]:
-        shapes |= {f"{BACKWARD}{name}": shape for name, shape in shapes.items()}
+    shapes = both_ways_shapes(settings, vocab_size, both_ways=task["both_ways"])
     own, size = decoder_settings(settings, task["both_ways"]), task["target_size"]
     width, embedding = own.hidden_size or 0, own.embedding_size or 0
     states = (own.num_layers or 0) * len(CELLS[own.cell].state)
