@@ -39,18 +39,6 @@ class LabelModel(TaskModel):
 
     run: LabelRun
 
-    def __init__(self, run: LabelRun, **options: Any) -> None:
-        super().__init__(run, **options)
-        self.labels = run.labels.names
-
-    def __repr__(self) -> str:
-        unit, names = self.vocabulary.unit, ", ".join(self.labels[:8])
-        more = ", ..." if len(self.labels) > 8 else ""
-        return (
-            f"LabelModel({str(self.path)!r}, {len(self.labels)} labels ({names}{more}), "
-            f"{len(self.vocabulary):,} {unit} entries)"
-        )
-
     def predict(self, texts: str | Iterable[str]) -> Iterator[Label]:
         """Yield the label of each text, in order; texts may arrive one by one.
 

@@ -36,18 +36,6 @@ class TagModel(TaskModel):
 
     run: TagRun
 
-    def __init__(self, run: TagRun, **options: Any) -> None:
-        super().__init__(run, **options)
-        self.labels = run.labels.names
-
-    def __repr__(self) -> str:
-        unit, names = self.vocabulary.unit, ", ".join(self.labels[:8])
-        more = ", ..." if len(self.labels) > 8 else ""
-        return (
-            f"TagModel({str(self.path)!r}, {len(self.labels)} tags ({names}{more}), "
-            f"{len(self.vocabulary):,} {unit} entries)"
-        )
-
     def predict(self, texts: str | Iterable[Text]) -> Iterator[Tags]:
         """Yield the tags of each sentence, in order; sentences may arrive one by one.
 

@@ -11,7 +11,7 @@ from charlm.api.copies import load_again
 from charlm.config.class_path import resolve
 from charlm.config.tasks import TASKS
 from charlm.errors import UsageError
-from charlm.runs.layout import METRICS, no_labels, read_metrics, run_task
+from charlm.runs.layout import METRICS, TASK, no_labels, read_metrics, run_task
 from charlm.runs.run import run_stamp
 from charlm.runs.task_run import TaskRun
 
@@ -33,7 +33,7 @@ class TaskModel:
     """Function that yields the answer to each text, in order; texts may arrive one by one."""
     as_read: Callable[..., list[Any]]
     """Function that returns how the answer to a text comes about, token by token."""
-    labels: tuple[str, ...] = ()
+    labels: tuple[str, ...]
     """Names that answers are chosen from; none if answers are texts."""
     max_request_chars = 500_000
     """Maximum number of characters of the texts of one request to a server."""
@@ -41,7 +41,17 @@ class TaskModel:
     def __init__(self, run: TaskRun, **options: Any) -> None:
         self.run, self._options = run, options  # options of `load_task_run`
         self.path, self.vocabulary, self.config = run.path, run.vocabulary, run.config
+        self.labels = tuple(run.config[TASK].get("labels", ()))
         self.stamp = run_stamp(run.path)
+
+    def __repr__(self) -> str:
+        unit, names = self.vocabulary.unit, ", ".join(self.labels[:8])
+        more = ", ..." if len(self.labels) > 8 else ""
+        gives = TASKS[self.config[TASK]["name"]].gives
+        return (
+            f"{type(self).__name__}({str(self.path)!r}, {len(self.labels)} {gives} "
+            f"({names}{more}), {len(self.vocabulary):,} {unit} entries)"
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return load_again, (str(self.path.resolve()), [], self._options, self.stamp)
