@@ -493,6 +493,12 @@ def test_a_column_of_names_is_no_condition(table: Path) -> None:
         charlm.train("empty.tsv", condition="id", steps=1)
 
 
+def test_a_list_is_no_condition(table: Path) -> None:
+    Path("lists.jsonl").write_text('{"text": "Blue.", "genre": ["jazz", "rock"]}\n')
+    with pytest.raises(CorpusError, match=r"rock.*expected one condition\. .* with condition$"):
+        charlm.train("lists.jsonl", condition="genre", steps=1)
+
+
 def test_text_without_columns_is_refused(table: Path) -> None:
     Path("plain.txt").write_text("a\nb\n")
     for options in ({"text": "ab\n"}, {}):

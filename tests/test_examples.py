@@ -150,7 +150,7 @@ def test_a_list_or_an_object_is_no_label(form, cell, tmp_path):
     else:
         pandas = pytest.importorskip("pandas")
         pandas.DataFrame(rows).to_parquet(path)
-    assert f'2: the column "label" holds {json.dumps(cell)}, expected one' in problem(path)
+    assert f'2: the column "label" holds {json.dumps(cell)}, expected one label' in problem(path)
 
 
 def test_one_sentence_names_the_columns_of_texts_and_labels(tmp_path):

@@ -115,8 +115,8 @@ class LabelColumns(TextColumn):
 
     @property
     def noun(self) -> str:
-        """Noun of the cells of the column."""
-        return "conditions" if self.setting == "condition" else "labels"
+        """Noun of a cell of the column."""
+        return "condition" if self.setting == "condition" else "label"
 
     @property
     def names_labels(self) -> bool:
@@ -142,7 +142,7 @@ class LabelColumns(TextColumn):
     def described(self, label: str, column: str, columns: Sequence[str]) -> str:
         """Return a clause that names both columns."""
         labels = self.label_column(label, columns)
-        found = f', {self.noun} in "{shown(labels)}"' if labels is not None else ""
+        found = f', {self.noun}s in "{shown(labels)}"' if labels is not None else ""
         return f'{label}: texts are in the column "{shown(column)}"{found}'
 
     def label_column(self, label: str, columns: Sequence[str]) -> str | None:
@@ -218,7 +218,7 @@ class _Reader(LineReader):
         if target == table.column:
             raise CorpusError(
                 f'{rows.label}: the column "{shown(target)}" is read as text; expected another for '
-                f"the {self.rule.noun}. {listed(table.columns)} Name the texts with "
+                f"the {self.rule.noun}s. {listed(table.columns)} Name the texts with "
                 f"{named('column')}"
             )
         for record in table.records:
@@ -226,8 +226,8 @@ class _Reader(LineReader):
             place = f"{rows.label}: {record.place}"
             if target is not None and isinstance(label, Nested):
                 raise CorpusError(
-                    f'{place}: the column "{shown(target)}" holds {label:.40}, expected one label. '
-                    f"Choose another with {named(self.rule.setting)}"
+                    f'{place}: the column "{shown(target)}" holds {label:.40}, expected one '
+                    f"{self.rule.noun}. Choose another with {named(self.rule.setting)}"
                 )
             yield Example(record.text, label.strip() or None, place)
 
