@@ -125,6 +125,17 @@ def test_files_of_their_own_have_no_numbers_before_them(here) -> None:
     assert series.steps == {"train": 199, "valid": 5, "test": 199}
 
 
+def test_bare_numbers_of_json_are_refused_with_advice_for_numbers(here) -> None:
+    """It was the advice for texts."""
+    for name, content in (("x.json", "[1, 2, 3]"), ("x.jsonl", "1\n2\n3\n")):
+        with pytest.raises(CorpusError) as caught:
+            load(sources=(written(name, content),))
+        assert str(caught.value) == (
+            f'{name}: line 1 holds the number 1, expected an object such as {{"value": 1.5}}. '
+            "Write the numbers so, or one on each line of a text file."
+        )
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -144,7 +155,10 @@ def test_files_of_their_own_have_no_numbers_before_them(here) -> None:
         ("a,b\n1,2\n3,4\n", "several columns of numbers. Its columns: a, b. Choose one"),
         ("a,b\nx,2 m\ny,3 m\n", "no column of numbers"),
         ("value\n" + "1\n" * 31, "has 31 numbers; expected at least 32"),
-        ("value\n" + "1\n" * 40, "all 36 training numbers are 1; expected a series that changes"),
+        (
+            "value\n" + "1\n" * 40,
+            "numbers are 1; expected a series that changes. Give another column or file",
+        ),
         ("1\n2\n", "the first row looks like data"),
     ],
 )

@@ -125,6 +125,9 @@ class NumberColumn(TextColumn):
 
     usual: str = "value"
     holds = "numbers"
+    json_rows = (
+        'an object such as {"value": 1.5}. Write the numbers so, or one on each line of a text file'
+    )
     skips_blank = False
 
     def fits(self, cells: Iterable[object]) -> bool:
@@ -316,10 +319,10 @@ def _read(corpus: CorpusSettings, warn: Warn) -> tuple[str, dict[str, Values], d
     if len(train) < 3 or not Scales.of(train).change * MAX_VALUE > 1.0:
         width = float(np.ptp(train))
         all_are = f"differ by at most {width:g}" if width else f"are {train[0]:g}"
+        advice = ", or scale the series up" if width else ""
         raise CorpusError(
             f"{', '.join(map(shown, corpus.sources))}: all {len(train):,} training numbers "
-            f"{all_are}; expected a series that changes. Give another column or file, or scale the "
-            "series up"
+            f"{all_are}; expected a series that changes. Give another column or file{advice}"
         )
     return column, {name: values[name] for name in SPLITS if name in values}, steps
 

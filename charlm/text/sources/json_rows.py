@@ -45,7 +45,7 @@ def open_table(
     numbered: Iterator[tuple[int | None, object]] = values(pieces, label)
     if values is values_of:
         numbered = _rows_of_member(numbered, label, reading.column, report)
-    rows = ((line, _json_row(label, line, value)) for line, value in numbered)
+    rows = ((line, _json_row(label, line, value, rule)) for line, value in numbered)
     return named_records(label, rows, reading.column, report, cells, json_text, rule)
 
 
@@ -83,17 +83,15 @@ def _all_are(kind: type, values: list[object]) -> bool:
     return bool(values) and all(type(value) is kind for value in values)
 
 
-def _json_row(label: str, line: int | None, value: object) -> Mapping[str, object]:
+def _json_row(
+    label: str, line: int | None, value: object, rule: TextColumn
+) -> Mapping[str, object]:
     if type(value) is dict:
         return value
     if type(value) is str:
         return {"text": value}
     place = "a row" if line is None else f"line {line:,}"
-    raise CorpusError(
-        f'{label}: {place} holds {kind_of(value)}, expected an object such as {{"text": '
-        f'"..."}} or a text in quotes. Use --input-format json for one array of such values, text '
-        f"for plain text."
-    )
+    raise CorpusError(f"{label}: {place} holds {kind_of(value)}, expected {rule.json_rows}.")
 
 
 def lines_of(pieces: Iterator[str], label: str) -> Iterator[tuple[int | None, object]]:
