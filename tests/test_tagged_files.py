@@ -122,15 +122,15 @@ def test_words_of_conllu_are_its_integer_ids(name: str, target, tags: str, tmp_p
         ("a\tb\n \tc\n", None, "line 2 has an empty word"),
         ("a\tb\nc\t\n", None, "line 2 has 1 column ('c'); expected 2"),
         ("a\tb\tc\nd\t\te\n", "2", "line 2 has an empty tag"),
-        ("a b\n\u00a0 c\n", None, "line 2 has an empty word"),
+        ("a b\n\u00a0 c\n", None, r"line 2 has the word '\xa0', which is blank"),
         ("a b\n#win\n", None, "line 2 has 1 column ('#win'); expected 2"),
         ("EU\nrejects\n", None, "x.conll has words without tags, one column"),
         ("", None, "x.conll has no sentences"),
         ("\n\n# x y z\n", None, "x.conll has no sentences"),
         (PLAIN, "3", "x.conll has 2 columns; expected tags in column 3"),
-        ("a b c\n", "9", "behind the words in column 1. Give a number from 2 to 3"),
+        ("a b c\n", "9", "after the words in column 1. Give a number from 2 to 3"),
         ("a\nb\n", "2", "x.conll has words without tags, one column"),
-        (PLAIN, "1", "tags in column 1 by target, behind the words in column 1. Leave it out"),
+        (PLAIN, "1", "tags in column 1 by target, after the words in column 1. Leave it out"),
         ("# text\n" + PLAIN, None, "line 1 ('# text') is a comment or a word with the tag 'text'"),
         (
             "\t".join("0123456789") + "\n1\ta\n",
@@ -151,6 +151,9 @@ def test_rows_that_do_not_match_are_refused_with_their_place(text, target, says,
 def test_a_row_of_conllu_without_its_columns_is_refused(tmp_path: Path):
     path = written(tmp_path / "x.conllu", UNIVERSAL.replace("\t0\troot\t_", ""))
     assert "line 3 has 7 columns" in problem(path)
+    for form, says in (("", "an empty FORM"), ("\u00a0", r"the FORM '\xa0', which is blank")):
+        path = written(tmp_path / "x.conllu", UNIVERSAL.replace("2\tdo\t", f"2\t{form}\t"))
+        assert f"line 5 has {says}; expected a word. Correct that line" in problem(path)
 
 
 def test_a_column_of_conllu_without_tags_is_refused(tmp_path: Path):

@@ -151,7 +151,11 @@ class TaggedText:
         if len(words) != len(tags) or not words:
             return f"expected a tag for each of its {count_of(len(words), 'word')}"
         bad = [each for each in (*words, *tags) if not each.strip() or set(each) & set("\t\r\n")]
-        return f"expected words and tags without line ends, not {bad[0]!r:.40}" if bad else ""
+        return (
+            f"expected words and tags that are not blank, without line ends, not {bad[0]!r:.40}"
+            if bad
+            else ""
+        )
 
     def fingerprint(self, corpus: CorpusSettings, task: TaskSettings) -> str:
         """Read the sentences and return the fingerprint of their dataset."""
@@ -260,7 +264,7 @@ def _labels(counts: Counter[str]) -> Labels:
     if len(counts) < 2:
         raise CorpusError(
             f"all training words have the tag {next(iter(counts), '')!r:.80}; expected two or more "
-            "tags to tell apart. Choose another column of tags, or add sentences"
+            "tags. Choose another column of tags, or add sentences"
         )
     if len(counts) > MAX_LABELS:
         raise CorpusError(

@@ -126,10 +126,10 @@ class _Reader(LineReader):
 
     def _checked(self, sentences: Iterable[Sentence], label: str) -> Iterator[Sentence]:
         """Yield sentences; warn of one that is too long to be one."""
-        told = False
+        warned = False
         for sentence in sentences:
-            if len(sentence.words) > MAX_WORDS and not told:
-                told = True
+            if len(sentence.words) > MAX_WORDS and not warned:
+                warned = True
                 self.warn(
                     f"{sentence.place} begins a sentence of {len(sentence.words):,} words; "
                     f"expected an empty line after each sentence of {label}."
@@ -169,7 +169,10 @@ class _Reader(LineReader):
             if match[2]:  # a range of words that one token spells, or an empty node
                 continue
             if not cells[1].strip():
-                raise CorpusError(f"{label}: line {number:,} has no FORM; expected a word")
+                raise CorpusError(
+                    f"{label}: line {number:,} has {_no_word(cells[1], 'FORM')}; expected a word. "
+                    "Correct that line"
+                )
             begin = begin if words else number
             tag = cells[COLUMNS[name]]
             tagged |= tag not in ("_", "")
@@ -231,13 +234,13 @@ class _Reader(LineReader):
         if target is not None and not (target.isdecimal() and target.isascii()):
             raise UsageError(
                 f"{named('target')} is {target!r}; expected the number of the column of the tags, "
-                f"since {label} is no CoNLL-U"
+                f"since {label} is not CoNLL-U"
             )
         if width > 1 and target is not None and not 2 <= int(target) <= width:
             advice = f"Give a number from 2 to {width}" if width > 2 else "Leave it out"
             raise CorpusError(
                 f"{label} has {count_of(width, 'column')}; expected tags in column {target} by "
-                f"{named('target')}, behind the words in column 1. {advice}"
+                f"{named('target')}, after the words in column 1. {advice}"
             )
         if width == 1:
             raise CorpusError(
@@ -273,5 +276,10 @@ def _row_problem(place: str, cells: Sequence[str], width: int) -> str:
             f"{place} has {count_of(len(cells), 'column')} ({row!r:.60}); expected {width}, as in "
             "the first row: a word first, and its tag. Correct that line"
         )
-    missing = "tag" if cells[0].strip() else "word"
-    return f"{place} has an empty {missing}; expected one in each row. Correct that line"
+    missing = "an empty tag" if cells[0].strip() else _no_word(cells[0], "word")
+    return f"{place} has {missing}; expected one in each row. Correct that line"
+
+
+def _no_word(cell: str, noun: str) -> str:
+    """Return what is wrong with a word that is empty, or a blank such as U+00A0."""
+    return f"the {noun} {cell!r:.40}, which is blank" if cell else f"an empty {noun}"
