@@ -123,7 +123,8 @@ def test_held_out_files_are_found_by_name(tmp_path):
     written(tmp_path / "dev.en", "One.\n")
     options = {"target": str(tmp_path / "x.de"), "like": str(train), "warn": warnings.append}
     assert problem(tmp_path / "dev.en", **options).startswith(
-        "dev.en has no file of translations as x.de for x.en: dev.de is not there. Expected one"
+        "dev.en has no file of translations as x.de for x.en: dev.de is not there. Expected one "
+        "line for each line. Name files alike, such as train.en train.de and dev.en dev.de"
     )
     written(tmp_path / "dev.de", "Eins.\n")
     assert pairs(tmp_path / "dev.en", **options)[0][:2] == ("One.", "Eins.")
@@ -158,7 +159,9 @@ def test_bad_parallel_files_are_refused(tmp_path):
         "lines where they begin to differ"
     )
     assert problem(source).startswith("x.en is plain text and target is not given; expected the")
-    assert "x.xx is not there" in problem(source, str(tmp_path / "x.xx"))
+    assert problem(source, str(tmp_path / "x.xx")).endswith(
+        "x.xx is not there. Expected one line for each line. Give target an existing file"
+    )
     assert "x.en is both source and translation" in problem(source, str(source))
     assert problem(Path("-"), str(longer)).startswith("standard input has no parallel file; ")
     binary = tmp_path / "x.bin"

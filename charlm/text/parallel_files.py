@@ -237,10 +237,13 @@ class _Reader(LineReader):
         name = self.target if label == like else parallel_name(like, self.target, label)
         if not name or not Path(name).is_file():
             looked = f"{shown(name)} is not there" if name else "its name does not follow from them"
-            given = "" if label == like else f" as {shown(self.target)} for {shown(like)}"
+            given, advice = "", f"Give {named('target')} an existing file"
+            if label != like:
+                given = f" as {shown(self.target)} for {shown(like)}"
+                advice = "Name files alike, such as train.en train.de and dev.en dev.de"
             raise CorpusError(
                 f"{label} has no file of translations{given}: {looked}. Expected one line for each "
-                f"line. Name files alike, such as train.en train.de and dev.en dev.de"
+                f"line. {advice}"
             )
         if isinstance(source, TextFile) and Path(name).samefile(source.path):
             raise CorpusError(
