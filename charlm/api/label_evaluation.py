@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.api.task_api import held_out
 from charlm.commands import command
 from charlm.config.corpus import ReadSettings
-from charlm.errors import CorpusError, UsageError
+from charlm.errors import CorpusError
 from charlm.inference.counts import log_softmax
 from charlm.inference.label_results import LabelEvaluation, WrongText
 from charlm.phases import phase
@@ -77,15 +78,10 @@ def logits_of(run: LabelRun, part: LabelledTexts, name: str) -> NDArray[np.float
 
 def held_out_labelled(run: LabelRun) -> dict[str, LabelledTexts]:
     """Return the validation and test texts of a run. Raises UsageError if it keeps none."""
-    kept = {name: run.kept(name) for name in ("valid", "test")}
-    parts = {
-        name: LabelledTexts(encoded=found[0], targets=found[1])
-        for name, found in kept.items()
-        if found is not None
+    return {
+        name: LabelledTexts(encoded=encoded, targets=targets)
+        for name, (encoded, targets) in held_out(run).items()
     }
-    if not parts:
-        raise UsageError("this run keeps no held-out texts; expected some to evaluate. Use --file")
-    return parts
 
 
 def read_pairs(

@@ -7,7 +7,7 @@ from typing import Any, NoReturn, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from charlm.api.task_api import TaskModel
+from charlm.api.task_api import TaskModel, held_out
 from charlm.commands import command
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError, UsageError, check_count, named
@@ -149,12 +149,7 @@ class SeriesApi:
                 )
             parts = {FROM_FILES: (values, len(values) - 1)}
         else:
-            kept = {name: run.kept(name) for name in ("valid", "test")}
-            parts = {name: found for name, found in kept.items() if found is not None}
-        if not parts:
-            raise UsageError(
-                "this run keeps no held-out series; expected one to evaluate. Use --file"
-            )
+            parts = held_out(run, "series")
         counts = {}
         for name, (values, steps) in parts.items():
             with phase(f"evaluating: {name}"):

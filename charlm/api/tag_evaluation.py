@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from charlm.api.comparison import check_same_labels, common_parts
+from charlm.api.task_api import held_out
 from charlm.config.corpus import ReadSettings
-from charlm.errors import CorpusError, UsageError
+from charlm.errors import CorpusError
 from charlm.inference.crf import Answers
 from charlm.inference.tag_counts import Known, TagCounts, paired_difference
 from charlm.inference.tag_results import TagComparison, TagDifference, TagEvaluation, WrongSentence
@@ -47,7 +48,9 @@ def evaluate_tags(
     notes: list[str] = []
     train = run.kept("train")
     known = Known.of(*train, run.labels.names) if train else None
-    parts = {FROM_FILES: tagged_files(run, files, target, reading, notes)} if files else kept(run)
+    parts: dict[str, Part] = (
+        {FROM_FILES: tagged_files(run, files, target, reading, notes)} if files else held_out(run)
+    )
     counts, found = {}, {}
     for name, part in parts.items():
         with phase(f"evaluating: {name}"):
@@ -59,15 +62,6 @@ def evaluate_tags(
         worst={name: _worst(run, found[name], part, worst) for name, part in parts.items()},
         notes=notes,
     )
-
-
-def kept(run: TagRun) -> dict[str, Part]:
-    """Return the validation and test sentences of a run. Raises UsageError if it keeps none."""
-    found = {name: run.kept(name) for name in ("valid", "test")}
-    parts = {name: part for name, part in found.items() if part is not None}
-    if not parts:
-        raise UsageError("this run keeps no held-out text; expected some to evaluate. Use --file")
-    return parts
 
 
 def tagged_files(
@@ -160,8 +154,8 @@ def compare_tags(
             tagged_files(run, files, target, reading, notes if run is first else []) for run in runs
         ]
     else:
-        held_out = [kept(run) for run in runs]
-        parts = common_parts(paths, held_out, notes, lambda part: part[0].documents, "sentence")
+        kept = [held_out(run) for run in runs]
+        parts = common_parts(paths, kept, notes, lambda part: part[0].documents, "sentence")
     counts = []
     for run, part in zip(runs, parts, strict=True):
         with phase(f"evaluating: {run_name(run.path)}"):

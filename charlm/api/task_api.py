@@ -128,6 +128,20 @@ def open_task(path: Path, **options: Any) -> TaskModel:
     return api_of(task).open(path, **options)
 
 
+def held_out(run: TaskRun, noun: str = "texts") -> dict[str, Any]:
+    """Return the validation and test part that a run keeps, by name, as its `kept` returns them.
+
+    Raises UsageError if it keeps none of these, which are called `noun`.
+    """
+    kept = {name: run.kept(name) for name in ("valid", "test")}
+    parts = {name: part for name, part in kept.items() if part is not None}
+    if not parts:
+        raise UsageError(
+            f"this run keeps no held-out {noun}; expected some to evaluate. Use --file"
+        )
+    return parts
+
+
 def checked_texts(texts: str | Iterable[str]) -> Iterator[str]:
     """Yield texts, or one text alone. Raises UsageError for anything else."""
     if not isinstance(texts, Iterable):

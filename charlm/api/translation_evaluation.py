@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from charlm.api.comparison import common_parts
+from charlm.api.task_api import held_out
 from charlm.commands import command
 from charlm.config.corpus import ReadSettings
-from charlm.errors import CorpusError, UsageError
+from charlm.errors import CorpusError
 from charlm.inference.search import BEAM
 from charlm.inference.translation_counts import copy_floor
 from charlm.inference.translation_results import (
@@ -17,7 +18,7 @@ from charlm.inference.translation_results import (
 )
 from charlm.phases import phase
 from charlm.runs.locate import run_name
-from charlm.runs.translate_run import EncodedPairs, TranslateRun
+from charlm.runs.translate_run import TranslateRun
 from charlm.text.parallel_files import read_pairs
 from charlm.units import count_of
 
@@ -45,7 +46,7 @@ def evaluate_translations(
     if files:
         parts = {FROM_FILES: run.encoded(pairs_of(run, files, target, reading, notes))}
     else:
-        parts = _held_out(run)
+        parts = held_out(run)
     counts, floors, worst_texts = {}, {}, {}
     for name, part in parts.items():
         with phase(f"evaluating: {name}"):
@@ -78,7 +79,7 @@ def compare_translations(
     if files:
         pairs = pairs_of(runs[0], files, target, reading, notes)
     else:
-        kept, paths = [_held_out(run) for run in runs], [run.path for run in runs]
+        kept, paths = [held_out(run) for run in runs], [run.path for run in runs]
         parts = common_parts(paths, kept, notes, lambda part: len(part.pairs))
         # a run that reads by other tokens may have left out other long pairs
         pairs = min((part.pairs for part in parts), key=len)
@@ -116,12 +117,3 @@ def pairs_of(
         rows = count_of(skipped, "row")
         notes.append(f"{where}: {rows} without a text or a translation skipped")
     return pairs
-
-
-def _held_out(run: TranslateRun) -> dict[str, EncodedPairs]:
-    """Return the validation and test texts of a run. Raises UsageError if it keeps none."""
-    kept = {name: run.kept(name) for name in ("valid", "test")}
-    parts = {name: part for name, part in kept.items() if part is not None}
-    if not parts:
-        raise UsageError("this run keeps no held-out texts; expected some to evaluate. Use --file")
-    return parts
