@@ -88,7 +88,10 @@ def test_the_unit_implies_the_task_and_the_task_the_unit() -> None:
         ({"lowercase": True}, "lowercase true has no effect with unit number"),
         ({"document": "line"}, "document line has no effect with task series"),
         ({"words": "bare"}, "words bare has no effect with unit number"),
-        ({"label_smoothing": 0.1}, "label_smoothing with unit number, which has no tokens"),
+        ({"label_smoothing": 0.1}, "label_smoothing 0.1 has no effect with unit number"),
+        ({"one_hot": True}, "one_hot true has no effect with unit number"),
+        ({"embedding_dropout": 0.1}, "embedding_dropout 0.1 has no effect with unit number"),
+        ({"vectors": "x.vec"}, "vectors x.vec has no effect with unit number"),
         ({"state_reset": 0.5}, "state_reset 0.5 has no effect with task series"),
         ({"direction": "both"}, "direction both has no effect with task series"),
         ({"hold_out": "random"}, "hold_out random has no effect with task series"),
@@ -100,6 +103,15 @@ def test_settings_of_texts_are_refused(folder, given, message) -> None:
     with pytest.raises((UsageError, CorpusError)) as caught:
         plan_run(Request(flags=flags, source="argument"))
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("preset", ["awd-ptb", "char-rnn"])
+def test_settings_of_texts_in_a_preset_are_left_out(preset: str, folder: Path) -> None:
+    """Before, they were refused as if the user had given them."""
+    flags = nested(sources=(str(folder / "wave.csv"),), unit="number", hidden_size=4, steps=2)
+    planned = plan_run(Request(flags=flags, source="argument", preset=preset))
+    model = planned.record["settings"]["model"]
+    assert model["embedding_dropout"] == 0.0 and model["one_hot"] is False
 
 
 def test_a_series_has_a_file(folder) -> None:

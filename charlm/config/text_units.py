@@ -46,6 +46,11 @@ class UnitSpec:
     """True if tokens are steps of a series of numbers, so that there is no text."""
 
 
+OF_TEXT = (
+    "lowercase", "normalize", "vectors", "freeze_vectors", "one_hot", "embedding_dropout",
+    "label_smoothing",
+)  # fmt: skip
+"""Settings that all units but numbers read."""
 UNITS: dict[str, UnitSpec] = {
     "char": UnitSpec(
         vocabulary="charlm.text.tokenizers.letters:CharVocabulary",
@@ -53,7 +58,7 @@ UNITS: dict[str, UnitSpec] = {
         summary="Unicode characters",
         letter="char",
         type_counter="charlm.text.tokenizers.building:count_chars",
-        settings=("min_count", "max_size", "lowercase", "normalize"),
+        settings=(*OF_TEXT, "min_count", "max_size"),
         plural="characters",
         has_expectation=True,
         ngram_order=7,
@@ -64,7 +69,7 @@ UNITS: dict[str, UnitSpec] = {
         summary="UTF-8 bytes",
         letter="byte",
         byte_level=True,
-        settings=("lowercase", "normalize"),
+        settings=OF_TEXT,
         plural="bytes",
         has_expectation=True,
         ngram_order=7,
@@ -75,7 +80,7 @@ UNITS: dict[str, UnitSpec] = {
         summary="words",
         whole_words=True,
         type_counter="charlm.text.tokenizers.building:count_words",
-        settings=("words", "min_count", "max_size", "lowercase", "normalize"),
+        settings=(*OF_TEXT, "words", "min_count", "max_size"),
         default_size=50_000,
         plural="words and blanks",
         tokens_per_weight=0.3,
@@ -88,7 +93,7 @@ UNITS: dict[str, UnitSpec] = {
         builder="charlm.text.tokenizers.building:build_bpe",
         summary="pieces of words (byte-pair encoding, Sennrich et al. 2016)",
         byte_level=True,
-        settings=("min_count", "max_size", "lowercase", "normalize"),
+        settings=(*OF_TEXT, "min_count", "max_size"),
         default_size=4_096,
         tokens_per_weight=0.6,
         bptt=70,

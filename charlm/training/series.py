@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from charlm.config.model import ModelSettings
-from charlm.config.settings import Settings, table
+from charlm.config.settings import Settings
 from charlm.errors import UsageError, named
 from charlm.inference.series import evaluate_series
 from charlm.inference.series_counts import SeriesCounts
@@ -29,26 +29,17 @@ from charlm.training.task_training import TaskTraining
 if TYPE_CHECKING:
     from charlm.training.session import Session
 
-UNUSED = ("vectors", "freeze_vectors", "one_hot", "embedding_dropout", "label_smoothing")
-"""Settings of tokens, which do nothing for numbers."""
-
 
 class SeriesTraining(LabelledTraining):
     """Training of a model that forecasts the next number; see `TaskTraining`."""
 
     def dataset(self, settings: Settings, **given: Any) -> Dataset:
-        """Read the series. Raises UsageError for what only texts have."""
-        unit, rows = settings.vocabulary.unit, table()
+        """Read the series. Raises UsageError for a vocabulary."""
         if given.get("vocabulary") is not None:
             raise UsageError(
                 f"{named('start_from')} or {named('vocab')} with {named('task')} "
                 f"{settings.task.task}, which has no vocabulary. Leave it out"
             )
-        for name in UNUSED:
-            if getattr(getattr(settings, rows[name].section), name) != rows[name].default:
-                raise UsageError(
-                    f"{named(name)} with {named('unit')} {unit}, which has no tokens. Leave it out"
-                )
         return super().dataset(settings, **given)
 
     def outputs(self, settings: Settings, dataset: Dataset) -> int:  # noqa: ARG002
