@@ -24,9 +24,10 @@ from charlm.text.boundaries import STREAM
 from charlm.text.corpus import collector
 from charlm.text.dataset import SPLITS, Dataset
 from charlm.text.encoded import EncodedText
+from charlm.text.labelled import run_name
 from charlm.text.series_floors import Values
 from charlm.text.sources.files import shown
-from charlm.text.sources.names import find, short_name
+from charlm.text.sources.names import find
 from charlm.text.sources.rows import Rows, TextColumn, Warn, chosen_column
 from charlm.text.sources.text_lines import LineReader
 from charlm.text.splits import VALID_FRACTION
@@ -255,7 +256,7 @@ class SeriesText:
             name: EncodedText.stream(np.full(count, EOS, np.uint8)) for name, count in steps.items()
         }
         return Dataset(
-            name=_name(corpus),
+            name=run_name(corpus, None),
             vocabulary=vocabulary or NumberVocabulary(vocabulary_settings, [UNK_TOKEN, EOS_TOKEN]),
             train=texts["train"],
             valid=texts.get("valid"),
@@ -332,11 +333,6 @@ def _fingerprint(values: Mapping[str, Values]) -> str:
     for name, each in values.items():
         digest.update(f"{name}:{len(each)}:".encode() + each.astype("<f8").tobytes())
     return digest.hexdigest()
-
-
-def _name(corpus: CorpusSettings) -> str:
-    """Return a short name for a run of this series."""
-    return short_name(corpus.sources[0], find(corpus.sources, corpus, lambda _: None))
 
 
 SERIES_TEXT = SeriesText()
