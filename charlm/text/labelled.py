@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -320,13 +320,26 @@ def label_advice(
         advice.append(
             f"{len(single):,} {words} only one training text, too few to learn: {listed(single)}"
         )
-    for name, part in parts.items():
-        unseen = Counter(label for label in part.labels if label and label not in counts)
+    owned = {name: part.labels for name, part in parts.items()}
+    return advice + unseen_advice(owned, {*counts, ""}, noun, "text", unseen_are)
+
+
+def unseen_advice(
+    labels: Mapping[str, Iterable[str]],
+    known: Container[str],
+    noun: str,
+    unit: str,
+    unseen_are: str = "counted as wrong",
+) -> list[str]:
+    """Advise about labels of a split that are not `known`; each is that of one `unit`."""
+    advice = []
+    for name, own in labels.items():
+        unseen = Counter(label for label in own if label not in known)
         if unseen:
             names = [label for label, _ in unseen.most_common()]
             advice.append(
                 f"{noun.capitalize()}s of the {name} text that training lacks: {listed(names)} "
-                f"({count_of(unseen.total(), 'text')}, {unseen_are})"
+                f"({count_of(unseen.total(), unit)}, {unseen_are})"
             )
     return advice
 

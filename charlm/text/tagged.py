@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from charlm.text.labelled import (
     listed,
     parts_fingerprint,
     run_name,
+    unseen_advice,
 )
 from charlm.text.labels import (
     MAX_LABELS,
@@ -110,7 +112,8 @@ class TaggedText:
             tags = {name: [as_iob2(own) for own in part] for name, part in tags.items()}
         elif note := _no_spans_note(tags["train"]):
             warn(note)
-        labels = _labels(Counter(tag for own in tags["train"] for tag in own))
+        own_tags = {name: list(chain.from_iterable(part)) for name, part in tags.items()}
+        labels = _labels(Counter(own_tags["train"]))
         texts = _texts(parts)
         built = training_vocabulary(texts["train"].split(), vocabulary_settings, vocabulary)
         sentences = {}
@@ -127,14 +130,15 @@ class TaggedText:
             built,
             kept=vocabulary is not None,
             name=run_name(corpus, examples),
-            warnings=[*warnings, *built.warnings, *_unseen_advice(tags, labels)],
+            warnings=[
+                *warnings,
+                *built.warnings,
+                *unseen_advice(own_tags, set(labels.names), "tag", "word"),
+            ],
             labelled=Tagged(
                 labels=labels,
                 spans=bool(scheme),
-                targets={
-                    name: labels.ids(tag for own in part for tag in own)
-                    for name, part in tags.items()
-                },
+                targets={name: labels.ids(own) for name, own in own_tags.items()},
                 sentences=sentences,
                 letters=letters,
             ),
@@ -292,20 +296,6 @@ def _no_spans_note(tags: Sequence[Sequence[str]]) -> str:
     few = listed(others) if others else ""
     reason = f"these have no prefix and type: {few}" if few else f"none is {OUTSIDE}"
     return f"Tags are not read as spans, since {reason}. Correct them if tags mark spans."
-
-
-def _unseen_advice(tags: Mapping[str, Sequence[Sequence[str]]], labels: Labels) -> list[str]:
-    """Advise about tags of other splits that training lacks."""
-    known, advice = set(labels.names), []
-    for name, part in tags.items():
-        unseen = Counter(tag for own in part for tag in own if tag not in known)
-        if unseen:
-            names = [tag for tag, _ in unseen.most_common()]
-            advice.append(
-                f"Tags of the {name} text that training lacks: {listed(names)} "
-                f"({count_of(unseen.total(), 'word')}, counted as wrong)"
-            )
-    return advice
 
 
 def _reads_letters(task: TaskSettings, vocabulary: Vocabulary, *, given: bool) -> bool:
