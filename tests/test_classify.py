@@ -30,6 +30,8 @@ from charlm.runs.verify import run_problems
 from charlm.tasks.classify import class_weights
 from charlm.text.batches import Position
 from charlm.text.corpus import Corpus
+from charlm.text.floors import NaiveBayes
+from charlm.text.labelled import labelled_of
 from charlm.training.labels import LabelTraining, _helps
 from charlm.training.records import FinishedRecord, Review
 from charlm.training.resume import halves, resume
@@ -377,17 +379,27 @@ def test_features_of_a_frozen_encoder_are_planned(parents: Path, tmp_path: Path)
 
 def test_a_bag_of_words_is_mixed_in_where_it_helps(tmp_path: Path, parents: Path) -> None:
     """A network that has learned nothing yet; all engines read the bag, and resuming drops it."""
-    path = trained(new_run(tmp_path, toys(200), steps=2))
+    session = new_run(tmp_path, toys(100), steps=2)
+    path, dataset = trained(session), session.dataset
     config, results = read_config(path), read_record(path)["results"]
-    assert config["bag"] > 0
+    labelled = labelled_of(dataset)
+    shared, every = (
+        NaiveBayes.fit(
+            dataset.train, labelled.targets["train"], len(labelled.labels),
+            len(dataset.vocabulary), least=least,
+        )
+        for least in (2, 1)
+    )  # fmt: skip
+    assert 0 < config["bag"] == len(shared.features) < len(every.features)
     assert results["floors"]["network"]["valid"] < results["valid"]["accuracy"] - 0.1
     for engine in ("numpy", "torch"):
         found = evaluate_labels(load_label_run(path, engine=engine)).counts["valid"]
         assert found.nats == pytest.approx(results["valid"]["nats"], rel=1e-4)
         assert found.accuracy == results["valid"]["accuracy"]
     assert not run_problems(path)
-    alone = trained(new_run(tmp_path, toys(200), steps=2, bag_of_words=False, name="alone"))
-    assert "bag" not in read_config(alone) and not (alone / BAG).exists()
+    for name, off in (("alone", {"bag_of_words": False}), ("even", {"balance": True})):
+        alone = trained(new_run(tmp_path, toys(100), steps=2, **off, name=name))
+        assert "bag" not in read_config(alone) and not (alone / BAG).exists()
     data = (path / BAG).read_bytes()
     (path / BAG).write_bytes(data[:-1] + b"\xff")
     with pytest.raises(RunError, match=BAG):

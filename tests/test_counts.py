@@ -111,19 +111,25 @@ def test_the_factor_of_a_known_temperature_is_found() -> None:
     assert counts.fit_label_scale(logits, np.full(20_000, -1)) == 1.0
 
 
-def test_the_weight_of_a_mixture_is_the_best_of_a_grid() -> None:
-    """Two tables that are right on different texts; the weight is relative to the first."""
+@pytest.mark.parametrize("alike", [0.0, 3.0])
+def test_the_weight_of_a_mixture_is_the_best_of_a_grid(alike: float) -> None:
+    """Two tables that are right on different texts; the weight is relative to the first.
+
+    Where they are alike, the factor on one depends on the other's. A text of no label is left out.
+    """
     random = np.random.default_rng(3)
     gold = random.integers(0, 3, 400)
     right = np.eye(3)[gold]
     first, second = (right * random.normal(1, 2, (400, 1)) + random.normal(0, 1, (400, 3))
                      for _ in range(2))  # fmt: skip
+    common = random.normal(0, 1, (400, 3)) * alike
+    first, second = first + common, second + common
     targets = np.append(gold, -1)
-    tables = (np.vstack([each, np.zeros(3)]) for each in (first, 40 * second))
+    tables = (np.vstack([each, [50.0, 0.0, 0.0]]) for each in (first, 40 * second))
     weight, scale = counts.fit_label_mixture(*tables, targets)
     best = min(
         LabelCounts.of(a * first + b * second, gold).nats
-        for a in np.arange(0.1, 2.0, 0.05) for b in np.arange(0.1, 2.0, 0.05)
+        for a in np.geomspace(0.01, 2.0, 40) for b in np.geomspace(0.01, 2.0, 40)
     )  # fmt: skip
     found = LabelCounts.of(first + 40 * weight * second, gold, scale).nats
     assert found <= best + 0.05 and found < LabelCounts.of(first, gold).nats
