@@ -9,20 +9,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import Call, nested, tiny_settings
+from helpers import Call, encoded_documents, nested, tiny_settings, vocabulary_of
 
 import charlm
-from charlm.api.conditions import evaluate_conditions, posteriors
+from charlm.api.conditions import evaluate_conditions, posteriors, usual_condition
 from charlm.api.sessions import Request, start_run
 from charlm.config.text_units import TEXT_UNITS
 from charlm.errors import CharlmError, CorpusError, RunError, UsageError
+from charlm.runs.conditions import documents_of
 from charlm.runs.layout import CONFIG, read_config, read_record, write_record
 from charlm.runs.parent import find_parent
 from charlm.runs.run import load_run, write_logit_scale
 from charlm.runs.tensors import tensors_from_file
 from charlm.runs.verify import run_problems
 from charlm.text.corpus import Corpus
-from charlm.text.tokenizers.tokenizer_json import EOS
+from charlm.text.labels import UNSEEN
+from charlm.text.tokenizers.tokenizer_json import EOS, UNK
 from charlm.training.records import Review
 from charlm.training.resume import resume
 from charlm.training.session import Session
@@ -171,6 +173,32 @@ def test_the_record_and_the_texts_name_the_conditions(tmp_path: Path) -> None:
     assert record["corpus"]["labels"]["valid"] == {JAZZ: 4, ROCK: 4}
     assert (path / "tokenizer.json").read_bytes() == (again / "tokenizer.json").read_bytes()
     assert charlm.load(path).conditions == (JAZZ, ROCK)
+
+
+def test_the_documents_of_uneven_conditions_are_counted_in_their_order(tmp_path: Path) -> None:
+    """Some of each are held out at random; the most frequent one is the usual one."""
+    session = started(tmp_path, [*EXAMPLES[:20], *[("bb", ROCK)] * 40])
+    session.lock.release()
+    config, record = read_config(session.path), read_record(session.path)
+    assert config["conditions"]["documents"] == [9, 45]
+    assert record["corpus"]["labels"]["valid"] == {JAZZ: 1, ROCK: 5}
+    assert record["settings"]["corpus"]["hold_out"] == "random"
+    assert usual_condition(session.path) == ROCK
+
+
+def test_the_size_of_texts_is_known_if_their_ids_spell_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not with an unknown letter, nor of words whose blanks are not kept."""
+    targets = np.array([0, 1, 0, UNSEEN])
+    monkeypatch.setattr("charlm.runs.conditions.read_targets", lambda *_, **__: targets)
+    letters = vocabulary_of("abc", "char")
+    text = encoded_documents([[letters.tokens.index("a"), EOS], [UNK, EOS], [EOS], [UNK, EOS]])
+    sizes = [documents_of(Path(), text, letters, 2, number).counts.chars for number in (0, 1, None)]
+    assert sizes == [3, 0, 0]
+    words = vocabulary_of("a b", "word", words="bare")
+    text = encoded_documents([[words.tokens.index("a"), EOS]] * 4)
+    assert documents_of(Path(), text, words, 2, 0).counts.chars == 0
 
 
 def test_conditions_of_kept_texts_that_are_no_rows_are_found(songs: Path, tmp_path: Path) -> None:
