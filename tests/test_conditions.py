@@ -386,7 +386,7 @@ def test_conditions_of_texts_are_written_in_every_format(call: Call, at_songs: P
     _, out, _ = call(*source, "csv")
     assert out.splitlines()[0] == "sentence_id,condition,log_probability_base_2,probability,text"
     _, out, _ = call(*source, "table")
-    assert out.split()[:5] == ["probability", "log2", "P(text)", "condition", "text"]
+    assert out.split()[:5] == ["probability", "log2", "P", "condition", "text"]
     assert out.index(ROCK) < out.index(JAZZ)
     status, out, err = call("score", "--by", "condition", stdin=b"")
     assert (status, out) == (0, "") and "no text was found" in err
@@ -432,6 +432,7 @@ def test_a_run_says_what_its_conditions_are(call: Call, here: Path) -> None:
     status, _, err = call(*source, "--name", "more", "--checkpoints", "runs")
     assert status == 0 and "with   genre: jazz 36, rock 36 (9 texts without)\n" in err
     assert "charlm sample --condition jazz --n 10 --run runs/more\n" in err
+    assert "a sample, condition jazz:\n" in err
     assert "charlm score --by condition 'one line of yours'" in err
     _, out, _ = call("info", "--run", "runs/more")
     assert "genre: jazz 36, rock 36 (9 texts without)" in out

@@ -18,6 +18,7 @@ from charlm.api.translation_evaluation import compare_translations, evaluate_tra
 from charlm.api.translations import TranslateModel
 from charlm.errors import CorpusError, RunError, UsageError
 from charlm.inference.translation_counts import DRAWN, TranslationCounts
+from charlm.report.translations import TRANSLATE_REPORT
 from charlm.runs import layout
 from charlm.runs.translate_run import MAX_TOKENS, load_translate_run
 
@@ -212,6 +213,18 @@ def test_eval_reads_tables_and_parallel_files(call: Call) -> None:
     ):
         status, out, err = call("eval", *words)
         assert status in (2, 3) and out == "" and name in err
+
+
+def test_the_floor_is_described_once() -> None:
+    """It is behind the figures, or alone before there are some."""
+    short = {"exact": 0.0, "chrf": 14.0, "reference_letters": 9.0}
+    record = {"corpus": {"target_vocabulary": 20}, "floors": {"copy": {"valid": short}}}
+    floor = ("floor", "a copy of the source has exact 0.000, chrF 14.0")
+    results = {"valid": {"texts": 4, "nats_per_token": 2.0, **short}}
+    for own in ({}, {"valid": {"nats_per_token": 2.0}}, results):
+        report = TRANSLATE_REPORT
+        pairs = [*report.facts({**record, "results": own}), *report.result_pairs(record, own)]
+        assert pairs.count(floor) == 1
 
 
 @pytest.mark.usefixtures("run")

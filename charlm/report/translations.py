@@ -32,10 +32,12 @@ class TranslateReport(TaskReport):
         return plan_lines(record)
 
     def facts(self, record: Json) -> Pairs:
-        """Return the size of the target's vocabulary, and the floor."""
-        entries = f"{record['corpus']['target_vocabulary']:,} entries"
-        floor = floor_text(record, "valid") or floor_text(record, "test")
-        return [("translations", entries), *([("floor", floor)] if floor else [])]
+        """Return the size of the target's vocabulary, and the floor until results have theirs."""
+        pairs = [("translations", f"{record['corpus']['target_vocabulary']:,} entries")]
+        described = self.result_pairs(record, record.get("results") or {})
+        if "floor" not in dict(described) and (floor := floor_of(record)):
+            pairs.append(("floor", floor))
+        return pairs
 
     def figures_text(self, figures: Json) -> str:
         """See `figures_text`."""
@@ -48,7 +50,7 @@ class TranslateReport(TaskReport):
             if figures := results.get(name):
                 pairs.append((heading, figures_text(figures)))
                 if figures.get("texts") and (floor := floor_text(record, name)):
-                    pairs.append(("", floor))
+                    pairs.append(("floor", floor))
         return pairs
 
     def evaluation_tables(
@@ -89,7 +91,7 @@ def plan_lines(record: Json) -> tuple[list[str], str, str]:
     sizes = ", ".join(f"{name} {part['documents']:,}" for name, part in parts.items())
     tokens = f"{parts['train']['tokens']:,} and {parts['train']['targets']:,} {unit} tokens"
     length, why = counted_length(*length_of(training)), (record.get("planned") or {}).get("length")
-    floor = floor_text(record, "valid") or floor_text(record, "test")
+    floor = floor_of(record)
     return (
         [
             f"text   {corpus['name']}: {sizes} texts with translations; {tokens} in training, "
@@ -102,6 +104,11 @@ def plan_lines(record: Json) -> tuple[list[str], str, str]:
         f"run    {length}{f' ({why})' if why else ''}, {training['batch_size']} texts of like "
         f"length, {training['optimizer']} {training['learning_rate']:g}, seed {training['seed']}",
     )
+
+
+def floor_of(record: Json) -> str:
+    """Return the figures of copies of the sources of the first held-out split, or ""."""
+    return floor_text(record, "valid") or floor_text(record, "test")
 
 
 def floor_text(record: Json, split: str) -> str:
