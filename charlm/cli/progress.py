@@ -169,8 +169,9 @@ def _summary(session: "Session", finished: "FinishedRecord") -> None:
     if Verbosity.level == 0:
         return
     say(rendered(summary_table(session.record, finished), stderr=True).rstrip("\n"))
-    if finished.complete and (text := _sample(session)):
-        say("a sample:")
+    condition, text = _sample(session) if finished.complete else (None, "")
+    if text:
+        say(f"a sample{f', condition {escape_unprintable(condition)}' if condition else ''}:")
         for line in text.splitlines():
             say(f"  {escape_unprintable(line)}".rstrip())
     for line in next_commands(session.path, session.record, finished):
@@ -180,8 +181,8 @@ def _summary(session: "Session", finished: "FinishedRecord") -> None:
 SAMPLE_TRIES = 8
 
 
-def _sample(session: "Session") -> str:
-    """Return a sample of a finished run, one item for a list.
+def _sample(session: "Session") -> tuple[str | None, str]:
+    """Return a sample of a finished run, one item for a list, after its condition, if any.
 
     It is "" for a backward half, and for a run that gives no text.
     """
@@ -191,12 +192,12 @@ def _sample(session: "Session") -> str:
     from charlm.runs.pair import is_backward_half
 
     if is_backward_half(session.path) or is_labelled(session.record["settings"]):
-        return ""
+        return None, ""
+    condition = usual_condition(read_config(session.path))
     with phase("sampling"):
-        config = read_config(session.path)
-        model = api.loading.load_model(session.path, condition=usual_condition(config))
+        model = api.loading.load_model(session.path, condition=condition)
         items = model.run.boundaries.resets
         length = model.vocabulary.spec.preview_tokens * (2 if items else 1)
         tries = SAMPLE_TRIES if items else 1  # an item may be empty
         texts = model.samples(tries, length, seed=1, until_eos=items)
-    return next((text for text in texts if text.strip()), "")
+    return condition, next((text for text in texts if text.strip()), "")

@@ -81,8 +81,9 @@ def _outlook(record: Mapping[str, Any]) -> list[str]:
     planned = record.get("planned")
     if not planned:
         return []
+    read = "series" if UNITS[record["settings"]["vocabulary"]["unit"]].numeric else "text"
     line = (
-        f"plan   about {_passes(planned['passes'])} passes over the text, "
+        f"plan   about {_passes(planned['passes'])} passes over the {read}, "
         f"{planned['memory_bytes'] / 1e9:.1f} GB of memory"
     )
     if planned.get("speed_measured"):
