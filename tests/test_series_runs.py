@@ -134,7 +134,8 @@ def test_open_settings_fit_a_short_series(folder) -> None:
     training = planned.record["settings"]["training"]
     assert (training["minutes"], training["bptt"], training["batch_size"]) == (1.0, 64, 1)
     assert planned.record["planned"]["passes"] > 10
-    text, floor, model, run, *_ = describe_plan(planned.record)
+    text, floor, model, run, *_, outlook = describe_plan(planned.record)
+    assert "passes over the series" in outlook
     assert text == "series wave: 270 values of column value, 30 held out at the end"
     assert floor.startswith("floor  last value MSE 0.00") and "linear recurrence" in floor
     assert "1 x 64 LSTM" in model and "batch 1 x 64 with the state carried over" in run
@@ -248,7 +249,7 @@ def test_a_forecast_continues_the_series_of_the_run(folder) -> None:
         ({"values": [[1.0, 2.0]]}, "shape"),
         ({"values": [1.0, math.nan]}, r"values\[1\] is nan"),
         ({"values": []}, "the series has no numbers to continue"),
-        ({"temperature": -1.0}, "temperature is -1.0"),
+        ({"temperature": -1.5}, "temperature is -1.5; expected at least 0"),
         ({"length": -1}, "length is -1"),
     ],
 )
@@ -273,6 +274,8 @@ def test_sample_writes_numbers_and_eval_their_errors(folder, call: Call, monkeyp
     drawn = [json.loads(each) for each in out.splitlines()]
     assert [each["sample"] for each in drawn] == [0, 1] and f"seed {drawn[0]['seed']}" in err
     assert drawn[0]["values"] != drawn[1]["values"]
+    code, out, err = call("sample", "--temperature", "nan", *run)  # refused before a seed is named
+    assert (code, out) == (2, "") and err == "charlm: --temperature is nan; expected at least 0\n"
     _, out, _ = call("eval", "--json", *run)
     assert json.loads(out)["mse"] == pytest.approx(model.run.evaluate(*model.run.kept("valid")).mse)
     _, out, _ = call("eval", "--file", str(folder / "wave.csv"), *run)

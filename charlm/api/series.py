@@ -11,7 +11,7 @@ from charlm.api.task_api import TaskModel, held_out
 from charlm.commands import command
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError, UsageError, check_count, named
-from charlm.inference.samplers import fresh_seed
+from charlm.inference.samplers import Sampling, fresh_seed
 from charlm.inference.series_counts import SeriesCounts, SeriesEvaluation
 from charlm.phases import phase
 from charlm.runs.layout import TASK
@@ -65,8 +65,7 @@ class SeriesForecaster(TaskModel):
         """
         check_count("samples", count, 1)
         check_count("length", length, 0)
-        if not 0.0 <= temperature < np.inf:
-            raise UsageError(f"{named('temperature')} is {temperature}; expected 0 or more")
+        Sampling(temperature=temperature)
         seed = fresh_seed() if seed is None else seed
         check_count("seed", seed, 0)
         known = self.run.series if values is None else checked_values(values)

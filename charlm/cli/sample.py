@@ -161,6 +161,7 @@ def sample(
     """
     _check_one({"--json": json_lines, "--print0": print0, "--separator": separator is not None})
     _check_one({"--prime": bool(prime), "--prime-file": bool(prime_file)})
+    sampling = _checked_sampling(1.0 if temperature is None else temperature, top_k, top_p, min_p)
     from charlm.runs.layout import run_task
 
     path = options.locate(run, checkpoints)
@@ -182,14 +183,12 @@ def sample(
         )  # fmt: skip
         return
     length = 500 if length is None else length
-    temperature = 1.0 if temperature is None else temperature
-    sampling = _checked_sampling(temperature, top_k, top_p, min_p)
     rules: dict[str, Any] = {"unique": unique, "new": new, "match": match,
                              "min_len": min_len, "max_len": max_len}  # fmt: skip
     model = options.open_model(str(path), checkpoints, engine, weights, with_, condition=condition)
     filters = {f"--{name.replace('_', '-')}" for name in rules if rules[name] != NO_RULES[name]}
     whole = _is_whole(model, until_eos, filters, attempts)
-    _advise_on_temperature(model, run, temperature)
+    _advise_on_temperature(model, run, sampling["temperature"])
     prompt = _prompt(model, prime or "", prime_file)
     _warn_of_texts(model, stop, separator or "")
     seed = _reported_seed(seed)
