@@ -11,6 +11,8 @@ from typing import Any
 NATS_PER_BIT = math.log(2.0)
 LOG_BASES = {"e": 1.0, "2": math.log(2.0), "10": math.log(10.0)}
 """Nats in one unit of the logarithm to this base."""
+LOG_NAMES = {base: "ln P" if base == "e" else f"log{base} P" for base in LOG_BASES}
+"""Heading of a column of log-probabilities to this base."""
 
 
 def bits(nats: float) -> float:

@@ -13,20 +13,22 @@ from charlm.inference.posteriors import Posteriors
 from charlm.report.tables import plain_table
 from charlm.report.text import number, shortened
 from charlm.text.sources.delimited import quoted_field
-from charlm.units import LOG_BASES, Tally, count_of
+from charlm.units import LOG_BASES, LOG_NAMES, Tally, count_of
 
 MAX_SHOWN = 5
 """Conditions of a text in the table, the likeliest first."""
 MAX_LISTED = 8
 """Conditions that are named in one line."""
+NUMBERS_WIDTH = 33
+"""Columns of a terminal for both figures of a text, and the gaps."""
 SEPARATORS = {"tsv": "\t", "csv": ","}
 
 
 def posterior_table(texts: Sequence[str], found: Posteriors, log_base: str, width: int) -> Table:
     """Return a row for each text and each of its likeliest conditions."""
-    table = plain_table("probability", f"log{log_base} P(text)", "<condition", "<text")
+    table = plain_table("probability", LOG_NAMES[log_base], "<condition", "<text")
     longest = max(len(name) for name in found.labels)
-    room = max(width - longest - 2 * len(f"log{log_base} P(text)") - 9, 20)
+    room = max(width - longest - NUMBERS_WIDTH, 20)
     for text, logs, chances in zip(texts, found.log_p, found.probabilities, strict=True):
         order = np.argsort(-chances, kind="stable")[:MAX_SHOWN]
         for place, at in enumerate(order.tolist()):

@@ -15,7 +15,7 @@ from charlm.report.tables import BAR_WIDTH, plain_table
 from charlm.report.text import number, shortened, visible
 from charlm.runs.run import Run
 from charlm.text.sources.rows import Record
-from charlm.units import LOG_BASES
+from charlm.units import LOG_BASES, LOG_NAMES
 
 HEADS = {"e": "nats", "2": "bits", "10": "log10"}
 """Heading of a column of surprisals, by the base of the logarithm."""
@@ -45,7 +45,7 @@ def score_table(
     """
     unit, kept = LOG_BASES[log_base], kept or {}
     places, best = _ranks(scores) if rank else ({}, None)
-    log_name = f"log{log_base} P"
+    log_name = LOG_NAMES[log_base]
     columns = {
         "rank": rank,
         log_name: True,
