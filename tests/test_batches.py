@@ -314,3 +314,21 @@ def test_a_split_batch_is_the_whole_batch(text: EncodedText, spec: BatchSpec, pa
             assert np.array_equal(joined, getattr(batch, name))
         assert sum(part.tokens for part in split) == batch.tokens
         assert all(part.tokens for part in split)
+
+
+@given(texts(), SPECS)
+@settings(max_examples=60)
+def test_sequences_keep_their_places_in_a_group(text: EncodedText, spec: BatchSpec) -> None:
+    """A process finds its sequences by them, whichever other ones have ended."""
+    before: list[int] = []
+    for batch in epoch(text, spec):
+        places = batch.places
+        assert places is not None
+        if batch.first:
+            assert places.now.tolist() == list(range(places.width))
+        else:
+            assert places.before.tolist() == before
+            assert places.now.tolist() == places.before[batch.kept].tolist()
+        before = places.now.tolist()
+        parts = [part.places.now for part in batch.split(2) if part.places]
+        assert np.concatenate(parts).tolist() == before

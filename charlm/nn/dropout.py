@@ -8,21 +8,56 @@ from torch import Tensor
 from charlm.config.model import ModelSettings
 from charlm.nn.layers import LayerState, RecurrentLayer
 
-DRAWS = 1 << 16
-"""Possible values of one random number; a dropout rate is rounded to a multiple of 1 / DRAWS."""
+LEVELS = 1 << 16
+"""Possible values of one random number; a dropout rate is rounded to a multiple of 1 / LEVELS."""
 LayerForward = Callable[[Tensor, LayerState], tuple[Tensor, LayerState]]
 
 
-def dropped(x: Tensor, rate: float, generator: torch.Generator | None) -> Tensor:
-    """Return x after inverted dropout (Srivastava et al. 2014); x itself without a generator."""
+class Draws(torch.Generator):
+    """A random generator of a model that may read only some sequences of a batch.
+
+    With `rows`, the numbers of these sequences, random numbers are generated for all `of` sequences
+    of the batch, and only those of `rows` are used. So the masks do not depend on the number of
+    processes that train, nor on the parts in which a batch is read.
+    """
+
+    rows: Tensor | None = None
+    of: int = 0
+
+
+def for_rows(
+    sample: Callable[[Tensor], Tensor], x: Tensor, generator: torch.Generator, axis: int | None
+) -> Tensor:
+    """Return random numbers for x, where `sample` generates those for a tensor of any size.
+
+    `axis` counts the sequences of a batch, of which x may have some (`Draws`); None if it has none.
+    """
+    if axis is None or not isinstance(generator, Draws) or generator.rows is None:
+        return sample(x)
+    whole = x.new_empty(*x.shape[:axis], generator.of, *x.shape[axis + 1 :])
+    return sample(whole).index_select(axis, generator.rows)
+
+
+def dropped(
+    x: Tensor, rate: float, generator: torch.Generator | None, axis: int | None = None
+) -> Tensor:
+    """Return x after inverted dropout (Srivastava et al. 2014); x itself without a generator.
+
+    `axis` counts the sequences of a batch, if x has an entry for each (`for_rows`).
+    """
     if generator is None or rate == 0.0:
         return x
-    if x.device.type != "cpu":
-        mask = torch.empty_like(x).bernoulli_(1.0 - rate, generator=generator)
-        return x * mask.div_(1.0 - rate)
-    limit = round(rate * DRAWS)
-    mask = random_int16(x.numel(), generator).view(x.shape) >= limit - DRAWS // 2
-    return x * mask.to(x.dtype).mul_(DRAWS / (DRAWS - limit))
+    return x * for_rows(lambda like: _mask(like, rate, generator), x, generator, axis)
+
+
+def _mask(like: Tensor, rate: float, generator: torch.Generator) -> Tensor:
+    """Return a mask of zeros, at this rate, and equal factors whose mean with them is 1."""
+    if like.device.type != "cpu":
+        mask = torch.empty_like(like).bernoulli_(1.0 - rate, generator=generator)
+        return mask.div_(1.0 - rate)
+    limit = round(rate * LEVELS)
+    mask = random_int16(like.numel(), generator).view(like.shape) >= limit - LEVELS // 2
+    return mask.to(like.dtype).mul_(LEVELS / (LEVELS - limit))
 
 
 def random_int16(count: int, generator: torch.Generator) -> Tensor:
@@ -77,7 +112,7 @@ def _run_by_steps(
     generator: torch.Generator | None,
 ) -> tuple[Tensor, LayerState]:
     """Apply state dropout (Gal & Ghahramani 2016; one mask on h for all steps), then zoneout."""
-    mask = dropped(torch.ones_like(state[0]), settings.state_dropout, generator)
+    mask = dropped(torch.ones_like(state[0]), settings.state_dropout, generator, axis=0)
     rates = settings.zoneout, settings.zoneout_cell
     outputs = []
     for step in x.unbind(0):
@@ -96,5 +131,8 @@ def zoned_out(new: Tensor, old: Tensor, rate: float, generator: torch.Generator 
         return new
     kept = torch.full_like(new, rate)
     if generator is not None:
-        kept = torch.bernoulli(kept, generator=generator)
+        kept = for_rows(
+            lambda like: torch.bernoulli(torch.full_like(like, rate), generator=generator),
+            new, generator, axis=0,
+        )  # fmt: skip
     return kept * old + (1.0 - kept) * new

@@ -85,8 +85,8 @@ class Encoder(nn.Module):
     def dropped(self, x: Tensor, rate: float | None, generator: torch.Generator | None) -> Tensor:
         """Return x after dropout, with one mask for all steps if dropout is variational."""
         if not self.settings.variational or generator is None or not rate:
-            return dropped(x, rate or 0.0, generator)
-        return x * dropped(torch.ones_like(x[:1]), rate, generator)
+            return dropped(x, rate or 0.0, generator, axis=1)
+        return x * dropped(torch.ones_like(x[:1]), rate, generator, axis=1)
 
     def initial_state(self, batch_size: int) -> State:
         """Return the state in which documents begin: zero, or the learned one."""

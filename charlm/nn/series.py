@@ -57,7 +57,7 @@ class SeriesModel(Encoder):
         hidden, after = super().forward(inputs, state, generator)  # (T, B, H)
         with torch.autocast(hidden.device.type, enabled=False):
             outputs: Tensor = self.head(
-                dropped(hidden.float(), self.settings.output_dropout or 0.0, generator)
+                dropped(hidden.float(), self.settings.output_dropout or 0.0, generator, axis=1)
             )
         return outputs, after
 

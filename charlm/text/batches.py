@@ -56,12 +56,28 @@ class Position:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Places:
+    """Numbers of sequences in their group of `width`: those of a batch, and of the batch before.
+
+    They stay when other sequences end, so a process can own the same sequences for a whole group.
+    """
+
+    now: Int64
+    before: Int64
+    width: int
+
+    def at(self, columns: Int64) -> "Places":
+        """Return the places of some sequences of the batch, by their columns."""
+        return replace(self, now=self.now[columns])
+
+
+@dataclass(frozen=True, kw_only=True)
 class Batch:
     """Inputs and targets, both (T, B), of B sequences that are read side by side.
 
     The state before the `first` batch of a group is the initial state. Sequences that have ended
     are left out of later batches: `kept` holds the index of each sequence in the batch before.
-    `next` is the position after this batch.
+    `next` is the position after this batch. Batches of whole texts have no `places`.
     """
 
     inputs: Int64
@@ -70,6 +86,7 @@ class Batch:
     kept: Int64
     tokens: int
     next: Position
+    places: Places | None = None
 
     def split(self, parts: int) -> list["Batch"]:
         """Return this batch as at most `parts` batches of fewer sequences."""
@@ -81,6 +98,7 @@ class Batch:
                 targets=self.targets[:, columns],
                 kept=self.kept[columns],
                 tokens=int(np.count_nonzero(self.targets[:, columns] != PADDING)),
+                places=self.places and self.places.at(columns),
             )
             for columns in np.array_split(np.arange(size), min(parts, size))
         ]
@@ -166,6 +184,9 @@ class Batches:
                 kept=np.flatnonzero(current[previous]),
                 tokens=int(np.minimum(lengths[current] - offset, len(span)).sum()),
                 next=replace(position, offset=end) if end < longest else after,
+                places=Places(
+                    now=np.flatnonzero(current), before=np.flatnonzero(previous), width=len(lengths)
+                ),
             )
 
     def arrays(self, starts: Int64, stops: Int64, span: range) -> dict[str, Any]:

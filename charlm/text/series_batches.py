@@ -33,6 +33,7 @@ class SeriesBatch(Batch):
                 real=self.real[:, columns],
                 kept=self.kept[columns],
                 tokens=int(np.count_nonzero(self.real[:, columns])),
+                places=self.places and self.places.at(columns),
             )
             for columns in np.array_split(np.arange(size), min(parts, size))
         ]

@@ -4,10 +4,9 @@ import contextlib
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
-
 from charlm.config.training import TrainingSettings
 from charlm.inference.figures import Figures, figures_from
+from charlm.nn.dropout import Draws
 from charlm.nn.encoder import Encoder, State
 from charlm.text.batches import Batch, Position
 from charlm.training.averaging import WeightAverage
@@ -107,7 +106,7 @@ class TrainState:
         device = model.embedding.weight.device
         self.model, self.settings, self.target = model, settings, target
         self.optimizer = build_optimizer(model.parameters(), settings)
-        self.generator = torch.Generator(device)
+        self.generator = Draws(device)
         self.generator.manual_seed(settings.seed or 0)
         self.counters = Counters()
         self.hidden: State | None = None
