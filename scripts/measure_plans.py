@@ -167,7 +167,7 @@ def speeds(points: list[tuple[str, Point]]) -> Iterator[tuple[str, Point, float]
             while len(times) <= 6 or time.perf_counter() - begun < SPEED_SECONDS:
                 batch = next(batches[at])
                 start = time.perf_counter()
-                trainer.step([batch], trainer.backward)
+                trainer.step([batch])
                 times.append((time.perf_counter() - start, batch.tokens))
             seconds = statistics.median(s for s, _ in times[2:])
             pace = statistics.median(tokens for _, tokens in times[2:]) / seconds

@@ -169,7 +169,8 @@ def trainer_of(**settings) -> Trainer:
 
 
 def loss_of(trainer: Trainer, batch: Batch):
-    return trainer.task.loss(trainer.model, batch, None, trainer.state.generator)
+    loss, nats, after = trainer.task.loss(trainer.model, batch, None, trainer.state.generator)
+    return loss / batch.tokens, nats / batch.tokens, after
 
 
 def test_penalties_are_mean_squares() -> None:

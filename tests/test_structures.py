@@ -96,7 +96,9 @@ def test_the_training_loss_is_the_evaluated_one(name: str) -> None:
     hidden = model.read(IDS)[1].flatten(0, 1)
     for smoothing in (0.0, 0.2):
         loss = model.output.nats(hidden, IDS.flatten(), smoothing)
-        expected = F.cross_entropy(model.output(hidden), IDS.flatten(), label_smoothing=smoothing)
+        expected = F.cross_entropy(
+            model.output(hidden), IDS.flatten(), reduction="sum", label_smoothing=smoothing
+        )
         torch.testing.assert_close(loss, expected)
     model.output.nats(hidden, IDS.flatten()).backward()
     without = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
@@ -203,14 +205,14 @@ def test_adaptive_softmax_is_a_distribution_and_trains_as_one() -> None:
     torch.testing.assert_close(logits.exp().sum(dim=-1), torch.ones(36))
     targets = torch.arange(36) + 20  # of all clusters
     loss = model.output.nats(hidden, targets)
-    torch.testing.assert_close(loss, F.cross_entropy(logits, targets))
+    torch.testing.assert_close(loss, F.cross_entropy(logits, targets, reduction="sum"))
     loss.backward()
     assert all(weight.grad is not None for weight in model.parameters())
     assert isinstance(model.output, Adaptive)
     assert model.output(hidden[0]).shape == (60,)
     with torch.autocast("cpu", torch.bfloat16):  # torch's layer does not mix number types
         for given in (hidden.detach(), hidden.detach().bfloat16()):
-            torch.testing.assert_close(model.output.nats(given, targets), loss, atol=0.02, rtol=0)
+            torch.testing.assert_close(model.output.nats(given, targets), loss, atol=0.7, rtol=0)
             assert model.output(given).dtype == torch.float32
 
 

@@ -28,14 +28,15 @@ from charlm.inference.likelihood import evaluate
 from charlm.nn.devices import Precision
 from charlm.runs.checkpoints import Checkpoint
 from charlm.tasks.language_model import language_model_task
+from charlm.tasks.task import Sums
 from charlm.text.batches import Batches, BatchSpec, Position
 from charlm.text.dataset import Dataset
 from charlm.text.encoded import EncodedText
 from charlm.training import trainer as trainer_module
 from charlm.training.checkpoint import to_checkpoint
 from charlm.training.records import EvaluationRecord, Record, StepRecord, WarningRecord
-from charlm.training.recovery import MAX_SKIPPED, MAX_WARNINGS, check_weights
-from charlm.training.train_state import Counters
+from charlm.training.recovery import MAX_SKIPPED, check_weights
+from charlm.training.train_state import MAX_WARNINGS, Counters
 from charlm.training.trainer import Trainer
 from charlm.units import Tally
 
@@ -87,10 +88,10 @@ class Watched(Trainer):
     def snapshot(self) -> Checkpoint:
         return to_checkpoint(self.state)
 
-    def step(self, batches, backward) -> None:
+    def step(self, batches) -> None:
         if self.watching:
             self.snapshots[self.counters.step] = copied(self.snapshot())
-        super().step(batches, backward)
+        super().step(batches)
         for batch in batches:
             self.seen.update(batch.targets[batch.targets >= 0].tolist())
             size = self.settings.batch_size * 4
@@ -408,9 +409,9 @@ def test_resuming_after_a_skipped_step_equals_never_stopping() -> None:
 def test_after_a_skipped_step_sequences_start_without_a_state() -> None:
     """Neither that of the window that was not finite, nor that of the one before it."""
     trainer = broken_at(make(valid=None, on_nonfinite="skip"), (4,), "gradient")
-    stateless, backward = [], trainer.backward
-    trainer.backward = lambda batch, state, factor: (
-        stateless.append(state is None) or backward(batch, state, factor)
+    stateless, add = [], trainer.gradient_step.add
+    trainer.gradient_step.add = lambda batch, factor: (
+        stateless.append(trainer.state.hidden is None) or add(batch, factor)
     )
     list(trainer.run())
     assert stateless[:6] == [True, False, False, False, True, False]
@@ -467,8 +468,8 @@ def test_gradients_are_clipped_by_their_global_norm() -> None:
         trainer.stop_at = 1
         list(trainer.run())
         moved = float((weights_of(trainer) - before).norm())
-        assert moved == pytest.approx(expected or trainer._clipped.norm, rel=1e-4)
-        assert trainer._clipped.norm > 0.01
+        assert moved == pytest.approx(expected or trainer.gradient_step.clipped.norm, rel=1e-4)
+        assert trainer.gradient_step.clipped.norm > 0.01
         assert trainer.counters.sum_clipped == int(clip == 0.01)
 
 
@@ -749,6 +750,7 @@ def test_label_smoothing_changes_the_loss_but_not_the_reported_nats(smoothing: f
         surprise = -logits.double().log_softmax(dim=-1)
         own = surprise.gather(-1, torch.from_numpy(window.targets)[..., None])[..., 0].mean()
     loss, nats, _ = trainer.task.loss(trainer.model, window, None, trainer.state.generator)
+    loss, nats = loss / window.tokens, nats / window.tokens
     assert float(nats) == pytest.approx(float(own), abs=1e-6)
     expected = (1 - smoothing) * float(own) + smoothing * float(surprise.mean())
     assert float(loss.detach()) == pytest.approx(expected, abs=1e-6)
@@ -816,15 +818,15 @@ def test_a_stop_in_any_batch_of_a_step_changes_nothing(stop: int) -> None:
     whole = make(**chosen)
     list(whole.run())
     stopped = make(**chosen)
-    original, calls = stopped.backward, []
+    original, calls = stopped.gradient_step.add, []
 
-    def backward(*given):
+    def add(*given) -> None:
         calls.append(given)
         if len(calls) == stop:
             stopped.stop("now")
-        return original(*given)
+        original(*given)
 
-    stopped.backward = backward
+    stopped.gradient_step.add = add
     list(stopped.run())
     assert len(calls) == -(-stop // 4) * 4
     final, _, _ = resumed(stopped.snapshot(), **chosen)
@@ -846,7 +848,8 @@ def test_states_are_reset_with_their_probability() -> None:
     """For some sequences of some windows; at 1 for all of them, so each window is independent."""
     trainer = make(state_reset=0.5, valid=None, model=tiny_model("learnt state", V))
     windows = trainer.task.batches.epoch(Position())
-    _, carried = trainer.backward(next(windows), None, 1.0)
+    trainer.gradient_step.add(next(windows), 1.0)
+    carried = trainer.state.hidden
     first = trainer.model.initial_state(3)
     window = next(windows)
     kinds = set()
@@ -1042,13 +1045,14 @@ def test_the_trainer_learns_any_task() -> None:
             return Tally(nats=next(nats), tokens=3, words=1, chars=3, bytes=3)
 
     def loss(model, batch, state, generator):
-        value = model.output.bias.pow(2).sum()
-        return value, value.detach(), model.initial_state(len(batch.kept))
+        value = batch.tokens * model.output.bias.pow(2).sum()
+        return Sums(value, value.detach(), model.initial_state(len(batch.kept)))
 
     with torch.no_grad():
         trainer.model.output.bias.fill_(1.0)
     before = {name: weight.clone() for name, weight in trainer.model.state_dict().items()}
     trainer.task = replace(trainer.task, loss=loss, evaluate=Judge())
+    trainer.gradient_step.task = trainer.task
     assert [record.tally.nats for record in evaluations(trainer)] == [9.0, 7.0]
     changed = [n for n, w in trainer.model.state_dict().items() if not torch.equal(w, before[n])]
     assert changed == ["output.bias"]

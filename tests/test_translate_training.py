@@ -199,6 +199,7 @@ def test_the_loss_is_the_cross_entropy_of_real_targets(smoothing: float, tmp_pat
     batch = pair_batch(dataset.train, gold_of(dataset, Parallel).texts["train"], np.arange(7))
     exact = TranslateLoss(precision=Precision(name="fp32", reason=""), smoothing=smoothing)
     loss, nats, state = exact(model, batch, None, torch.Generator())
+    loss, nats = loss / batch.tokens, nats / batch.tokens
     arrays = (batch.inputs, batch.lengths, batch.target_inputs)
     logits = model(*map(torch.from_numpy, arrays)).flatten(0, 1)
     targets = torch.from_numpy(batch.targets).flatten()

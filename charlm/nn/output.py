@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from charlm.config.model import ModelSettings
 from charlm.nn.layers import empty_parameter, without_init
+from charlm.text.batches import PADDING
 
 SHORTLIST, MIDDLE = 0.08, 0.35
 """Fractions of the vocabulary, frequent entries first, at which the clusters of `Adaptive` end."""
@@ -23,11 +24,11 @@ class Softmax(nn.Linear):
     """One softmax over all entries: W h + b, W (V, H)."""
 
     def nats(self, hidden: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
-        """Return the mean of -ln P(target) for hidden (N, H) and targets (N,).
+        """Return the sum of -ln P(target) for hidden (N, H) and targets (N,), without PADDING.
 
         The fraction `smoothing` of each target is spread over all entries.
         """
-        return F.cross_entropy(self(hidden).float(), targets, label_smoothing=smoothing)
+        return summed_nats(self(hidden).float(), targets, smoothing)
 
     def initialise(self, generator: torch.Generator, tied: bool) -> None:
         """Initialise the weights; a tied matrix belongs to the embedding."""
@@ -63,7 +64,7 @@ class Mixture(nn.Module):
 
     def nats(self, hidden: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
         """See `Softmax.nats`."""
-        return F.cross_entropy(self(hidden), targets, label_smoothing=smoothing)
+        return summed_nats(self(hidden), targets, smoothing)
 
     def initialise(self, generator: torch.Generator, tied: bool) -> None:
         """See `Softmax.initialise`."""
@@ -96,16 +97,23 @@ class Adaptive(nn.Module):
         return log_p.view(*hidden.shape[:-1], -1)
 
     def nats(self, hidden: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
-        """See `Softmax.nats`; smoothing needs all entries."""
+        """See `Softmax.nats`; smoothing needs all entries. PADDING is not allowed."""
         if smoothing:
-            return F.cross_entropy(self(hidden), targets, label_smoothing=smoothing)
+            return summed_nats(self(hidden), targets, smoothing)
         with torch.autocast(hidden.device.type, enabled=False):
-            return -cast(Tensor, self.softmax(hidden.float(), targets).output).mean()
+            return -cast(Tensor, self.softmax(hidden.float(), targets).output).sum()
 
     def initialise(self, generator: torch.Generator, tied: bool) -> None:  # noqa: ARG002
         """See `Softmax.initialise`."""
         for weight in self.softmax.parameters():
             nn.init.xavier_uniform_(weight, generator=generator)
+
+
+def summed_nats(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+    """Return the sum of -ln P(target) for logits (N, V); see `Softmax.nats`."""
+    return F.cross_entropy(
+        logits, targets, ignore_index=PADDING, reduction="sum", label_smoothing=smoothing
+    )
 
 
 OutputLayer = Softmax | Mixture | Adaptive

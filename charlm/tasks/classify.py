@@ -19,7 +19,7 @@ from charlm.nn.classifier import Classifier, TorchReader
 from charlm.nn.devices import Precision
 from charlm.nn.encoder import Encoder, State
 from charlm.phases import phase
-from charlm.tasks.task import Task
+from charlm.tasks.task import Sums, Task
 from charlm.text.batches import Batch
 from charlm.text.dataset import Dataset
 from charlm.text.encoded import EncodedText
@@ -110,8 +110,8 @@ class ClassifyLoss:
         batch: Batch,
         state: State | None,  # noqa: ARG002
         generator: torch.Generator,
-    ) -> tuple[Tensor, Tensor, State]:
-        """Return the loss, the nats per text, and no state (see `Loss`)."""
+    ) -> Sums:
+        """Return the sums over the texts, and no state (see `Loss`)."""
         assert isinstance(batch, LabelBatch), "batches of labelled texts"
         device = generator.device
         targets = torch.from_numpy(batch.targets).to(device)  # (B,)
@@ -121,8 +121,8 @@ class ClassifyLoss:
         )  # (B,)
         if self.weights is not None:
             losses = losses * self.weights.to(device)[targets]
-        nats = F.cross_entropy(logits.detach(), targets)
-        return losses.mean(), nats, ()
+        nats = F.cross_entropy(logits.detach(), targets, reduction="sum")
+        return Sums(losses.sum(), nats, ())
 
     def _features(self, model: Classifier, batch: LabelBatch, generator: torch.Generator) -> Tensor:
         """Return the features of a batch, shape (B, P)."""

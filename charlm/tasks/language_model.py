@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from charlm.config.training import TrainingSettings
@@ -12,7 +14,7 @@ from charlm.nn.encoder import State, select_rows
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.nn.torch_backend import TorchBackend
 from charlm.phases import phase
-from charlm.tasks.task import Task
+from charlm.tasks.task import Sums, Task, real_rows, take_rows
 from charlm.text.batches import PADDING, Batch, Batches, BatchSpec
 from charlm.text.dataset import Dataset
 from charlm.text.encoded import EncodedText
@@ -50,23 +52,47 @@ class LanguageModelLoss:
         batch: Batch,
         state: State | None,
         generator: torch.Generator,
-    ) -> tuple[Tensor, Tensor, State]:
-        """Return the loss, the nats per token, and the state after the batch (see `Loss`)."""
+    ) -> Sums:
+        """Return the sums of a batch (see `Loss`)."""
         device = generator.device
         inputs = torch.from_numpy(batch.inputs).to(device)  # (T, B)
         targets = torch.from_numpy(batch.targets).to(device)  # (T, B)
         state = self.state_before(model, batch, state, generator)
-        real = targets != PADDING
+        rows = real_rows(batch.targets != PADDING)
+        return self._sums(model, inputs, targets, state, generator, rows)
+
+    def of_window(
+        self,
+        model: RecurrentLanguageModel,
+        inputs: Tensor,
+        targets: Tensor,
+        state: State | None,
+        generator: torch.Generator,
+    ) -> Sums:
+        """Return the sums of a window; see `WindowLoss`."""
+        return self._sums(model, inputs, targets, state, generator, None)
+
+    def _sums(
+        self,
+        model: RecurrentLanguageModel,
+        inputs: Tensor,
+        targets: Tensor,
+        state: State | None,
+        generator: torch.Generator,
+        rows: NDArray[np.int64] | None,
+    ) -> Sums:
+        """Return the sums of inputs and targets (T, B); padding may be left out by `rows`."""
         smoothing = self.settings.label_smoothing
-        with self.precision.autocast(device):
+        with self.precision.autocast(generator.device):
             raw, dropped, after = model.read(inputs, state, generator)  # (T, B, H), (T, B, H)
-            loss = model.output.nats(dropped[real], targets[real], smoothing)
+            shown, real = take_rows(dropped, rows), take_rows(targets, rows)
+            loss = model.output.nats(shown, real, smoothing)
             nats = loss.detach()
             if smoothing:
                 with torch.no_grad():
-                    nats = model.output.nats(dropped[real], targets[real])
+                    nats = model.output.nats(shown, real)
         after = tuple(tuple(tensor.detach().float() for tensor in layer) for layer in after)
-        return loss + self._penalties(raw.float(), dropped.float(), real), nats, after
+        return Sums(loss + self._penalties(raw, dropped, targets), nats, after)
 
     def state_before(
         self,
@@ -95,19 +121,26 @@ class LanguageModelLoss:
             for layers in zip(initial, carried, strict=True)
         )
 
-    def _penalties(self, raw: Tensor, dropped: Tensor, real: Tensor) -> Tensor | float:
-        """Return AR and TAR (Merity et al. 2017): mean squares of the output and of its change.
+    def _penalties(self, raw: Tensor, dropped: Tensor, targets: Tensor) -> Tensor | float:
+        """Return the sums of AR and TAR (Merity et al. 2017) over the targets (T, B).
 
-        AR is computed after the dropout of the output, TAR before it; padding is left out.
+        AR is the mean square of the output after dropout, TAR that of its change before dropout;
+        padding is left out. There are T - 1 changes for T targets, so their sum is multiplied by
+        T / (T - 1): in a full window TAR is the mean over all changes, and parts of a batch add up.
         """
-        settings = self.settings
+        settings, steps, size = self.settings, len(raw), raw.shape[-1]
         penalty: Tensor | float = 0.0
+        if not settings.activation_penalty and not settings.slowness_penalty:
+            return penalty
+        real = targets != PADDING
         if settings.activation_penalty:
-            penalty = settings.activation_penalty * dropped[real].pow(2).mean()
-        if settings.slowness_penalty and len(raw) > 1:
-            change = (raw[1:] - raw[:-1])[real[1:] & real[:-1]]
-            if len(change):
-                penalty = penalty + settings.slowness_penalty * change.pow(2).mean()
+            squares = dropped.float().pow(2).sum(-1) * real  # (T, B)
+            penalty = settings.activation_penalty / size * squares.sum()
+        if settings.slowness_penalty and steps > 1:
+            changes = raw[1:].float() - raw[:-1].float()
+            squares = changes.pow(2).sum(-1) * (real[1:] & real[:-1])  # (T - 1, B)
+            weight = settings.slowness_penalty * steps / (steps - 1)
+            penalty = penalty + weight / size * squares.sum()
         return penalty
 
 

@@ -14,7 +14,7 @@ from charlm.nn.devices import Precision
 from charlm.nn.encoder import State, select_rows
 from charlm.nn.series import SeriesModel, TorchSeries, normal_of
 from charlm.phases import phase
-from charlm.tasks.task import Task
+from charlm.tasks.task import Sums, Task, real_rows, take_rows
 from charlm.text.batches import Batch, BatchSpec
 from charlm.text.dataset import Dataset
 from charlm.text.series import Scales, Series
@@ -66,21 +66,23 @@ class SeriesLoss:
         batch: Batch,
         state: State | None,
         generator: torch.Generator,
-    ) -> tuple[Tensor, Tensor, State]:
-        """Return the loss, the nats per number, and the state after the batch (see `Loss`)."""
+    ) -> Sums:
+        """Return the sums over the numbers (see `Loss`)."""
         assert isinstance(batch, SeriesBatch), "batches of a series"
         device = generator.device
-        inputs, targets, real, kept = (
+        inputs, targets, kept = (
             torch.from_numpy(array).to(device)
-            for array in (batch.inputs, batch.targets, batch.real, batch.kept)
+            for array in (batch.inputs, batch.targets, batch.kept)
         )
         state = None if batch.first or state is None else select_rows(state, kept)
         with self.precision.autocast(device):
             outputs, after = model(inputs, state, generator)  # (T, B, 2)
-        mean, deviation = normal_of(outputs[real])
-        loss = normal_nats(targets[real], mean, deviation).mean() + self.log_change
+        rows = real_rows(batch.real)
+        mean, deviation = normal_of(take_rows(outputs, rows))
+        loss = normal_nats(take_rows(targets, rows), mean, deviation).sum()
+        loss = loss + self.log_change * batch.tokens
         after = tuple(tuple(tensor.detach().float() for tensor in layer) for layer in after)
-        return loss, loss.detach(), after
+        return Sums(loss, loss.detach(), after)
 
 
 def normal_nats(x: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from charlm.nn.encoder import State
 from charlm.nn.tagger import CrfHead, Tagger, TorchTagReader, word_places
 from charlm.phases import phase
 from charlm.tasks.classify import KnownFeatures, train_head_only
-from charlm.tasks.task import Task
+from charlm.tasks.task import Sums, Task
 from charlm.text.batches import Batch
 from charlm.text.dataset import Dataset
 from charlm.text.labels import Targets
@@ -95,8 +95,8 @@ class TagLoss:
         batch: Batch,
         state: State | None,  # noqa: ARG002
         generator: torch.Generator,
-    ) -> tuple[Tensor, Tensor, State]:
-        """Return the loss, the nats per tag, and no state (see `Loss`)."""
+    ) -> Sums:
+        """Return the sums over the tags, and no state (see `Loss`)."""
         assert isinstance(batch, WordBatch), "batches of tagged words"
         device = generator.device
         scores = model.emissions(self._features(model, batch, generator), generator)  # (words, K)
@@ -106,11 +106,11 @@ class TagLoss:
             emissions = scores.new_zeros(*targets.shape, scores.shape[1])
             emissions = emissions.index_put((word, sentence), scores)  # (W, B, K)
             counts = torch.from_numpy(batch.counts).to(device)
-            nats = crf_nats(emissions, targets, counts, *model.head.steps()).sum() / batch.tokens
-            return nats, nats.detach(), ()
+            nats = crf_nats(emissions, targets, counts, *model.head.steps()).sum()
+            return Sums(nats, nats.detach(), ())
         targets = targets[word, sentence]
-        loss = F.cross_entropy(scores, targets, label_smoothing=self.smoothing)
-        return loss, F.cross_entropy(scores.detach(), targets), ()
+        loss = F.cross_entropy(scores, targets, reduction="sum", label_smoothing=self.smoothing)
+        return Sums(loss, F.cross_entropy(scores.detach(), targets, reduction="sum"), ())
 
     def _features(self, model: Tagger, batch: WordBatch, generator: torch.Generator) -> Tensor:
         """Return the features of the words of a batch, shape (words, P)."""

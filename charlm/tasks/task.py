@@ -2,19 +2,53 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from charlm.inference.figures import Figures
 from charlm.nn.encoder import State
 from charlm.text.batches import Batch, Position
 
-Loss = Callable[[Any, Batch, State | None, torch.Generator], tuple[Tensor, Tensor, State]]
+
+class Sums(NamedTuple):
+    """Sums over the targets of a batch, as float32 tensors without a shape.
+
+    Whoever asks for them divides by the number of targets: so parts of a batch add up to the whole.
+    """
+
+    loss: Tensor
+    """Value to minimise, penalties included."""
+    nats: Tensor
+    """Nats to report; they have no gradient."""
+    after: State
+    """Detached state after the batch, in float32; empty if the task carries none."""
+
+
+Loss = Callable[[Any, Batch, State | None, torch.Generator], Sums]
 """Maps a model of the task, a batch, the state after the batch before it, and the generator of all
-dropout to the value to minimise, the mean nats per target to report (both in float32), and the
-detached state after the batch. Targets are tokens or whole texts; counts of tokens count them."""
+dropout to the sums. Targets are tokens or whole texts; counts of tokens count them."""
+
+
+class WindowLoss(Protocol):
+    """A `Loss` that can also be computed from tensors that stay where they are in memory."""
+
+    def of_window(
+        self,
+        model: Any,
+        inputs: Tensor,
+        targets: Tensor,
+        state: State | None,
+        generator: torch.Generator,
+    ) -> Sums:
+        """Return the sums of a window, both tensors (T, B), that begins with this state.
+
+        Targets that are PADDING count nothing. All shapes follow from those of the arguments and no
+        value is read on the host, so the operations can be captured in a CUDA graph.
+        """
 
 
 class Order(Protocol):
@@ -58,3 +92,19 @@ class Task:
     """Noun of one target, for records."""
     badness: Callable[[Any], tuple[float, ...]] = nats_of
     """Numbers of validation figures that the best weights have least, the first of them first."""
+    low_precision: torch.dtype | None = None
+    """Number type of the copy of the model that computes on a GPU; None without a copy."""
+
+
+def real_rows(real: NDArray[np.bool_]) -> NDArray[np.int64] | None:
+    """Return the positions of true entries in the flattened array, None if all of them are true."""
+    return None if real.all() else np.flatnonzero(real)
+
+
+def take_rows(x: Tensor, rows: NDArray[np.int64] | None) -> Tensor:
+    """Return x (T, B, ...) as (N, ...): these rows of the T * B, or all of them without a copy.
+
+    Positions come from the host; a boolean mask on a GPU would wait for the device.
+    """
+    flat = x.flatten(0, 1)
+    return flat if rows is None else flat.index_select(0, torch.from_numpy(rows).to(x.device))

@@ -13,7 +13,7 @@ from charlm.nn.devices import Precision
 from charlm.nn.encoder import State
 from charlm.nn.translator import Translator
 from charlm.phases import phase
-from charlm.tasks.task import Task
+from charlm.tasks.task import Sums, Task, real_rows, take_rows
 from charlm.text.batches import PADDING, Batch
 from charlm.text.dataset import Dataset
 from charlm.text.encoded import EncodedText
@@ -52,16 +52,16 @@ class TranslateLoss:
         batch: Batch,
         state: State | None,  # noqa: ARG002
         generator: torch.Generator,
-    ) -> tuple[Tensor, Tensor, State]:
-        """Return the loss, the nats per token, and no state (see `Loss`)."""
+    ) -> Sums:
+        """Return the sums over the tokens, and no state (see `Loss`)."""
         assert isinstance(batch, PairBatch), "batches of pairs"
         with self.precision.autocast(generator.device):
             logs = _log_probabilities(model, batch, generator)  # (N, V')
-        nats = F.nll_loss(logs, _real_targets(batch).to(logs.device))
+        nats = F.nll_loss(logs, _real_targets(batch).to(logs.device), reduction="sum")
         loss = nats
-        if self.smoothing:  # the mean of all entries is the cross-entropy with equal probabilities
-            loss = (1.0 - self.smoothing) * nats - self.smoothing * logs.mean()
-        return loss, nats.detach(), ()
+        if self.smoothing:  # the mean over entries is the cross-entropy with equal probabilities
+            loss = (1.0 - self.smoothing) * nats - self.smoothing / logs.shape[1] * logs.sum()
+        return Sums(loss, nats.detach(), ())
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,8 @@ def _log_probabilities(
     arrays = (batch.inputs, batch.lengths, batch.target_inputs)
     inputs, lengths, target_inputs = (torch.from_numpy(array).to(device) for array in arrays)
     read = model.read(inputs, lengths, target_inputs, generator)  # (T', B, E)
-    real = torch.from_numpy(batch.targets != PADDING).to(device)
-    return model.logits(read[real]).float().log_softmax(dim=-1)
+    rows = real_rows(batch.targets != PADDING)
+    return model.logits(take_rows(read, rows)).float().log_softmax(dim=-1)
 
 
 def _real_targets(batch: PairBatch) -> Tensor:

@@ -10,30 +10,24 @@ from collections.abc import Callable, Sequence
 import torch
 
 from charlm.errors import DivergenceError, EnvironmentFailure
-from charlm.nn.encoder import State, concatenate
 from charlm.runs.weights import MAX_WEIGHT
 from charlm.text.batches import Batch
+from charlm.training.step import MemoryFull, Step
 from charlm.training.train_state import TrainState
 
-MAX_WARNINGS = 10
-"""Warnings about numbers in one run; later ones are left out."""
 MAX_SKIPPED = 20
 """Steps that may be skipped in a row before training gives up."""
-
-Backward = Callable[[Batch, State | None, float], tuple[float, State]]
-"""Adds a factor times the gradient of a batch; returns its nats per token and the state after."""
-Step = Callable[[Sequence[Batch], Backward], None]
 
 
 class Recovery:
     """Runs steps, repeats or skips those that fail, and collects warnings in `warnings`."""
 
-    def __init__(self, state: TrainState) -> None:
-        self.state = state
+    def __init__(self, state: TrainState, step: Step) -> None:
+        self.state, self.step = state, step
         self.warnings: list[str] = []
 
-    def run(self, step: Step, batches: Sequence[Batch], backward: Backward) -> None:
-        """Take one step.
+    def run(self, take_step: Callable[[], None], batches: Sequence[Batch]) -> None:
+        """Take one step with some batches.
 
         Raises EnvironmentFailure if not even single sequences fit in memory, and DivergenceError
         if a number is not finite, with `on_nonfinite` skip only after many such steps in a row.
@@ -42,10 +36,10 @@ class Recovery:
         before = state.mark()
         while True:
             try:
-                step(batches, _in_parts(backward, state.counters.parts))
+                take_step()
                 state.counters.skipped_in_a_row = 0
                 return
-            except _MemoryFull:  # its memory is freed when the exception is gone
+            except MemoryFull:
                 state.return_to(before)
             except DivergenceError as error:
                 problem = f"step {before[0].step + 1}: {error}; {text_position(state)}"
@@ -56,14 +50,9 @@ class Recovery:
 
     def warn(self, text: str) -> None:
         """Add a warning, unless there were many before."""
-        if self.warns:
+        if self.state.counters.warns:
             self.state.counters.warnings += 1
             self.warnings.append(text)
-
-    @property
-    def warns(self) -> bool:
-        """True if more warnings about numbers are shown."""
-        return self.state.counters.warnings < MAX_WARNINGS
 
     def _split_more(self, size: int) -> None:
         """Split batches of this size into twice as many parts."""
@@ -74,6 +63,7 @@ class Recovery:
                 "expected enough for one. Use a smaller --bptt or --hidden"
             )
         counters.parts = min(2 * counters.parts, size)
+        self.step.reset()
         if device.type == "cuda":
             torch.cuda.empty_cache()
         self.warnings.append(
@@ -97,29 +87,6 @@ class Recovery:
         state.counters.skipped += 1
         state.counters.skipped_in_a_row += 1
         self.warn(f"{problem}; this step was skipped")
-
-
-class _MemoryFull(Exception):
-    """A batch does not fit in the memory of the device."""
-
-
-def _in_parts(backward: Backward, parts: int) -> Backward:
-    """Return a `backward` that reads each batch in parts and recognises a lack of memory."""
-
-    def split(batch: Batch, state: State | None, factor: float) -> tuple[float, State]:
-        """Compute the gradient of a batch in parts, as `backward` does at once."""
-        total, states = 0.0, []
-        for part in batch.split(parts):
-            fraction = part.tokens / batch.tokens
-            try:
-                nats, after = backward(part, state, factor * fraction)
-            except torch.OutOfMemoryError:
-                raise _MemoryFull from None
-            total += nats * fraction
-            states.append(after)
-        return total, concatenate(states)
-
-    return split
 
 
 def text_position(state: TrainState) -> str:

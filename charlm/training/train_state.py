@@ -12,6 +12,9 @@ from charlm.text.batches import Batch, Position
 from charlm.training.averaging import WeightAverage
 from charlm.training.optim import build_optimizer
 
+MAX_WARNINGS = 10
+"""Warnings about numbers in one run; later ones are left out."""
+
 
 @dataclass(kw_only=True)
 class Counters:
@@ -59,6 +62,11 @@ class Counters:
     def updates(self) -> int:
         """Number of steps that changed the weights."""
         return self.step - self.skipped
+
+    @property
+    def warns(self) -> bool:
+        """True if more warnings about numbers are shown."""
+        return self.warnings < MAX_WARNINGS
 
     @property
     def best(self) -> Figures | None:

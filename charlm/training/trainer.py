@@ -12,23 +12,23 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-
-import torch
+from functools import partial
 
 from charlm.config.optimizers import SCHEDULES
 from charlm.config.training import TrainingSettings
 from charlm.errors import DivergenceError
 from charlm.inference.figures import Figures
 from charlm.nn.devices import return_freed_memory
-from charlm.nn.encoder import Encoder, State
+from charlm.nn.encoder import Encoder
 from charlm.runs.checkpoints import Checkpoint
 from charlm.tasks.task import Task
 from charlm.text.batches import Batch
 from charlm.training.checkpoint import restore
-from charlm.training.clipping import Clipped, clip
+from charlm.training.processes import ALONE, Processes
 from charlm.training.records import EvaluationRecord, Record, StepRecord, WarningRecord
-from charlm.training.recovery import Backward, Recovery, check_weights, text_position
+from charlm.training.recovery import Recovery, check_weights, text_position
 from charlm.training.schedule import Schedule
+from charlm.training.step import step_of
 from charlm.training.train_state import Counters, TrainState
 
 LOG_EVERY = 10
@@ -41,6 +41,7 @@ class Trainer:
     """Trains a model on a task under complete settings, on the device of the model.
 
     `on_best(model)` is called when the weights are the best so far. `clock` returns seconds.
+    `processes` are those that train the model together.
     `settled` is false while records of the newest step remain to be yielded: a checkpoint made then
     would lose them.
     """
@@ -53,16 +54,17 @@ class Trainer:
         *,
         on_best: Callable[[Encoder], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
+        processes: Processes = ALONE,
     ) -> None:
         self.model, self.task, self.settings = model, task, settings
         self.on_best, self.clock = on_best, clock
         self.state = TrainState(model, settings, task.target)
         self.schedule = Schedule(settings, task.batches)
-        self.recovery = Recovery(self.state)
+        self.gradient_step = step_of(self.state, task, processes)
+        self.recovery = Recovery(self.state, self.gradient_step)
         self.stop_reason = ""
         self.settled = True
         self._started = 0.0
-        self._clipped = Clipped(norm=0.0, cut=False)
 
     @property
     def counters(self) -> Counters:
@@ -74,44 +76,32 @@ class Trainer:
         self._started = self.clock() - self.counters.seconds
         steps = self._batches_of_steps()
         while not self._has_ended():
-            self.recovery.run(self.step, next(steps), self.backward)
+            batches = next(steps)
+            self.recovery.run(partial(self.step, batches), batches)
             self.counters.seconds = max(self.counters.seconds, self.clock() - self._started)
             records = self._records()
             for number, record in enumerate(records, start=1):
                 self.settled = number == len(records)
                 yield record
 
-    def step(self, batches: Sequence[Batch], backward: Backward) -> None:
+    def step(self, batches: Sequence[Batch]) -> None:
         """Update the weights once, with the mean gradient of some batches in a row."""
-        state, counters, factors = self.state, self.counters, []
+        state, counters, schedule, factors = self.state, self.counters, self.schedule, []
         for batch in batches:
-            token_fraction = self.schedule.token_fraction(batch)
-            nats, state.hidden = backward(batch, state.hidden, token_fraction / len(batches))
-            factors.append(self.schedule.batch_factor(batch))
-            counters.sum_nats += nats * batch.tokens
+            self.gradient_step.add(batch, schedule.token_fraction(batch) / len(batches))
+            factors.append(schedule.batch_factor(batch))
             counters.sum_tokens += batch.tokens
             counters.pass_batch(batch)
-        self._clipped = clip(self.model, self.settings, name_largest=self.recovery.warns)
-        rate = self.schedule.learning_rate(counters, sum(factors) / len(factors))
-        for group in state.optimizer.param_groups:
-            group["lr"] = rate
-        state.optimizer.step()
-        state.optimizer.zero_grad()
+        rate = schedule.learning_rate(counters, sum(factors) / len(factors))
+        self.gradient_step.update(rate)
         counters.step += 1
-        counters.sum_clipped += int(self._clipped.cut)
-        if self._clipped.explodes:
+        clipped = self.gradient_step.clipped
+        counters.sum_clipped += int(clipped.cut)
+        if clipped.explodes:
             place = text_position(state)
-            self.recovery.warn(f"step {counters.step}: {self._clipped.explodes}; {place}")
+            self.recovery.warn(f"step {counters.step}: {clipped.explodes}; {place}")
         if state.average:
             state.average.update(counters.updates)
-
-    def backward(self, batch: Batch, before: State | None, factor: float) -> tuple[float, State]:
-        """Add `factor` times the gradient of a batch; return its nats per token and the state."""
-        loss, nats, after = self.task.loss(self.model, batch, before, self.state.generator)
-        (loss * factor).backward()  # type: ignore[no-untyped-call]
-        if not torch.isfinite(loss):
-            raise DivergenceError(f"the loss is {float(loss.detach()):.4g}")
-        return float(nats), after
 
     def _batches_of_steps(self) -> Iterator[list[Batch]]:
         """Yield the batches of each step, epoch after epoch; the last step may have fewer."""
@@ -149,14 +139,20 @@ class Trainer:
 
     def _records(self) -> list[Record]:
         """Return the records of a step; all are computed before any of them is yielded."""
+        log_is_due = self.counters.step % LOG_EVERY == 0
+        evaluate = self.task.evaluate
+        evaluation_is_due = evaluate is not None and self.schedule.evaluation_is_due(
+            self.counters, evaluate.tokens
+        )
+        if log_is_due or evaluation_is_due:
+            self.gradient_step.settle()
         warnings, self.recovery.warnings = self.recovery.warnings, []
         fields = self.state.record_fields()
         records: list[Record] = [WarningRecord(**fields, text=text) for text in warnings]
-        if self.counters.step % LOG_EVERY == 0:
+        if log_is_due:
             return_freed_memory()
             records.append(self._step_record())
-        evaluate = self.task.evaluate
-        if evaluate and self.schedule.evaluation_is_due(self.counters, evaluate.tokens):
+        if evaluation_is_due:
             records.append(self._evaluation_record())
         return records
 
@@ -169,7 +165,7 @@ class Trainer:
             progress=self.progress,
             nats_per_token=counters.sum_nats / tokens if tokens else math.nan,
             learning_rate=self.state.optimizer.param_groups[0]["lr"],
-            gradient_norm=self._clipped.norm,
+            gradient_norm=self.gradient_step.clipped.norm,
             clipped=counters.sum_clipped / LOG_EVERY,
             tokens_per_second=counters.tokens / training_seconds if training_seconds > 0 else 0.0,
         )
@@ -219,6 +215,7 @@ class Trainer:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint. Raises RunError if it does not fit this model."""
         self.recovery.warnings += restore(self.state, checkpoint, self.task.batches)
+        self.gradient_step.reset()
         counters, evaluate = self.counters, self.task.evaluate
         counters.last_progress = min(counters.last_progress, self.progress)
         if evaluate and counters.best and counters.best.tokens != evaluate.tokens:

@@ -85,7 +85,7 @@ def measured_speed(
     def train() -> None:
         """Make one training step."""
         optimizer.zero_grad()
-        value, _, _ = loss(model, batch, None, generator)
+        value = loss(model, batch, None, generator).loss / batch.tokens
         value.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

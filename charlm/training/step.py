@@ -1,0 +1,113 @@
+"""One training step: gradients of one or more batches, then one change of the weights.
+
+`Step` fits every task and every device. It reads its numbers on the host in each step.
+"""
+
+import math
+from collections.abc import Iterator
+
+import torch
+
+from charlm.errors import DivergenceError
+from charlm.nn.encoder import State, concatenate
+from charlm.tasks.task import Task
+from charlm.text.batches import Batch
+from charlm.training.clipping import Clipped, clip
+from charlm.training.processes import ALONE, Processes
+from charlm.training.train_state import TrainState
+
+
+class MemoryFull(Exception):
+    """A batch does not fit in the memory of the device."""
+
+
+class Step:
+    """One update of the weights: `add` each batch, then `update`.
+
+    `clipped` describes the gradient of the newest update. What is wrong with a batch is raised by
+    `update` only, after the numbers of all processes are summed: no process may decide alone.
+    """
+
+    def __init__(self, state: TrainState, task: Task, processes: Processes = ALONE) -> None:
+        self.state, self.task, self.processes = state, task, processes
+        self.clipped = Clipped(norm=0.0, cut=False)
+        self.weights = [w for w in state.model.parameters() if w.requires_grad]
+        self._full, self._broken = False, 0.0
+        self._nats: list[float] = []
+
+    def add(self, batch: Batch, factor: float) -> None:
+        """Add `factor` times the mean gradient of a batch, and move the state on.
+
+        The batch is read in `counters.parts` parts.
+        """
+        if self._full:
+            return
+        nats, states = 0.0, []
+        try:
+            for part in self._parts(batch):
+                part_nats, after = self._add_part(part, factor, batch.tokens)
+                nats += part_nats
+                states.append(after)
+        except torch.OutOfMemoryError:
+            self._full = True
+        if self._full:  # outside of the handler, whose exception holds memory
+            self.state.optimizer.zero_grad()
+            return
+        self._nats.append(nats)
+        self.state.hidden = concatenate(states)
+
+    def update(self, rate: float) -> None:
+        """Change the weights at a learning rate, by the gradients added since the last update.
+
+        Raises MemoryFull or DivergenceError; the weights are unchanged then.
+        """
+        state, counters = self.state, self.state.counters
+        numbers = [float(self._full), self._broken, *self._nats]
+        self._begin()
+        full, broken, *nats = self.processes.total(
+            self.weights, torch.tensor(numbers, dtype=torch.float64)
+        ).tolist()
+        if full:
+            raise MemoryFull
+        if not math.isfinite(broken):
+            raise DivergenceError(f"the loss is {broken:.4g}")
+        self.clipped = clip(state.model, state.settings, name_largest=counters.warns)
+        for value in nats:
+            counters.sum_nats += value
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate
+        state.optimizer.step()
+        state.optimizer.zero_grad()
+
+    def settle(self) -> None:
+        """Bring the counters up to date with the device; here they are after each update."""
+
+    def reset(self) -> None:
+        """Forget what depends on tensors of the train state or on `parts`."""
+        self._begin()
+
+    def _begin(self) -> None:
+        """Forget the numbers of the batches since the last update."""
+        self._full, self._broken, self._nats = False, 0.0, []
+
+    def _parts(self, batch: Batch) -> Iterator[Batch]:
+        """Yield the sequences of a batch that this process reads, in parts that fit in memory."""
+        yield from self.processes.own(batch, self.state).split(self.state.counters.parts)
+
+    def _add_part(self, part: Batch, factor: float, tokens: int) -> tuple[float, State]:
+        """Add to the gradients those of a part of a batch with this number of targets in all.
+
+        Return the nats of the part and the state after it.
+        """
+        state = self.state
+        sums = self.task.loss(state.model, part, state.hidden, state.generator)
+        (sums.loss / tokens * factor).backward()  # type: ignore[no-untyped-call]
+        mean = float(sums.loss.detach() / part.tokens)
+        if not math.isfinite(mean) and not self._broken:
+            self._broken = mean
+        return float(sums.nats / part.tokens) * part.tokens, sums.after
+
+
+def step_of(state: TrainState, task: Task, processes: Processes = ALONE) -> Step:
+    """Return the step that trains a model on a task on its device."""
+    return Step(state, task, processes)
