@@ -1,11 +1,14 @@
-"""Compile the kernels in charlm/backends/kernels, one library for each instruction set.
+"""Compile the kernels in charlm/backends/kernels: libraries for inference and for training.
+
+Each is compiled once for each instruction set. Those for training (on x86-64 only) are linked
+without an OpenMP runtime, so that its functions are those of torch's.
 
 Run by the installation (as a hatchling build hook), and by hand after a change:
 
     python scripts/build_kernels.py [--force]
 
 Needs a C++17 compiler (CXX, c++, g++ or clang++). If there is none or it fails, the reason is
-printed, and charlm is installed without kernels and computes with numpy.
+printed, and charlm is installed without kernels and computes with numpy and torch.
 """
 
 import argparse
@@ -28,19 +31,26 @@ except ImportError:  # run by hand
 BACKENDS = Path(__file__).resolve().parent.parent / "charlm" / "backends"
 KERNELS = BACKENDS / "kernels"
 FLAGS = (
-    "-O3", "-std=c++17", "-fPIC", "-shared", "-pthread", "-fvisibility=default", "-Wall",
-    "-Wextra", "-Wno-psabi", "-fno-math-errno", "-fno-trapping-math",
+    "-O3", "-std=c++17", "-fPIC", "-pthread", "-fvisibility=default", "-Wall", "-Wextra",
+    "-Wno-psabi", "-fno-math-errno", "-fno-trapping-math",
 )  # fmt: skip
 AVX512 = (
-    "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni", "-mfma", "-mf16c",
-    "-mprefer-vector-width=512",
+    "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma", "-mprefer-vector-width=512",
 )  # fmt: skip
+TRAINING = (
+    "-fopenmp", "-ffp-contract=off", *AVX512, "-mavx512bf16", "-Wno-uninitialized",
+    "-Wno-maybe-uninitialized",
+)  # fmt: skip
+"""Flags of the training kernels. gcc's own intrinsics use undefined vectors, of which it warns."""
+OTHERS = {"native_plain": ("-DLANES=4",)}
 X86 = {
-    "avx512": ("-DLANES=16", *AVX512),
-    "avx2": ("-DLANES=8", "-mavx2", "-mfma", "-mf16c"),
-    "plain": ("-DLANES=4",),
+    "native_avx512": ("-DLANES=16", *AVX512, "-mavx512vnni", "-mf16c"),
+    "native_avx2": ("-DLANES=8", "-mavx2", "-mfma", "-mf16c"),
+    **OTHERS,
+    "training_amx": ("-DTILES_AMX", *TRAINING, "-mamx-tile", "-mamx-bf16"),
+    "training_avx512bf16": TRAINING,
+    "training_emulated512": ("-DTILES_EMULATED", *TRAINING),
 }
-OTHERS = {"plain": ("-DLANES=4",)}
 
 
 class KernelBuildHook(Hook):  # type: ignore[misc]
@@ -53,7 +63,7 @@ class KernelBuildHook(Hook):  # type: ignore[misc]
         del version
         if self.target_name != "wheel" or not build():
             return
-        build_data["artifacts"].append("charlm/backends/native_*.so")
+        build_data["artifacts"].append("charlm/backends/*.so")
         build_data["pure_python"] = False
         tag = sysconfig.get_platform().replace("-", "_").replace(".", "_")
         build_data["tag"] = f"py3-none-{tag}"
@@ -73,7 +83,7 @@ def build(force: bool = False) -> list[Path]:
     if program is None or sys.platform == "win32":
         print("charlm: no C++ compiler found; kernels are left out, numpy is used", file=sys.stderr)
         return []
-    changed = max(path.stat().st_mtime for path in KERNELS.iterdir())
+    changed = max(path.stat().st_mtime for path in KERNELS.rglob("*.?pp"))
     with ThreadPoolExecutor() as pool:
         paths = pool.map(
             lambda name: _compile(program, name, variants[name], 2**63 if force else changed),
@@ -82,25 +92,31 @@ def build(force: bool = False) -> list[Path]:
     return [path for path in paths if path is not None]
 
 
-def _compile(
-    program: list[str], variant: str, flags: tuple[str, ...], changed: float
-) -> Path | None:
-    """Compile a variant unless its library is newer than `changed`."""
-    target = BACKENDS / f"native_{variant}.so"
+def _compile(program: list[str], name: str, flags: tuple[str, ...], changed: float) -> Path | None:
+    """Compile and link a library unless it is newer than `changed`."""
+    target = BACKENDS / f"{name}.so"
     if target.exists() and target.stat().st_mtime >= changed:
         return target
-    temporary = target.with_suffix(f".tmp-{os.getpid()}")
-    command = [*program, *FLAGS, *flags, str(KERNELS / "library.cpp"), "-o", str(temporary)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        lines = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
-        print(f"charlm: {variant} kernels were not compiled: {lines[0]}", file=sys.stderr)
-        temporary.unlink(missing_ok=True)
-        target.unlink(missing_ok=True)  # it was compiled from another source
-        return None
-    if done.stderr:
-        print(done.stderr, file=sys.stderr)
-    temporary.replace(target)
+    source = KERNELS / "training" if name.startswith("training") else KERNELS
+    compiled, linked = (target.with_suffix(f".{kind}-{os.getpid()}") for kind in ("o", "tmp"))
+    commands = (
+        [*program, *FLAGS, *flags, "-c", str(source / "library.cpp"), "-o", str(compiled)],
+        [*program, "-shared", "-pthread", str(compiled), "-o", str(linked)],
+    )
+    try:
+        for command in commands:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                lines = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
+                print(f"charlm: {name} was not compiled: {lines[0]}", file=sys.stderr)
+                target.unlink(missing_ok=True)  # it was compiled from another source
+                return None
+            if done.stderr:
+                print(done.stderr, file=sys.stderr)
+        linked.replace(target)
+    finally:
+        compiled.unlink(missing_ok=True)
+        linked.unlink(missing_ok=True)
     return target
 
 

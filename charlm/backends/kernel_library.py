@@ -39,9 +39,9 @@ def processor_features() -> frozenset[str]:
     return frozenset(flags.partition(":")[2].split())
 
 
-def library_path(variant: str) -> Path:
+def library_path(variant: str, purpose: str = "native") -> Path:
     """Return the path of a variant's library, which may not exist."""
-    return FOLDER / f"native_{variant}.so"
+    return FOLDER / f"{purpose}_{variant}.so"
 
 
 def variants() -> list[str]:
@@ -59,15 +59,22 @@ def chosen_variant() -> str | None:
 
     Raises EnvironmentFailure if the named one does not run here.
     """
-    name = os.environ.get(VARIABLE, "")
+    return choose(VARIABLE, variants())
+
+
+def choose(variable: str, names: list[str], by_name_only: str = "") -> str | None:
+    """Return the variant that an environment variable names, else the first; None without any.
+
+    Raises EnvironmentFailure if the named one is not in `names`.
+    """
+    name = os.environ.get(variable, "")
     if name == "none":
         return None
-    names = variants()
     if not name:
-        return names[0] if names else None
+        return next((each for each in names if each != by_name_only), None)
     if name not in names:
         raise EnvironmentFailure(
-            f"{VARIABLE} is {name!r}; expected none, or a variant that runs here: "
+            f"{variable} is {name!r}; expected none, or a variant that runs here: "
             f"{', '.join(names) or 'none was built'}"
         )
     return name
@@ -75,20 +82,31 @@ def chosen_variant() -> str | None:
 
 def open_library(variant: str) -> ctypes.CDLL:
     """Return the functions of a variant. Raises EnvironmentFailure if it cannot be loaded."""
+    library = load(variant, "native", INTERFACE)
+    _declare(library)
+    return library
+
+
+def load(variant: str, purpose: str, interface: int) -> ctypes.CDLL:
+    """Return a variant's library.
+
+    Raises EnvironmentFailure if it is missing or of another version.
+    """
+    advice = "--engine numpy" if purpose == "native" else "--engine torch"
+    kernels = f"{variant} kernels" if purpose == "native" else f"{variant} {purpose} kernels"
     try:
-        library = ctypes.CDLL(str(library_path(variant)))
+        library = ctypes.CDLL(str(library_path(variant, purpose)))
     except OSError as error:
         raise EnvironmentFailure(
-            f"the {variant} kernels cannot be loaded ({error}); use --engine numpy, or install "
-            "charlm again"
+            f"the {kernels} cannot be loaded ({error}); use {advice}, or install charlm again"
         ) from error
-    version = library.charlm_interface() if hasattr(library, "charlm_interface") else 1
-    if version != INTERFACE:
+    asked = "charlm_interface" if purpose == "native" else "training_interface"
+    version = getattr(library, asked)() if hasattr(library, asked) else 1
+    if version != interface:
         raise EnvironmentFailure(
-            f"the {variant} kernels are those of another version of charlm (interface {version}; "
-            f"expected {INTERFACE}). Install charlm again, or use --engine numpy"
+            f"the {kernels} are those of another version of charlm (interface {version}; "
+            f"expected {interface}). Install charlm again, or use {advice}"
         )
-    _declare(library)
     return library
 
 

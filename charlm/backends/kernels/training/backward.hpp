@@ -1,0 +1,269 @@
+// The recurrence backward: one layer over a window, in the threads of a call.
+//
+// Threads own hidden units, as in the forward pass. The gradients of the gates are written twice:
+// by rows, which the products for dh and dx read, and across, which those for dW read.
+
+#pragma once
+
+#include "packing.hpp"
+#include "products.hpp"
+
+namespace {
+
+// The pointwise work of one pair of unit blocks and one block of rows, in COUNT calls: 32 rows of
+// each unit block.
+template <class K, bool TABLE>
+struct BackwardItems {
+    static constexpr int COUNT = 64;
+    const Call& call;
+    const Shape& s;
+    const Saved<K>& saved;
+    const BackwardMemory<K>& b;
+    vf one[K::BACK_GATES] = {};  // of the row before
+    // The block:
+    int v = 0, t = 0, r = 0, rows = 0;
+    const float* dh = nullptr;  // what later steps ask of h, [half of the rows][unit block][16][16]
+    const int64_t* ids = nullptr;
+    const char* dy = nullptr;
+    bf16 *d_rows = nullptr, *d_across = nullptr;
+
+    // Set the block: pair v of unit blocks, rows of block r at step t, and products `sums`.
+    void aim(int step, int pair, int block, const float* sums) {
+        t = step, v = pair, r = block;
+        const size_t row = size_t(t) * s.B + r * 32;
+        dh = sums;
+        rows = std::min(32, s.B - r * 32);
+        if (TABLE) ids = call.ids + row;
+        dy = nullptr;
+        if (call.dy) dy = static_cast<const char*>(call.dy) + (row * s.H + v * 32) * (call.y_is_bf16 ? 2 : 4);
+        const size_t in_chunk = size_t(t / s.steps % 2) * s.steps + t % s.steps;
+        d_rows = b.d_rows + (in_chunk * s.rows + r) * b.all * BLOCK;
+        d_across = b.d_across + (size_t(t) * s.rows + r) * BLOCK;
+    }
+    INLINE vf gradient_of_h(int which, int i) const {
+        const vf d_h = load<vf>(dh + (i / 16 * 2 + which) * TILE_FLOATS + i % 16 * 16);
+        const int some = left(s.H, v * 32 + which * 16);
+        if (!dy || i >= rows || !some) return d_h;
+        const size_t from = size_t(i) * s.H + which * 16;
+        if (call.y_is_bf16) return d_h + load_some(reinterpret_cast<const bf16*>(dy) + from, some);
+        return d_h + load_some(reinterpret_cast<const float*>(dy) + from, some);
+    }
+    INLINE void operator()(int item) {
+        const int which = item / 32, i = item % 32, u = 2 * v + which;
+        const bf16* values = saved.gates_at(s, t, u, r) + i * K::SAVED * 16;
+        vf kept[K::SAVED + 1], d[K::BACK_GATES];
+#pragma GCC unroll 4
+        for (int j = 0; j < K::SAVED; j++) kept[j] = widen(values + j * 16);
+        float* running = b.carried + (size_t(u) * s.rows + r) * 2 * TILE_FLOATS + i * 16;
+        vf carried = load<vf>(running);
+        K::back(gradient_of_h(which, i), kept, widen(saved.cells_at(s, t, u, r) + i * 16),
+                widen(saved.cells_at(s, t + 1, u, r) + i * 16), carried, d);
+        store(running, carried);
+        write_row(which, i, d);
+        if (TABLE && i < rows) {
+            float* sums = b.table + (size_t(u) * s.V + ids[i]) * K::GATES * 16;
+#pragma GCC unroll 4
+            for (int g = 0; g < K::GATES; g++) store(sums + g * 16, load<vf>(sums + g * 16) + d[g]);
+        }
+        if (i % 2)
+            write_across(which, i / 2, d);
+        else
+#pragma GCC unroll 4
+            for (int g = 0; g < K::BACK_GATES; g++) one[g] = d[g];
+    }
+    INLINE bf16* column(bf16* from, size_t stride, int gate, int which) const {
+        return from + size_t(K::step_of(s.pairs, v, K::column_of(gate, which))) * stride;
+    }
+    INLINE void write_row(int which, int i, const vf* d) const {
+        constexpr bool IN_PAIRS = K::BACK_GATES > 1;
+        if (IN_PAIRS) store(column(d_rows, BLOCK, 0, which) + i * 32, pack(d[0], d[1]));
+        if (IN_PAIRS && K::half_of(3, 0) == 1)
+            store(column(d_rows, BLOCK, 2, which) + i * 32, pack(d[2], d[3]));
+        else
+#pragma GCC unroll 4
+            for (int g = IN_PAIRS ? 2 : 0; g < K::BACK_GATES; g++)
+                store(column(d_rows, BLOCK, g, which) + i * 32 + which * 16, lower(pack(d[g], d[g])));
+    }
+    // Write rows 2j and 2j + 1, interleaved, and add them to the gradients of the biases.
+    INLINE void write_across(int which, int j, const vf* d) {
+        float* bias = b.bias + (2 * v + which) * K::BACK_GATES * 16;
+#pragma GCC unroll 4
+        for (int g = 0; g < K::BACK_GATES; g++) {
+            bf16* to = column(d_across, size_t(s.blocks) * BLOCK, g, which) + K::half_of(g, which) * TILE;
+            stream(to + j * 32, interleave(pack(one[g], d[g])));
+            if (!TABLE || g >= K::GATES) store(bias + g * 16, load<vf>(bias + g * 16) + (one[g] + d[g]));
+        }
+    }
+};
+
+template <class K, bool TABLE>
+struct BackwardPass {
+    using Items = BackwardItems<K, TABLE>;
+    const Call& call;
+    const Shape& s;
+    Barrier& barrier;
+    const int me;
+    const Saved<K> saved;
+    const BackwardMemory<K> b;
+    const Range pairs, inputs;  // of this thread
+    float* const own;
+    Items items;
+
+    BackwardPass(const Call& a_call, const Shape& shape, Barrier& a_barrier, int thread)
+        : call(a_call), s(shape), barrier(a_barrier), me(thread), saved(shape, a_call.saved),
+          b(shape, a_call), pairs(shape.pairs, thread, a_barrier.members),
+          inputs(a_call.dx ? shape.inputs : 0, thread, a_barrier.members),
+          own(b.own + size_t(BackwardMemory<K>::OWN) * thread), items{a_call, shape, saved, b} {}
+
+    void run() {
+        pack_weights();
+        std::fill(b.bias + pairs.first * 2 * K::BACK_GATES * 16, b.bias + pairs.last * 2 * K::BACK_GATES * 16, 0.0f);
+        const size_t table = size_t(2) * s.V * K::GATES * 16;
+        std::fill(b.table + pairs.first * table, b.table + pairs.last * table, 0.0f);
+        last_step();
+        barrier.wait();
+        for (int t = s.T - 1; t >= 0; t--) {
+            if (t % s.steps == 0) input_side(t);
+            step(t);
+            barrier.wait();
+        }
+        for (int u = 2 * pairs.first; u < 2 * pairs.last; u++) store_unit_block(u);
+        weight_gradients();
+    }
+
+    void pack_weights() const {
+        const int first = K::hidden_first(s.pairs);
+        for (int n = 0; n < b.side; n++) {
+            const int pair = n / K::COLUMNS, j = n % K::COLUMNS;
+            const int hidden = K::step_of(s.pairs, pair, K::hidden_column(j)) - first;
+            const int input = K::step_of(s.pairs, pair, j);
+            for (int v = pairs.first; v < pairs.last; v++)
+                pack_backward<K>(call.w_hh, s, s.H, v, pair, j, b.w_hh + (size_t(v) * b.side + hidden) * BLOCK);
+            for (int m = inputs.first; m < inputs.last; m++)
+                pack_backward<K>(call.w_ih, s, s.E, m, pair, j, b.w_ih + (size_t(m) * b.side + input) * BLOCK);
+        }
+    }
+
+    // Load row i of block r and unit block u of a (B, H) gradient; zero beyond the edges or without it.
+    vf given(const float* from, int u, int r, int i) const {
+        const int row = r * 32 + i, some = left(s.H, u * 16);
+        return from && some && row < s.B ? load_some(from + size_t(row) * s.H + u * 16, some) : vf{};
+    }
+    void give(float* to, int u, int r, int i, vf value) const {
+        const int row = r * 32 + i, some = left(s.H, u * 16);
+        if (to && some && row < s.B) store_some(to + size_t(row) * s.H + u * 16, value, some);
+    }
+    float* carried_at(int u, int r, int i) const {
+        return b.carried + ((size_t(u) * s.rows + r) * 32 + i) * 16;
+    }
+
+    void last_step() {
+        for (int v = pairs.first; v < pairs.last; v++)
+            for (int r = 0; r < s.rows; r++) {
+                for (int half = 0; half < 2; half++)
+                    for (int i = 0; i < 32; i++) {
+                        const int u = 2 * v + half;
+                        store(carried_at(u, r, i), given(K::HAS_CELL ? call.dc_after : nullptr, u, r, i));
+                        store(own + (i / 16 * 2 + half) * TILE_FLOATS + i % 16 * 16, given(call.dh_after, u, r, i));
+                    }
+                items.aim(s.T - 1, v, r, own);
+                for (int j = 0; j < Items::COUNT; j++) items(j);
+            }
+    }
+
+    const bf16* chunk(int t) const {
+        return b.d_rows + size_t(t / s.steps % 2) * s.steps * s.rows * b.all * BLOCK;
+    }
+
+    // Compute dx of the chunk that begins at step t.
+    void input_side(int t) const {
+        const int blocks = std::min(s.steps, s.T - t) * s.rows;
+        const bf16* rows = chunk(t);
+        multiply_in_parts(blocks, inputs, b.side, [&](int m) { return rows + size_t(m) * b.all * BLOCK; },
+                          [&](int n) { return b.w_ih + size_t(n) * b.side * BLOCK; },
+                          b.results + size_t(MAX_M * MAX_N) * BLOCK_FLOATS * me,
+                          [&](int m, int n, const float* c) {
+                              if (call.x_is_bf16)
+                                  store_dx<bf16>(call, s, t, m, n, c);
+                              else
+                                  store_dx<float>(call, s, t, m, n, c);
+                          });
+    }
+
+    // Compute what step t asks of the h before it, and the gradients of the gates at step t - 1.
+    void step(int t) {
+        int which = 0, waiting = 0;
+        for (int v = pairs.first; v < pairs.last; v++)
+            for (int r = 0; r < s.rows; r++) {
+                Ahead gates, cells;  // of the step before, for the items that wait for this product
+                if (t) gates = {saved.gates_at(s, t - 1, 2 * v, r), (s.rows == 1 ? 32 : 16) * K::SAVED};
+                if (t) cells = {saved.cells_at(s, t - 1, 2 * v, r), s.rows == 1 ? 32 : 16};
+                Pacer<Items> pacer(items, waiting, b.side, gates, cells);
+                float* dh = own + which * BLOCK_FLOATS;
+                const Sums sums{dh};
+                sums.zero();
+                const bf16* rows = chunk(t) + (size_t(t % s.steps) * s.rows + r) * b.all * BLOCK;
+                sums.template add<B_STREAMS>(rows + K::hidden_first(s.pairs) * BLOCK,
+                                             b.w_hh + size_t(v) * b.side * BLOCK, b.side, pacer);
+                pacer.finish();
+                sums.store();
+                if (t == 0) {
+                    store_dh0(v, r, dh);
+                    continue;
+                }
+                items.aim(t - 1, v, r, dh);
+                waiting = Items::COUNT, which = 1 - which;
+            }
+        for (int j = 0; j < waiting; j++) items(j);
+    }
+
+    void store_dh0(int v, int r, const float* dh) const {
+        for (int half = 0; half < 2; half++)
+            for (int i = 0; i < 32; i++) {
+                vf d = load<vf>(dh + (i / 16 * 2 + half) * TILE_FLOATS + i % 16 * 16);
+                if (K::DIRECT) d += load<vf>(carried_at(2 * v + half, r, i));
+                give(call.dh0, 2 * v + half, r, i, d);
+            }
+    }
+
+    // Store the gradients of one unit block: of c before the window, of the biases and the table.
+    void store_unit_block(int u) const {
+        for (int r = 0; K::HAS_CELL && r < s.rows; r++)
+            for (int i = 0; i < 32; i++) give(call.dc0, u, r, i, load<vf>(carried_at(u, r, i)));
+        const int some = left(s.H, u * 16);
+        if (!some) return;
+        for (int g = 0; g < K::BACK_GATES; g++) {
+            const vf sum = load<vf>(b.bias + (u * K::BACK_GATES + g) * 16);
+            if (g >= K::GATES) {
+                if (call.dhidden_bias) store_some(call.dhidden_bias + u * 16, sum, some);
+                continue;
+            }
+            if (call.dbias) store_some(call.dbias + g * s.H + u * 16, sum, some);
+            for (int id = 0; call.dtable && id < s.V; id++)
+                store_some(call.dtable + (size_t(id) * K::GATES + g) * s.H + u * 16,
+                           load<vf>(b.table + ((size_t(u) * s.V + id) * K::GATES + g) * 16), some);
+        }
+    }
+
+    void weight_gradients() const {
+        const Range columns(pairs.first * K::COLUMNS, pairs.last * K::COLUMNS);
+        float* results = b.results + size_t(MAX_M * MAX_N) * BLOCK_FLOATS * me;
+        const auto across = [&](int n, bool hidden) {
+            const int j = n % K::COLUMNS;
+            const int step = K::step_of(s.pairs, n / K::COLUMNS, hidden ? K::hidden_column(j) : j);
+            return b.d_across + size_t(step) * s.blocks * BLOCK;
+        };
+        multiply_in_parts(call.dw_hh ? s.pairs : 0, columns, s.blocks, [&](int m) { return saved.h_across + size_t(m) * s.blocks * BLOCK; },
+                          [&](int n) { return across(n, true); }, results,
+                          [&](int m, int n, const float* c) {
+                              store_dw<K>(call.dw_hh, s, s.H, m, n / K::COLUMNS, n % K::COLUMNS, c);
+                          });
+        multiply_in_parts(call.dw_ih ? s.inputs : 0, columns, s.blocks, [&](int m) { return saved.x_across + size_t(m) * s.blocks * BLOCK; },
+                          [&](int n) { return across(n, false); }, results,
+                          [&](int m, int n, const float* c) {
+                              store_dw<K>(call.dw_ih, s, s.E, m, n / K::COLUMNS, n % K::COLUMNS, c);
+                          });
+    }
+};
+
+}  // namespace

@@ -1,0 +1,140 @@
+// The arguments of a call, and the memory that it uses.
+//
+// Time-major: x (T, B, E), y (T, B, H). A block of rows is 32 rows of the batch at one time step.
+// Units, inputs and rows are padded to 32 inside.
+
+#pragma once
+
+#include <algorithm>
+
+#include "cells.hpp"
+#include "tiles.hpp"
+
+extern "C" {
+// As `Call` in training_library.py. G is the number of gates: 1 RNN, 4 LSTM, 3 GRU, in torch's order.
+// Pointers that are not wanted are null.
+struct Call {
+    int64_t cell, threads, T, B, E, H, V, x_is_bf16, y_is_bf16, training;
+    // In: x, w_ih (GH, E) and bias (GH); or, if V > 0, ids (T, B) and a table (V, GH) of W_ih e + bias.
+    const void* x;
+    const int64_t* ids;
+    const float *table, *w_ih, *w_hh, *bias;
+    const float* hidden_bias;  // (H), GRU: of n, inside of the product with r
+    const float *h0, *c0;      // (B, H)
+    void* y;                   // out, (T, B, H)
+    float *h_after, *c_after;  // out, (B, H)
+    char *saved, *scratch;
+    // In, for the backward pass: gradients of y, h_after and c_after.
+    const void* dy;
+    const float *dh_after, *dc_after;
+    // Out: gradients, each of the shape of its value.
+    void* dx;
+    float *dw_ih, *dw_hh, *dbias, *dhidden_bias, *dtable, *dh0, *dc0;
+};
+}
+
+namespace {
+
+constexpr int CHUNK_ROWS = 256;  // rows for which W x and dx are computed at once
+
+struct Shape {
+    int T, B, E, H, V;
+    int pairs;   // of unit blocks, 32 units each
+    int units;   // unit blocks
+    int inputs;  // k-steps of the input; 0 with a table
+    int rows;    // blocks of rows at one step
+    int steps;   // time steps in a chunk
+    int blocks;  // blocks of rows in the window
+    explicit Shape(const Call& c)
+        : T(int(c.T)), B(int(c.B)), E(c.V ? 0 : int(c.E)), H(int(c.H)), V(int(c.V)),
+          pairs((H + 31) / 32), units(2 * pairs), inputs((E + 31) / 32), rows((B + 31) / 32),
+          steps(std::min(T, std::max(1, CHUNK_ROWS / std::max(1, 32 * rows)))), blocks(T * rows) {}
+};
+
+// Areas of one allocation, each at a multiple of 64 bytes. Without a base, only their size.
+struct Arena {
+    char* base;
+    size_t used = 0;
+    template <class X>
+    X* take(size_t count) {
+        X* at = base ? reinterpret_cast<X*>(base + used) : nullptr;
+        used += (count * sizeof(X) + 63) / 64 * 64;
+        return at;
+    }
+};
+
+// What the forward pass keeps for the backward pass. Step 0 of `cells` is before the window.
+template <class K>
+struct Saved {
+    bf16 *gates, *cells, *h_across, *x_across;
+    size_t bytes;
+    Saved(const Shape& s, char* base) {
+        Arena a{base};
+        const size_t blocks = size_t(s.units) * s.rows;
+        gates = a.take<bf16>(s.T * blocks * K::SAVED * TILE);  // [t][u][r][32 rows][SAVED][16]
+        cells = a.take<bf16>((s.T + 1) * blocks * TILE);       // [t][u][r][32 rows][16]
+        h_across = a.take<bf16>(size_t(s.pairs) * s.blocks * BLOCK);   // A of dW_hh: h transposed
+        x_across = a.take<bf16>(size_t(s.inputs) * s.blocks * BLOCK);  // A of dW_ih
+        bytes = a.used;
+    }
+    bf16* gates_at(const Shape& s, int t, int u, int r) const {
+        return gates + ((size_t(t) * s.units + u) * s.rows + r) * K::SAVED * TILE;
+    }
+    bf16* cells_at(const Shape& s, int t, int u, int r) const {
+        return cells + ((size_t(t) * s.units + u) * s.rows + r) * TILE;
+    }
+};
+
+template <class K>
+struct ForwardMemory {
+    bf16 *w_hh, *w_ih, *h, *x;
+    float *table, *bias, *hidden_bias, *carried, *given, *own;
+    size_t bytes;
+    static constexpr int GROUP_COLUMNS = K::COLUMNS * K::GROUP / 2;
+    // Floats of each thread: gates of two groups, and h of a block, transposed.
+    static constexpr int OWN = 2 * GROUP_COLUMNS * BLOCK_FLOATS + TILE_FLOATS;
+    ForwardMemory(const Shape& s, const Call& call) {
+        Arena a{call.scratch};
+        const size_t columns = size_t(s.pairs) * K::COLUMNS;
+        w_hh = a.take<bf16>(columns * s.pairs * BLOCK);              // [column][k-step][2]
+        w_ih = a.take<bf16>(columns * s.inputs * BLOCK);
+        h = a.take<bf16>(size_t(2) * s.rows * s.pairs * BLOCK);      // [step % 2][r][k-step][2]
+        x = a.take<bf16>(size_t(s.steps) * s.rows * s.inputs * BLOCK);  // of a chunk
+        table = a.take<float>(size_t(s.units) * s.V * K::GATES * 16);   // [u][id][gate][16]
+        bias = a.take<float>(columns * 32);                             // [column][2][16]
+        hidden_bias = a.take<float>(s.units * 16);
+        carried = a.take<float>(size_t(s.units) * s.rows * 2 * TILE_FLOATS);  // [u][r][32][16]
+        given = a.take<float>(s.inputs ? s.steps * s.rows * columns * BLOCK_FLOATS : 0);  // W x + b
+        own = a.take<float>(size_t(OWN) * call.threads);
+        bytes = a.used;
+    }
+};
+
+template <class K>
+struct BackwardMemory {
+    bf16 *w_hh, *w_ih, *d_rows, *d_across;
+    float *carried, *bias, *table, *results, *own;
+    size_t bytes;
+    int all;   // k-steps of the gradients of a block of rows
+    int side;  // k-steps of them that the input side sums over, and also the hidden side
+    static constexpr int OWN = 2 * BLOCK_FLOATS;  // floats of each thread: dh of two blocks
+    BackwardMemory(const Shape& s, const Call& call)
+        : all(s.pairs * K::BACK_COLUMNS), side(s.pairs * K::COLUMNS) {
+        Arena a{call.scratch};
+        w_hh = a.take<bf16>(size_t(s.pairs) * side * BLOCK);   // [32 units][k-step][2]
+        w_ih = a.take<bf16>(size_t(s.inputs) * side * BLOCK);  // [32 inputs][k-step][2]
+        d_rows = a.take<bf16>(size_t(2) * s.steps * s.rows * all * BLOCK);  // of two chunks: A of dh, dx
+        d_across = a.take<bf16>(size_t(all) * s.blocks * BLOCK);  // [k-step][block][2]: B of dW
+        carried = a.take<float>(size_t(s.units) * s.rows * 2 * TILE_FLOATS);
+        bias = a.take<float>(size_t(s.units) * K::BACK_GATES * 16);
+        table = a.take<float>(size_t(s.units) * s.V * K::GATES * 16);
+        results = a.take<float>(size_t(8 * 8) * BLOCK_FLOATS * call.threads);
+        own = a.take<float>(size_t(OWN) * call.threads);
+        bytes = a.used;
+    }
+};
+
+// How many of the 16 units (or inputs) from `before` exist.
+INLINE int left(int all, int before) { return std::max(0, std::min(16, all - before)); }
+
+}  // namespace

@@ -1,0 +1,83 @@
+"""The compiled kernels that train recurrent layers: their variants, functions and arguments.
+
+They need a processor with AVX-512 BF16. Their sources are in kernels/training; the class
+`Call` mirrors the struct in call.hpp. `torch` must be imported before a library is opened, because
+they use its OpenMP runtime.
+"""
+
+import ctypes
+from functools import cache
+
+from charlm.backends import kernel_library
+from charlm.errors import EnvironmentFailure
+
+_AVX512_BF16 = {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16", "fma"}
+NEEDED = {
+    "amx": {"amx_tile", "amx_bf16", *_AVX512_BF16},
+    "avx512bf16": _AVX512_BF16,
+    "emulated512": _AVX512_BF16,
+}
+"""Processor features that each variant needs, by their names in Linux, the fastest first."""
+EMULATED = "emulated512"
+"""Variant with the bits of `amx`: slow, for tests, chosen by name only."""
+VARIABLE = "CHARLM_TRAINING_KERNELS"
+"""Environment variable that names a variant, or `none`."""
+INTERFACE = 1
+"""Version of the functions in kernels/training; it grows when they or their arguments change."""
+CELLS = {"rnn": 0, "lstm": 1, "gru": 2}
+"""Numbers of the cells that the kernels compute."""
+NUMBERS = ("cell", "threads", "T", "B", "E", "H", "V", "x_is_bf16", "y_is_bf16", "training")
+POINTERS = (
+    "x", "ids", "table", "w_ih", "w_hh", "bias", "hidden_bias", "h0", "c0", "y", "h_after",
+    "c_after", "saved", "scratch", "dy", "dh_after", "dc_after", "dx", "dw_ih", "dw_hh", "dbias",
+    "dhidden_bias", "dtable", "dh0", "dc0",
+)  # fmt: skip
+
+
+class Call(ctypes.Structure):
+    """Arguments of the kernels, with addresses of arrays; see kernels/training/call.hpp."""
+
+    _fields_ = [
+        *[(name, ctypes.c_int64) for name in NUMBERS],
+        *[(name, ctypes.c_void_p) for name in POINTERS],
+    ]
+
+
+def variants() -> list[str]:
+    """Return the built variants that this processor can run, the fastest first."""
+    features = kernel_library.processor_features()
+    return [
+        name
+        for name, needed in NEEDED.items()
+        if needed <= features and kernel_library.library_path(name, "training").exists()
+    ]
+
+
+def chosen_variant() -> str | None:
+    """Return the variant that CHARLM_TRAINING_KERNELS names, else the fastest; None without any.
+
+    Raises EnvironmentFailure if the named one does not run here.
+    """
+    return kernel_library.choose(VARIABLE, variants(), by_name_only=EMULATED)
+
+
+@cache
+def open_library(variant: str) -> ctypes.CDLL:
+    """Return the functions of a variant.
+
+    Raises EnvironmentFailure if it cannot be loaded, or if the system does not permit tiles.
+    """
+    library = kernel_library.load(variant, "training", INTERFACE)
+    if not library.training_usable():
+        raise EnvironmentFailure(
+            f"the {variant} training kernels need tiles, which this system does not permit (Linux "
+            "5.16 or later); use --engine torch"
+        )
+    call, number = ctypes.POINTER(Call), ctypes.POINTER(ctypes.c_int64)
+    library.training_sizes.argtypes = [call, number, number, number]
+    library.training_sizes.restype = None
+    library.training_forward.argtypes = [call]
+    library.training_backward.argtypes = [call]
+    library.training_tile.argtypes = [ctypes.c_void_p] * 3
+    library.training_tile.restype = None
+    return library
