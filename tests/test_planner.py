@@ -168,6 +168,13 @@ def test_a_default_plan_counts_with_the_assumed_speed(monkeypatch: pytest.Monkey
     assert card.speed == pytest.approx(constants.NOMINAL_SPEED_OF_DEVICE["cuda"], rel=0.01)
 
 
+def test_a_default_run_is_planned_like_one_of_the_default_minutes() -> None:
+    """They once counted with 0.85 and 0.9 of the time for training."""
+    text = stream(10_000_000)  # its passes are not rounded
+    timed = planned(text, minutes=constants.DEFAULT_MINUTES)
+    assert planned(text).passes == pytest.approx(timed.passes, rel=0.01)
+
+
 def test_a_small_text_fills_no_more_minutes_than_it_is_worth() -> None:
     """The run makes as many passes as a default run; the reason has the given minutes."""
     result = planned(stream(50_000), minutes=30.0)
@@ -420,7 +427,7 @@ def test_minutes_make_the_passes_that_their_operations_allow(minutes: float) -> 
     result = planned(data, minutes=minutes)
     model = result.settings.model
     operations = 6 * multiplied_weights(model, len(data.vocabulary)) * 900_000 * result.passes
-    assert operations == pytest.approx(0.9 * 60 * minutes * result.speed)
+    assert operations == pytest.approx(constants.TRAINING_FRACTION * 60 * minutes * result.speed)
     assert result.speed == pytest.approx(SPEED, rel=0.02)  # less the fraction that is padding
     assert model.dropout == planned(data, epochs=result.passes).settings.model.dropout
 

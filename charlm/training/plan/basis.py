@@ -100,8 +100,12 @@ class Basis:
             return training.epochs
         if training.steps:
             return training.steps * self.step_tokens(training) / self.tokens
-        minutes = training.minutes or 0.0
-        return self.speed() * 60.0 * minutes * 0.9 / self.pass_operations(model)
+        return self.affordable_passes(training.minutes or 0.0, model)
+
+    def affordable_passes(self, minutes: float, model: ModelSettings) -> float:
+        """Return the passes over the text for which a time is long enough."""
+        seconds = constants.TRAINING_FRACTION * 60.0 * minutes
+        return seconds * self.speed() / self.pass_operations(model)
 
     def sized(self, hidden: int, layers: int) -> ModelSettings:
         """Return the user's model with this hidden size, and this depth if that is open."""

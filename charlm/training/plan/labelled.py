@@ -20,7 +20,14 @@ from charlm.nn.devices import Precision
 from charlm.text.dataset import Dataset
 from charlm.training.plan import constants, speed
 from charlm.training.plan.planner import Plan, check_unused_settings
-from charlm.training.plan.usual import choices, passes_of, with_hidden, with_layers, with_rates
+from charlm.training.plan.usual import (
+    affordable_passes,
+    choices,
+    passes_of,
+    with_hidden,
+    with_layers,
+    with_rates,
+)
 
 MAX_PASSES, MAX_STEPS_OF_FEW = 4.0, 1000
 """Passes of a run without a given length, and steps up to which a small text gets more passes."""
@@ -112,7 +119,7 @@ def _useful_passes(usual: float, seconds: float, steps: float, otherwise: str) -
     `seconds` and `steps` are those of one pass.
     """
     most = _usual_passes(usual, steps)
-    possible = 0.85 * 60.0 * constants.DEFAULT_MINUTES / seconds
+    possible = affordable_passes(constants.DEFAULT_MINUTES, seconds)
     if possible < most:
         reason = f"about {constants.DEFAULT_MINUTES:.0f} minutes at the assumed speed"
         return max(float(int(possible)), 1.0), reason

@@ -184,9 +184,7 @@ def _plan_length(
         return _useful_minutes(basis, training, model)
     if training.epochs or training.steps:
         return training
-    possible = (
-        0.85 * 60.0 * constants.DEFAULT_MINUTES * basis.speed() / basis.pass_operations(model)
-    )
+    possible = basis.affordable_passes(constants.DEFAULT_MINUTES, model)
     useful = _useful_passes(basis)
     passes = max(min(possible, useful), basis.step_tokens(training) / basis.tokens)
     passes = float(round(passes)) if passes >= 2.0 else float(f"{passes:.3g}")

@@ -8,6 +8,7 @@ from typing import Any
 from charlm.config.model import ModelSettings
 from charlm.config.optimizers import OPTIMIZERS
 from charlm.config.training import TrainingSettings
+from charlm.training.plan import constants
 from charlm.training.plan.model_size import hidden_of_parameters
 
 Choose = Callable[[str, Any, str], Any]
@@ -74,5 +75,11 @@ def with_rates(training: TrainingSettings, choose: Choose, reason: str) -> Train
 
 def passes_of(training: TrainingSettings, steps: float, seconds: float) -> float:
     """Return the passes over the text in the given length, for the steps and seconds of a pass."""
-    minutes = 0.9 * (training.minutes or 0.0)  # the rest is spent on validation
-    return training.epochs or (training.steps or 0) / steps or 60.0 * minutes / seconds
+    if training.epochs or training.steps:
+        return training.epochs or (training.steps or 0) / steps
+    return affordable_passes(training.minutes or 0.0, seconds)
+
+
+def affordable_passes(minutes: float, seconds: float) -> float:
+    """Return the passes for which a time is long enough, for the seconds of training of a pass."""
+    return constants.TRAINING_FRACTION * 60.0 * minutes / seconds
