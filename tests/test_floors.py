@@ -257,6 +257,18 @@ def test_help_and_errors_import_nothing_heavy(code: str, status: int, tmp_path: 
     assert imported_after(code, status, tmp_path) & set(HEAVY) == set()
 
 
+def test_a_model_is_built_without_the_compiler_of_torch(tmp_path: Path) -> None:
+    """It was imported for an embedding on the device "meta": a second of each plan and load."""
+    code = """
+from charlm.config.model import ModelSettings
+from charlm.nn.model import RecurrentLanguageModel, count_parameters
+settings = ModelSettings(hidden_size=4, embedding_size=4, num_layers=1, tie_weights=False)
+count_parameters(settings, 5, conditions=2)
+RecurrentLanguageModel(settings, 5, conditions=2)
+assert 'torch._dynamo' not in sys.modules"""
+    assert "sympy" not in imported_after(code, 0, tmp_path)
+
+
 def imported_after(code: str, status: int, folder: Path) -> set[str]:
     """Return top-level modules that are loaded when a piece of Python has ended."""
     report = f"""

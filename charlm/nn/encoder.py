@@ -17,7 +17,7 @@ from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
 from charlm.errors import UsageError, named
 from charlm.nn.dropout import dropped, run_layer
-from charlm.nn.layers import LayerState, RecurrentLayer, build_layer, without_init
+from charlm.nn.layers import LayerState, RecurrentLayer, build_layer, empty_embedding
 
 MAX_ONE_HOT = 4096
 """Largest vocabulary for one-hot input, whose matrix has the square of this many numbers."""
@@ -35,7 +35,7 @@ class Encoder(nn.Module):
         super().__init__()
         widths = layer_widths(settings, vocab_size)
         self.settings, self.vocab_size = settings, vocab_size
-        self.embedding = without_init(nn.Embedding, vocab_size, widths[0])
+        self.embedding = empty_embedding(vocab_size, widths[0])
         if settings.one_hot or not CELLS[settings.cell].learns_input:
             self.embedding.requires_grad_(False)
         self.layers = nn.ModuleList(

@@ -10,7 +10,7 @@ from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
 from charlm.errors import UsageError, named
 from charlm.nn.encoder import Encoder, State, layer_widths, saved_tensors
-from charlm.nn.layers import without_init
+from charlm.nn.layers import empty_embedding
 from charlm.nn.output import MIN_ENTRIES, MIN_HIDDEN, build_output
 from charlm.text.tokenizers.tokenizer_json import EOS
 
@@ -35,7 +35,7 @@ class RecurrentLanguageModel(Encoder):
         self.conditions: nn.Embedding | None = None
         if conditions:
             width = self.embedding.embedding_dim
-            self.conditions = without_init(nn.Embedding, conditions, width)
+            self.conditions = empty_embedding(conditions, width)
 
     def forward(
         self, ids: Tensor, state: State | None = None, generator: torch.Generator | None = None
