@@ -13,6 +13,7 @@ from charlm.backends import kernel_library
 from charlm.backends.kernel_library import default_threads, useful_threads
 from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
+from charlm.nn.model import RecurrentLanguageModel
 from charlm.runs import networks
 from charlm.training import start as starting
 from charlm.training.plan import speed
@@ -158,6 +159,26 @@ def test_nominal_speeds_grow_with_threads_on_a_processor() -> None:
         assert speed.nominal_speed(CPU, name, 4) == 4 * speed.nominal_speed(CPU, name, 1)
     cards = {speed.nominal_speed(torch.device("cuda"), "fp32", n) for n in (1, 4)}
     assert len(cards) == 1
+
+
+@pytest.mark.parametrize("cores", [16], indirect=True)
+def test_one_thread_feeds_an_accelerator(cores: int) -> None:
+    """All cores together made a plan of 11 seconds."""
+    del cores
+    assert training_threads(sized(4096), 60, 128, torch.device("cuda")) == 1
+
+
+def test_initial_weights_do_not_depend_on_the_threads() -> None:
+    """Two threads round an orthogonal matrix differently from one, and 16 take 50 times as long."""
+    before, weights = torch.get_num_threads(), []
+    model = RecurrentLanguageModel(sized(128), 5)
+    for number in (1, 2):
+        torch.set_num_threads(number)
+        model.reset_parameters(torch.Generator().manual_seed(0))
+        assert torch.get_num_threads() == number
+        weights.append(torch.cat([weight.detach().flatten() for weight in model.parameters()]))
+    torch.set_num_threads(before)
+    assert torch.equal(*weights)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from charlm.backends.kernel_library import default_threads, useful_threads
+from charlm.backends.kernel_library import useful_threads
 from charlm.config.model import ModelSettings
 from charlm.config.training import TrainingSettings
 from charlm.nn.devices import Precision
@@ -28,9 +28,12 @@ MIN_STEPS = 5
 def training_threads(
     settings: ModelSettings, vocab_size: int, batch_size: int, device: torch.device
 ) -> int:
-    """Return the threads to train with, by the work of a layer in one time step."""
+    """Return the threads to train with, by the work of a layer in one time step.
+
+    An accelerator leaves the processor only small work.
+    """
     if device.type != "cpu":
-        return default_threads()
+        return 1
     weights = multiplied_weights(settings, vocab_size)
     work = 2.0 * batch_size * weights / (settings.num_layers or 1)
     return useful_threads(work, constants.OPERATIONS_PER_THREAD)
