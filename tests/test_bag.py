@@ -9,12 +9,12 @@ import pytest
 from charlm.errors import RunError
 from charlm.runs.bag import bag_to_bytes, read_bag
 from charlm.runs.layout import BAG
-from charlm.text.floors import NaiveBayes
+from charlm.text.bag_of_words import BagOfWords
 
 WORDS = 5
 LAST = (WORDS + 1) * WORDS - 1
 """Number of the last pair of words."""
-MADE = NaiveBayes(
+MADE = BagOfWords(
     features=np.array([1, 7, LAST]),
     weights=np.arange(6.0).reshape(3, 2),
     priors=np.array([-2.0, -0.5]),
@@ -22,7 +22,7 @@ MADE = NaiveBayes(
 )
 
 
-def read(folder: Path, bag: NaiveBayes, features: int = 3) -> NaiveBayes:
+def read(folder: Path, bag: BagOfWords, features: int = 3) -> BagOfWords:
     """Write a bag and read it."""
     (folder / BAG).write_bytes(bag_to_bytes(bag))
     return read_bag(folder, features, 2, WORDS)

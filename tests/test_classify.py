@@ -28,9 +28,9 @@ from charlm.runs.task_run import load_task_run
 from charlm.runs.tensors import tensors_from_file
 from charlm.runs.verify import run_problems
 from charlm.tasks.classify import class_weights
+from charlm.text.bag_of_words import BagOfWords
 from charlm.text.batches import Position
 from charlm.text.corpus import Corpus
-from charlm.text.floors import NaiveBayes
 from charlm.text.labelled import labelled_of
 from charlm.training.labels import LabelTraining, _helps
 from charlm.training.records import FinishedRecord, Review
@@ -384,7 +384,7 @@ def test_a_bag_of_words_is_mixed_in_where_it_helps(tmp_path: Path, parents: Path
     config, results = read_config(path), read_record(path)["results"]
     labelled = labelled_of(dataset)
     shared, every = (
-        NaiveBayes.fit(
+        BagOfWords.naive_bayes(
             dataset.train, labelled.targets["train"], len(labelled.labels),
             len(dataset.vocabulary), least=least,
         )

@@ -112,8 +112,8 @@ def test_the_factor_of_a_known_temperature_is_found() -> None:
 
 
 @pytest.mark.parametrize("alike", [0.0, 3.0])
-def test_the_weight_of_a_mixture_is_the_best_of_a_grid(alike: float) -> None:
-    """Two tables that are right on different texts; the weight is relative to the first.
+def test_the_factors_of_a_mixture_are_the_best_of_a_grid(alike: float) -> None:
+    """Two tables that are right on different texts.
 
     Where they are alike, the factor on one depends on the other's. A text of no label is left out.
     """
@@ -125,13 +125,13 @@ def test_the_weight_of_a_mixture_is_the_best_of_a_grid(alike: float) -> None:
     common = random.normal(0, 1, (400, 3)) * alike
     first, second = first + common, second + common
     targets = np.append(gold, -1)
-    tables = (np.vstack([each, [50.0, 0.0, 0.0]]) for each in (first, 40 * second))
-    weight, scale = counts.fit_label_mixture(*tables, targets)
+    tables = [np.vstack([each, [50.0, 0.0, 0.0]]) for each in (first, 40 * second)]
+    scale, factor = counts.fit_label_mixture(tables, targets)
     best = min(
         LabelCounts.of(a * first + b * second, gold).nats
         for a in np.geomspace(0.01, 2.0, 40) for b in np.geomspace(0.01, 2.0, 40)
     )  # fmt: skip
-    found = LabelCounts.of(first + 40 * weight * second, gold, scale).nats
+    found = LabelCounts.of(scale * first + 40 * factor * second, gold).nats
     assert found <= best + 0.05 and found < LabelCounts.of(first, gold).nats
 
 

@@ -7,9 +7,10 @@ from itertools import pairwise, product
 import numpy as np
 import pytest
 
-from charlm.text import floors
+from charlm.text import bag_of_words, floors
+from charlm.text.bag_of_words import BagOfWords
 from charlm.text.encoded import EncodedText, TextCounts
-from charlm.text.floors import NaiveBayes, best_unit, majority
+from charlm.text.floors import best_unit, majority
 from charlm.text.tokenizers.tokenizer_json import EOS
 
 WORDS, LABELS = 9, 3
@@ -38,10 +39,10 @@ def test_the_majority_is_the_most_frequent_known_label():
 @pytest.mark.parametrize("at_once", [1, 7, 1000])
 def test_naive_bayes_is_that_of_the_formula(at_once, monkeypatch):
     """ln P(label) + the sum of ln P(feature | label), with one added to each count."""
-    monkeypatch.setattr(floors, "TEXTS_AT_ONCE", at_once)
+    monkeypatch.setattr(bag_of_words, "TEXTS_AT_ONCE", at_once)
     texts, later = random_texts(1, 40), [*random_texts(2, 15), [], [2, 2, 2]]
     targets = np.random.default_rng(3).integers(0, LABELS, 40).astype(np.int32)
-    bayes = NaiveBayes.fit(encoded(texts), targets, LABELS, WORDS)
+    bayes = BagOfWords.naive_bayes(encoded(texts), targets, LABELS, WORDS)
     counts = [Counter[object]() for _ in range(LABELS)]
     for text, target in zip(texts, targets, strict=True):
         counts[target].update(features(text))
@@ -65,13 +66,13 @@ def test_naive_bayes_is_that_of_scikit_learn():
     as_words = [[" ".join(map(str, text)) for text in each] for each in (texts, later)]
     counter = count(token_pattern=r"\S+", ngram_range=(1, 2), binary=True)
     oracle = bayes.MultinomialNB().fit(counter.fit_transform(as_words[0]), targets)
-    ours = NaiveBayes.fit(encoded(texts), targets, LABELS, WORDS).logits(encoded(later))
+    ours = BagOfWords.naive_bayes(encoded(texts), targets, LABELS, WORDS).logits(encoded(later))
     joint = oracle.predict_joint_log_proba(counter.transform(as_words[1]))
     assert ours == pytest.approx(joint, rel=1e-9)
 
 
 def test_a_label_without_a_training_text_is_never_chosen():
-    bayes = NaiveBayes.fit(encoded([[2], [3]]), np.array([0, 2], np.int32), LABELS, WORDS)
+    bayes = BagOfWords.naive_bayes(encoded([[2], [3]]), np.array([0, 2], np.int32), LABELS, WORDS)
     assert bayes.logits(encoded([[], [2], [8]])).argmax(axis=1).tolist() == [0, 0, 0]
 
 
@@ -88,13 +89,13 @@ def best_threshold(values: list[float], targets: list[int]) -> float:
 def test_rare_features_are_left_out_of_a_bag_of_words() -> None:
     """The weights of the others stay; `times` multiplies all logits."""
     text, targets = encoded([[2, 3], [2, 4], [2, 3]]), np.array([0, 1, 2], np.int32)
-    whole = NaiveBayes.fit(text, targets, LABELS, WORDS)
-    part = NaiveBayes.fit(text, targets, LABELS, WORDS, least=2)
+    whole = BagOfWords.naive_bayes(text, targets, LABELS, WORDS)
+    part = BagOfWords.naive_bayes(text, targets, LABELS, WORDS, least=2)
     kept = np.isin(whole.features, part.features)
     assert part.features.tolist() == [2, 3, 3 * WORDS + 3]
     assert np.array_equal(part.weights, whole.weights[kept])
     assert np.allclose(part.times(0.5).logits(text), part.logits(text) / 2)
-    none = NaiveBayes.fit(text, targets, LABELS, WORDS, least=9)
+    none = BagOfWords.naive_bayes(text, targets, LABELS, WORDS, least=9)
     assert np.allclose(none.logits(text), none.priors)
 
 

@@ -17,9 +17,10 @@ from charlm.phases import phase
 from charlm.runs.label_run import LabelRun
 from charlm.runs.layout import RECORD, read_record
 from charlm.runs.locate import exists
+from charlm.text.bag_of_words import BagOfWords
 from charlm.text.encoded import EncodedText
 from charlm.text.examples import read_texts
-from charlm.text.floors import NaiveBayes, majority
+from charlm.text.floors import majority
 from charlm.text.labels import UNSEEN, Targets
 from charlm.units import count_of
 
@@ -154,7 +155,7 @@ def _floors(run: LabelRun, name: str, part: LabelledTexts) -> dict[str, float]:
     text, targets = train
     with phase("fitting the floors"):
         most = majority(targets, len(run.labels))
-        bayes = NaiveBayes.fit(text, targets, len(run.labels), len(run.vocabulary))
+        bayes = BagOfWords.naive_bayes(text, targets, len(run.labels), len(run.vocabulary))
         guesses = bayes.logits(part.encoded).argmax(axis=1)
     return {
         "majority": float((part.targets == most).mean()),

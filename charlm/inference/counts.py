@@ -1,7 +1,7 @@
 """Figures of labelled texts: `LabelCounts`, sums from which every figure follows."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -18,7 +18,7 @@ SURE = 0.99
 """Probability from which an answer is counted in `LabelCounts.sure`."""
 FIGURES = ("nats_per_{}", "raw_nats_per_{}", "accuracy", "macro_f1", "macro_recall", "ece")
 """Figures of a summary; the brace is the noun of a target."""
-ROUNDS = 4
+ROUNDS = 8
 """Rounds in which the factors of a mixture are fitted."""
 TINY = 1e-9
 Amounts = NDArray[np.float64]
@@ -269,28 +269,28 @@ def fit_label_scale(logits: ArrayLike, targets: ArrayLike) -> float:
     return fit_scale(lambda scale: _nats(log_softmax(raw * scale), gold)) if len(gold) else 1.0
 
 
-def fit_label_mixture(
-    logits: ArrayLike, others: ArrayLike, targets: ArrayLike
-) -> tuple[float, float]:
-    """Return the weight of other logits, and the factor on the sum, with the least nats.
+def fit_label_mixture(tables: Sequence[ArrayLike], targets: ArrayLike) -> list[float]:
+    """Return the factors on tables of logits whose sum has the least nats.
 
-    Both have the shape (N, K). The nats are a convex function of the factors on both, which are
-    fitted in turns.
+    Each has the shape (N, K). The nats are a convex function of the factors, which are fitted in
+    turns. All are positive.
     """
     gold = np.asarray(targets)
     known = gold >= 0  # UNSEEN is not
-    first, second = (np.asarray(each, np.float64)[known] for each in (logits, others))
+    parts = [np.asarray(table, np.float64)[known] for table in tables]
     gold = gold[known]
-
-    def nats(a: float, b: float) -> float:
-        """Return the nats under a factor on each."""
-        return _nats(log_softmax(a * first + b * second), gold)
-
-    a, b = 0.5, 0.5 / max(float(second.std(axis=1).mean()), TINY)
+    factors = [1.0 / (len(parts) * max(float(part.std(axis=1).mean()), TINY)) for part in parts]
     for _ in range(ROUNDS):
-        a *= fit_scale(lambda factor, a=a, b=b: nats(factor * a, b))  # type: ignore[misc]
-        b *= fit_scale(lambda factor, a=a, b=b: nats(a, factor * b))  # type: ignore[misc]
-    return b / a, a
+        for at, part in enumerate(parts):
+            own = factors[at] * part
+            others = sum((f * p for f, p in zip(factors, parts, strict=True)), -own)
+
+            def nats(factor: float, own: Amounts = own, others: Amounts = others) -> float:
+                """Return the nats with the own logits multiplied by a factor."""
+                return _nats(log_softmax(factor * own + others), gold)
+
+            factors[at] *= fit_scale(nats)
+    return factors
 
 
 def paired_interval(

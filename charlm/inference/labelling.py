@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from charlm.backends.interface import Array, Backend
 from charlm.backends.weights import pooling_parts
 from charlm.inference.counts import log_softmax
+from charlm.text.bag_of_words import BagOfWords
 from charlm.text.batches import Int64
 from charlm.text.encoded import EncodedText
-from charlm.text.floors import NaiveBayes
 from charlm.text.groups import READ_TOGETHER, groups_by_length, padded, text_lengths
 
 Number = TypeVar("Number", bound=np.generic)
@@ -98,7 +98,7 @@ class MixedReader:
     """A classifier to whose logits those of a bag of words are added."""
 
     network: LabelReader
-    bag: NaiveBayes
+    bag: BagOfWords
 
     @property
     def name(self) -> str:

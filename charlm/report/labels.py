@@ -214,9 +214,9 @@ def _floor_pairs(
         beside = f"accuracy {bag:.3f}; this run {100 * change:+.1f} points{ends}"
         pairs.append(("bag of words", beside))
     if (alone := (floors.get("network") or {}).get(name)) is not None:
-        pairs.append(
-            ("network", f"accuracy {alone:.3f} without the bag of words, which is mixed in")
-        )
+        mixed = (floors.get("bag") or {}).get(name)
+        beside = "" if mixed is None else f"; bag alone {mixed:.3f}"
+        pairs.append(("network", f"accuracy {alone:.3f} without the bag mixed into it{beside}"))
     if most is not None and interval and interval[0] <= most:
         label = shortened(floors["majority"]["label"], 24)
         known = f"no better than the most frequent label ({label}: {most:.3f} of the texts)"

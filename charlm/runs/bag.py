@@ -1,8 +1,8 @@
 """The bag of words in a run that gives labels: its logits are added to those of the network.
 
 `bag.safetensors` has the features (F,) as int64, their weights (F, K) and the priors (K,) as
-float32, of `charlm.text.floors.NaiveBayes`. The key `bag` in config.json is F; without it a file is
-not read.
+float32, of `charlm.text.bag_of_words.BagOfWords`. The key `bag` in config.json is F; without it a
+file is not read.
 """
 
 from pathlib import Path
@@ -13,10 +13,10 @@ from charlm.errors import RunError
 from charlm.runs.layout import BAG
 from charlm.runs.ngrams import read_tensors
 from charlm.runs.weights import read_header
-from charlm.text.floors import NaiveBayes
+from charlm.text.bag_of_words import BagOfWords
 
 
-def bag_to_bytes(bag: NaiveBayes) -> bytes:
+def bag_to_bytes(bag: BagOfWords) -> bytes:
     """Return the content of bag.safetensors; equal bags give equal bytes."""
     from safetensors.numpy import save
 
@@ -31,7 +31,7 @@ def bag_to_bytes(bag: NaiveBayes) -> bytes:
     )
 
 
-def read_bag(run: Path, features: int, labels: int, vocab_size: int) -> NaiveBayes:
+def read_bag(run: Path, features: int, labels: int, vocab_size: int) -> BagOfWords:
     """Read the bag of words of a run with this many features and labels. Raises RunError."""
     path = run / BAG
     expected = {
@@ -49,7 +49,12 @@ def read_bag(run: Path, features: int, labels: int, vocab_size: int) -> NaiveBay
             f"{path}: its features are not sorted, or not of the vocabulary; expected a file that "
             "charlm train wrote. Restore the run from a copy"
         )
-    weights, priors = (arrays[name].astype(np.float64) for name in ("weights", "priors"))
+    weights, priors = arrays["weights"], arrays["priors"]
     if not (np.isfinite(weights).all() and np.isfinite(priors).all()):
         raise RunError(f"{path}: holds numbers that are not finite; train again")
-    return NaiveBayes(features=numbers, weights=weights, priors=priors, vocab_size=vocab_size)
+    return BagOfWords(
+        features=numbers,
+        weights=weights.astype(np.float64),
+        priors=priors.astype(np.float64),
+        vocab_size=vocab_size,
+    )

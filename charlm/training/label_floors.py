@@ -10,8 +10,9 @@ from charlm.inference.counts import paired_interval
 from charlm.nn.classifier import Classifier
 from charlm.phases import phase
 from charlm.tasks.classify import ClassifyLoss, LabelValidation
+from charlm.text.bag_of_words import BagOfWords
 from charlm.text.dataset import Dataset
-from charlm.text.floors import NaiveBayes, best_unit, majority
+from charlm.text.floors import best_unit, majority
 from charlm.text.labelled import labelled_of
 from charlm.training.labelled import HELD_OUT
 from charlm.training.trainer import Trainer
@@ -38,7 +39,7 @@ def bag_of_words(dataset: Dataset, names: Sequence[str]) -> dict[str, Right]:
     labelled = labelled_of(dataset)
     texts = {name: text for name in names if (text := dataset.split(name)) is not None}
     with phase("comparing with a bag of words"):
-        bayes = NaiveBayes.fit(
+        bayes = BagOfWords.naive_bayes(
             dataset.train,
             labelled.targets["train"],
             len(labelled.labels),

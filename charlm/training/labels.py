@@ -18,9 +18,10 @@ from charlm.runs.layout import BAG
 from charlm.runs.run import replace_file, write_logit_scale
 from charlm.tasks.classify import classify_task
 from charlm.tasks.task import Task
+from charlm.text.bag_of_words import BagOfWords
 from charlm.text.dataset import Dataset
-from charlm.text.floors import NaiveBayes
 from charlm.text.labelled import labelled_of
+from charlm.training.bag import logistic_regression
 from charlm.training.label_floors import compared, floors
 from charlm.training.labelled import LabelledTraining, begin_biases
 from charlm.training.plan.labelled import Costs
@@ -113,31 +114,37 @@ class LabelTraining(LabelledTraining):
     def calibrate(self, session: "Session", answers: dict[str, Answers]) -> float:
         """Write the factor on all logits, and a bag of words that helps on the validation text.
 
-        Naive Bayes and a network are wrong on different texts. Their logits are added, as in Wang
-        and Manning 2012 and in Mesnil et al. 2014 (https://arxiv.org/abs/1412.5335), who mix a
-        recurrent network with it.
+        A bag of words and a network are wrong on different texts. Their logits are added, as in
+        Wang and Manning 2012 and in Mesnil et al. 2014 (https://arxiv.org/abs/1412.5335), who mix a
+        recurrent network with it. The bag is the sum of naive Bayes, which is good with few texts,
+        and of logistic regression, which is good with many.
         """
         task = settings_from(session.record["settings"]).task
         best = cast(LabelCounts, session.trainer.counters.best)
         if not task.bag_of_words or task.balance:
             return super().calibrate(session, answers)
         dataset, labelled = session.dataset, labelled_of(session.dataset)
-        bag = NaiveBayes.fit(
+        bayes = BagOfWords.naive_bayes(
             dataset.train, labelled.targets["train"], len(labelled.labels), len(dataset.vocabulary),
             least=MIN_TEXTS,
         )  # fmt: skip
-        texts = {name: dataset.split(name) for name in answers}
-        logits = {name: bag.logits(text) for name, text in texts.items() if text is not None}
-        network, targets = answers["valid"].network, labelled.targets["valid"]
-        weight, scale = fit_label_mixture(network, logits["valid"], targets)
-        both = LabelCounts.of(network + weight * logits["valid"], targets, scale)
+        bags = bayes, logistic_regression(bayes, dataset.train, labelled.targets["train"])
+        valid, targets = dataset.valid, labelled.targets["valid"]
+        assert valid is not None, "there are validation figures"
+        tables = [answers["valid"].network, *(bag.logits(valid) for bag in bags)]
+        scale, *factors = fit_label_mixture(tables, targets)
+        first, second = (
+            bag.times(factor / scale) for bag, factor in zip(bags, factors, strict=True)
+        )
+        bag = first.plus(second)
+        both = LabelCounts.of(tables[0] + bag.logits(valid), targets, scale)
         if not _helps(both, best):
             return super().calibrate(session, answers)
-        bag = bag.times(weight)
         replace_file(session.path, BAG, bag_to_bytes(bag))
         write_logit_scale(session.path, scale, bag=len(bag.features))
-        for name, own in logits.items():
-            answers[name] = Answers(answers[name].network, own * weight)
+        for name, own in answers.items():
+            if (text := dataset.split(name)) is not None:
+                answers[name] = Answers(own.network, bag.logits(text))
         return scale
 
     def figures(
@@ -152,10 +159,11 @@ class LabelTraining(LabelledTraining):
         results = compared(session.dataset, logits, session.trainer)
         if any(own.bag is not None for own in answers.values()):
             targets = labelled_of(session.dataset).targets
-            results["network"] = {
-                name: float((own.network.argmax(axis=1) == targets[name]).mean())
-                for name, own in answers.items()
-            }
+            for key in ("network", "bag"):
+                results[key] = {
+                    name: float((getattr(own, key).argmax(axis=1) == targets[name]).mean())
+                    for name, own in answers.items()
+                }
         return results
 
 
