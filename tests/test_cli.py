@@ -25,7 +25,7 @@ from charlm.errors import CharlmError, UsageError
 from charlm.inference import likelihood
 from charlm.runs import built_in
 from charlm.runs.checkpoints import checkpoint_folders
-from charlm.runs.layout import read_record, write_record
+from charlm.runs.layout import COMPANION, read_record, write_record
 from charlm.runs.run import Run
 from charlm.training import search as search_module
 
@@ -670,6 +670,21 @@ def test_a_signal_saves_the_run(number: int, status: int, call: Call) -> None:
     status, _, err = call(*arguments, "--checkpoints", "c", "--steps", str(step + 5))
     assert status == 0
     assert f"from step {step:,}" in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_after_the_last_step_stops_at_once(
+    number: int, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was ignored while n-grams were fitted, which may take minutes."""
+    with monkeypatch.context() as patch:
+        stop = lambda *_, **__: os.kill(os.getpid(), number)  # noqa: E731
+        patch.setattr("charlm.training.language.fit_companion", stop)
+        status, out, err = call(*TRAIN, "--name", "s", *TINY, "--steps", "4", "--ngram", "2")
+    assert (status, out) == (128 + number, "")
+    _, _, words = err.partition("training is complete and saved; write its results with: ")
+    assert call(*shlex.split(words)[1:], "--checkpoints", "c")[0] == 0
+    assert (Path("c/s") / COMPANION).is_dir() and call("verify", "--run", "c/s")[0] == 0
 
 
 def test_a_second_trainer_is_refused(call: Call) -> None:

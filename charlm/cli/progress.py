@@ -3,6 +3,7 @@
 import contextlib
 import signal
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -42,7 +43,7 @@ def follow_all(session: "Session") -> int:
 def write_result(session: "Session", *, as_json: bool) -> None:
     """Write the path of a finished run to stdout, or its final record."""
     record = session.record
-    if record["status"] != "finished":
+    if record["status"] != "finished" or not record.get("whole", True):
         return
     if not as_json:
         write(f"{session.path}\n")
@@ -55,47 +56,57 @@ def write_result(session: "Session", *, as_json: bool) -> None:
 def follow(session: "Session") -> None:
     """Train to the end with progress on stderr. Exits with 130 or 143 if interrupted."""
     from charlm.report.progress import describe_plan
-    from charlm.training.records import FinishedRecord
+    from charlm.training.records import FinishedRecord, SavedRecord
 
     for line in describe_plan(session.record, session.path):
         say(line)
     finished: FinishedRecord | None = None
-    with _signals(session) as status, _progress(session) as show:
+    with _signals(session) as stop, _progress(session) as show:
         try:
             for record in session.records():
                 show(record)
+                stop.trained = isinstance(record, SavedRecord) and bool(session.trainer.completion)
                 if isinstance(record, FinishedRecord):
                     finished = record
         except KeyboardInterrupt:
-            if not status:
+            if not stop.status:
                 raise
-            say(
-                "stopped at once; resume from the last checkpoint with: "
-                + command("train", "--resume", run=session.path)
-            )
-            raise typer.Exit(status[0]) from None
+            did = "training is complete and saved; write its results with: "
+            if not stop.trained:
+                did = "stopped at once; resume from the last checkpoint with: "
+            say(did + command("train", "--resume", run=session.path))
+            raise typer.Exit(stop.status) from None
     assert finished is not None, "a session ends with a FinishedRecord"
     _summary(session, finished)
-    if status:
-        raise typer.Exit(status[0])
+    if stop.status:
+        raise typer.Exit(stop.status)
+
+
+@dataclass
+class _Stop:
+    """A request to stop training: the exit status, and whether all steps are done and saved."""
+
+    status: int = 0
+    trained: bool = False
 
 
 @contextlib.contextmanager
-def _signals(session: "Session") -> Iterator[list[int]]:
-    """Handle signals: yield a list that gets the exit status.
+def _signals(session: "Session") -> Iterator[_Stop]:
+    """Handle signals: yield what gets the exit status.
 
-    The first Ctrl-C, SIGTERM or SIGHUP stops after the step and saves; the second stops at once.
-    SIGUSR1 saves. Ignored signals stay ignored (nohup).
+    The first Ctrl-C, SIGTERM or SIGHUP stops after the step and saves; the second stops at once, as
+    does the first after the last step. SIGUSR1 saves. Ignored signals stay ignored (nohup).
     """
-    status: list[int] = []
+    stop = _Stop()
 
     def handle(number: int, frame: Any) -> None:
         """Stop after the step the first time, at once the second time."""
         del frame
-        if status:
-            raise KeyboardInterrupt
-        status.append(128 + number)
+        at_once = stop.trained or bool(stop.status)
+        stop.status = stop.status or 128 + number
         Verbosity.stop_reported = True
+        if at_once:
+            raise KeyboardInterrupt
         session.trainer.stop("interrupted" if number == signal.SIGINT else "terminated")
         say("\nstopping after this step and saving; repeat to stop at once")
 
@@ -112,7 +123,7 @@ def _signals(session: "Session") -> Iterator[list[int]]:
         if signal.getsignal(number) is not signal.SIG_IGN
     }
     try:
-        yield status
+        yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
