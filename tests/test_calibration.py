@@ -11,7 +11,7 @@ from charlm.backends.kernel_library import variants
 from charlm.backends.native import NativeBackend
 from charlm.backends.numpy_backend import NumpyBackend
 from charlm.backends.weights import weights_from
-from charlm.inference.adapt.calibration import fit_scale, sample_of
+from charlm.inference.adapt.calibration import fit_scale, fitting_tokens, sample_of
 from charlm.inference.likelihood import evaluate
 from charlm.nn.encoder import saved_tensors
 from charlm.nn.torch_backend import TorchBackend
@@ -53,6 +53,12 @@ def test_every_backend_multiplies_logits_by_the_factor(cell: str, tied: bool) ->
     for backend in scaled:
         scaled_logits, _ = backend.logits(ids, backend.initial_state(2))
         np.testing.assert_allclose(scaled_logits, 0.7 * logits, atol=1e-5)
+
+
+def test_large_models_are_fitted_on_fewer_tokens() -> None:
+    """A reading of 40,000 tokens by 100 million weights took minutes, and there are ten."""
+    limits = [fitting_tokens(weights) for weights in (1, 10**7, 2 * 10**7, 10**8, 10**12)]
+    assert limits == [40_000, 40_000, 20_000, 4_000, 4_000]
 
 
 def test_a_sample_of_a_text_is_whole_documents_or_its_beginning() -> None:

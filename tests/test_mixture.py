@@ -85,11 +85,12 @@ def test_the_mixture_with_n_grams_is_the_best_of_its_kind() -> None:
     def losses(factor: float) -> list[np.ndarray]:
         return [text_nats(Bigrams(ids, factor), text), ngrams.text_nats(text.ids)]
 
-    mixing = fit_to_ngrams(lambda factor: Bigrams(ids, factor), ngrams, text)
+    mixing, mixed = fit_to_ngrams(lambda factor: Bigrams(ids, factor), ngrams, text)
     members = [Bigrams(ids, mixing.scale), NgramBackend(ngrams)]
     mixture = MixedBackend(members, mixing.weights, mixing.by_length)
     nats, lengths = losses(mixing.scale), ngrams.text_lengths(text.ids)
     by_length = np.array(mixing.by_length)
+    assert mixed == pytest.approx(text_nats(mixture, text))
     assert 0.2 < mixing.scale < 0.7
     for factor in (0.8 * mixing.scale, 1.0, 1.25 * mixing.scale):
         one = mixed_nats(losses(factor), fitted_weights(losses(factor)))

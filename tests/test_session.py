@@ -1014,7 +1014,7 @@ def test_a_factor_that_helps_only_the_sample_is_not_kept(
     unlike = encode_text(
         lambda: iter(["bca cab dab bad acb\n" * 3]), session.dataset.vocabulary, "stream"
     )
-    monkeypatch.setattr(calibrating, "sample_of", lambda _: unlike)
+    monkeypatch.setattr(calibrating, "sample_of", lambda *_: unlike)
     *_, last = session.records()
     assert (last.logit_scale, last.valid_uncalibrated) == (1.0, None)
     nats = [

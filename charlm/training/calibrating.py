@@ -8,9 +8,9 @@ from typing import cast
 import torch
 
 from charlm.backends.interface import Backend
-from charlm.inference.adapt.calibration import fit_scale, sample_of
+from charlm.inference.adapt.calibration import fit_scale, fitting_tokens, sample_of
 from charlm.inference.likelihood import evaluate
-from charlm.nn.model import RecurrentLanguageModel
+from charlm.nn.model import RecurrentLanguageModel, multiplied_weights
 from charlm.nn.torch_backend import TorchBackend
 from charlm.runs.layout import WEIGHTS
 from charlm.runs.networks import load_backend, torch_network
@@ -38,13 +38,14 @@ def calibrate(
     text, before = dataset.valid, cast("Tally | None", trainer.counters.best)
     assert text is not None and before is not None, "there are validation figures"
     enough = (1.0 - MIN_GAIN) * before.nats
-    scale = _fitted(lambda factor: best_backend(path, trainer, factor), text)
+    most = tokens_to_fit(trainer)
+    scale = _fitted(lambda factor: best_backend(path, trainer, factor), text, most)
     after = before if scale == 1.0 else evaluate(best_backend(path, trainer, scale), text)
     best = trainer.counters.best_step
     if trainer.state.average:
         model = cast(RecurrentLanguageModel, trainer.model)
         with trainer.state.kept_weights():
-            own_scale = _fitted(lambda factor: TorchBackend(model, factor), text)
+            own_scale = _fitted(lambda factor: TorchBackend(model, factor), text, most)
             scaled = TorchBackend(model, own_scale)
             last = evaluate(scaled, text) if own_scale != 1.0 else before
             if last.nats < min(after.nats, enough):
@@ -59,9 +60,15 @@ def calibrate(
     return after, scale
 
 
-def _fitted(backend: Callable[[float], Backend], text: EncodedText) -> float:
+def tokens_to_fit(trainer: Trainer) -> int:
+    """Return the limit of the validation tokens on which factors are fitted."""
+    model = cast(RecurrentLanguageModel, trainer.model)
+    return fitting_tokens(multiplied_weights(model.settings, model.vocab_size))
+
+
+def _fitted(backend: Callable[[float], Backend], text: EncodedText, most: int) -> float:
     """Return the best factor for a backend on a sample of the text, or 1 if it gains too little."""
-    sample = sample_of(text)
+    sample = sample_of(text, most)
     nats = cache(lambda factor: evaluate(backend(factor), sample).nats)
     scale = fit_scale(nats)
     return scale if nats(scale) <= (1.0 - MIN_GAIN) * nats(1.0) else 1.0

@@ -12,11 +12,8 @@ from typing import Any
 import numpy as np
 
 from charlm.backends.interface import Backend
-from charlm.backends.mixed import MixedBackend
-from charlm.backends.ngram_backend import NgramBackend
 from charlm.files.atomic import commit_folder, json_bytes, remove_folder
 from charlm.inference.adapt.mixture import Mixing, fit_to_ngrams
-from charlm.inference.likelihood import text_nats
 from charlm.ngrams.kneser_ney import fit
 from charlm.phases import phase
 from charlm.runs.layout import (
@@ -39,30 +36,34 @@ order 5, 12 million characters have 5.4 million up to order 8."""
 
 
 def fit_companion(
-    path: Path, order: int, dataset: Dataset, scaled: Callable[[float], Backend]
+    path: Path,
+    order: int,
+    dataset: Dataset,
+    scaled: Callable[[float], Backend],
+    *,
+    nats_per_token: float,
+    most: int,
 ) -> Companion:
     """Fit the companion of the run in `path` and write its folder; return its figures.
 
     `scaled(factor)` computes with the best weights and all logits multiplied by a factor. The
-    mixture is fitted on the validation text. Orders with which there would be more than MAX_NGRAMS
-    n-grams are left out. Raises EnvironmentFailure if the folder cannot be written.
+    mixture is fitted on the validation text, on which the network has `nats_per_token`; the factor
+    on about `most` tokens of it. Orders with which there would be more than MAX_NGRAMS n-grams are
+    left out. Raises EnvironmentFailure if the folder cannot be written.
     """
     valid = dataset.valid
     assert valid is not None, "there is a text to fit the weight on"
     with phase("fitting n-grams"):
         model, _ = fit(np.asarray(dataset.train.ids), len(dataset.vocabulary), order, MAX_NGRAMS)
     with phase("fitting the mixture", total=len(valid.ids)):
-        mixing = fit_to_ngrams(scaled, model, valid)
-        members = [scaled(mixing.scale), NgramBackend(model)]
-        mixture = MixedBackend(members, mixing.weights, mixing.by_length)
-        nats = [text_nats(each, valid).mean() for each in (scaled(1.0), members[1], mixture)]
+        mixing, nats = fit_to_ngrams(scaled, model, valid, most)
     content = ngrams_to_bytes(model)
     companion = Companion(
         order=model.order,
         weight=mixing.weights[1],
-        network_nats_per_token=float(nats[0]),
-        ngram_nats_per_token=float(nats[1]),
-        mixture_nats_per_token=float(nats[2]),
+        network_nats_per_token=nats_per_token,
+        ngram_nats_per_token=float(model.text_nats(valid.ids).mean()),
+        mixture_nats_per_token=float(nats.mean()),
         bytes=len(content),
     )
     with phase("saving n-grams"):

@@ -27,7 +27,7 @@ from charlm.text.labels import Labelled
 from charlm.text.task_text import gold_of
 from charlm.text.tokenizers.vocabulary import Vocabulary
 from charlm.training import fine_tuning, pretrained
-from charlm.training.calibrating import best_backend, calibrate
+from charlm.training.calibrating import best_backend, calibrate, tokens_to_fit
 from charlm.training.companion import fit_companion
 from charlm.training.plan.expectation import expected
 from charlm.training.plan.planner import Plan, plan, usual_order
@@ -178,7 +178,7 @@ class LanguageModelTraining:
         if not stopped:  # save the results first: the review takes a moment
             session.write_end(finished, whole=False)
             nats = valid.nats_per_token if valid else None
-            companion = _companion(session, scale)
+            companion = None if nats is None else _companion(session, scale, nats)
             reviewed = review(trainer, dataset, backend, nats)
             finished = replace(finished, review=reviewed, companion=companion)
         return finished
@@ -200,8 +200,11 @@ def _without_ngrams(settings: Settings) -> tuple[Settings, dict[str, str]]:
     return replace(settings, corpus=corpus, training=training), reasons
 
 
-def _companion(session: "Session", scale: float) -> Companion | None:
-    """Fit the n-gram companion; one that cannot be saved is a warning."""
+def _companion(session: "Session", scale: float, nats: float) -> Companion | None:
+    """Fit the n-gram companion; one that cannot be saved is a warning.
+
+    The network has these `nats` per token on the validation text, calibrated by `scale`.
+    """
 
     def scaled(factor: float) -> Backend:
         """Load the best weights, calibrated and with another factor."""
@@ -213,7 +216,10 @@ def _companion(session: "Session", scale: float) -> Companion | None:
     if not order or session.dataset.valid is None or session.dataset.labelled is not None:
         return None
     try:
-        return fit_companion(session.path, order, session.dataset, scaled)
+        return fit_companion(
+            session.path, order, session.dataset, scaled, nats_per_token=nats,
+            most=tokens_to_fit(session.trainer),
+        )  # fmt: skip
     except EnvironmentFailure as error:
         session.warnings.append(f"{error}. The run is complete without its n-grams")
         return None

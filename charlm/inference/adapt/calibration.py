@@ -18,6 +18,9 @@ WIDEST = math.log(4.0)
 """The factor is between 1/4 and 4."""
 MAX_TOKENS = 40_000
 """Approximate limit of the tokens on which the factor is fitted."""
+MIN_TOKENS = 4_000
+MAX_PRODUCTS = 4e11
+"""Approximate limit of the multiplications of one reading of them: some seconds."""
 
 
 def fit_scale(nats: Callable[[float], float]) -> float:
@@ -55,6 +58,11 @@ def _vertex(points: list[tuple[float, float]]) -> float:
     top = (b - a) ** 2 * (fb - fc) - (b - c) ** 2 * (fb - fa)
     bottom = (b - a) * (fb - fc) - (b - c) * (fb - fa)
     return b if bottom == 0.0 else b - 0.5 * top / bottom
+
+
+def fitting_tokens(weights: int) -> int:
+    """Return the limit of the tokens to fit on, for the weights multiplied for each token."""
+    return int(min(max(MAX_PRODUCTS / weights, MIN_TOKENS), MAX_TOKENS))
 
 
 def sample_of(text: EncodedText, most: int = MAX_TOKENS) -> EncodedText:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from charlm.backends.interface import Backend
 from charlm.backends.mixed import mixed_nats
-from charlm.inference.adapt.calibration import fit_scale, sample_of
+from charlm.inference.adapt.calibration import MAX_TOKENS, fit_scale, sample_of
 from charlm.inference.likelihood import text_nats
 from charlm.ngrams.model import NgramModel
 from charlm.text.encoded import EncodedText
@@ -76,14 +76,18 @@ class Mixing:
 
 
 def fit_to_ngrams(
-    scaled: Callable[[float], Backend], ngrams: NgramModel, text: EncodedText
-) -> Mixing:
-    """Return the mixture of a network with n-grams that is best on a text.
+    scaled: Callable[[float], Backend],
+    ngrams: NgramModel,
+    text: EncodedText,
+    most: int = MAX_TOKENS,
+) -> tuple[Mixing, Nats]:
+    """Return the mixture of a network with n-grams that is best on a text, and its nats there.
 
     `scaled(factor)` is the network with all logits multiplied by a factor, which is fitted first,
-    on a sample and with one weight. Then each length of context has its weight, by EM.
+    on a sample of about `most` tokens and with one weight. Then each length of context has its
+    weight, by EM. The nats have the shape (N,).
     """
-    sample = sample_of(text)
+    sample = sample_of(text, most)
     sample_nats = ngrams.text_nats(sample.ids)
 
     def nats(factor: float) -> float:
@@ -99,5 +103,7 @@ def fit_to_ngrams(
         chosen = lengths == length
         if chosen.sum() >= MIN_TOKENS:
             by_length[length] = fitted_weights([own[chosen] for own in both])[1]
-    mean = float(by_length[lengths].mean())
-    return Mixing(weights=(1.0 - mean, mean), by_length=tuple(by_length.tolist()), scale=scale)
+    own = by_length[lengths]
+    mean = float(own.mean())
+    mixing = Mixing(weights=(1.0 - mean, mean), by_length=tuple(by_length.tolist()), scale=scale)
+    return mixing, mixed_nats(both, np.stack([1.0 - own, own]))
