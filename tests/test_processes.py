@@ -1,14 +1,29 @@
 """More than one process: random numbers, ownership, sums, and real processes that train one run."""
 
+import copy
+import threading
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from helpers import encoded_documents, encoded_stream, tiny_model, vocabulary_of
+from waiting import Ticking
 
 from charlm.config.model import ModelSettings
+from charlm.config.training import TrainingSettings
+from charlm.errors import DivergenceError
+from charlm.nn.devices import Precision
 from charlm.nn.dropout import Draws
 from charlm.nn.model import RecurrentLanguageModel
+from charlm.runs.checkpoints import Checkpoint
+from charlm.tasks.language_model import language_model_task
+from charlm.text.dataset import Dataset
+from charlm.training import trainer as trainer_module
+from charlm.training.parallel import Parallel
+from charlm.training.processes import ALONE, Processes
+from charlm.training.trainer import Trainer
 
 TINY = ModelSettings(cell="lstm", hidden_size=5, embedding_size=4, num_layers=2, tie_weights=False)
 RANDOM = {
@@ -46,3 +61,235 @@ def test_some_sequences_get_the_random_numbers_that_they_get_among_all(kind: str
     assert not torch.allclose(whole, model.read(ids)[1], atol=1e-2)
     for columns in ((0, 1), (2, 3, 4), (4,)):
         assert torch.allclose(read(*columns), whole[:, columns], atol=1e-6)
+
+
+# ------------------------------------------------------------------ two processes in two threads
+
+
+class Exchange:
+    """What processes exchange, if they are threads of one process."""
+
+    def __init__(self, count: int) -> None:
+        self.barrier = threading.Barrier(count, timeout=120)
+        self.values: list[Any] = [None] * count
+
+    def of_all(self, rank: int, value: Any) -> list[Any]:
+        self.values[rank] = value
+        self.barrier.wait()
+        values = list(self.values)
+        self.barrier.wait()
+        return values
+
+
+class InThread(Parallel):
+    """One of several processes, as a thread."""
+
+    def __init__(self, rank: int, exchange: Exchange) -> None:
+        super().__init__(rank, len(exchange.values))
+        self.exchange = exchange
+
+    def _add(self, numbers: torch.Tensor) -> None:
+        numbers.copy_(torch.stack(self.exchange.of_all(self.rank, numbers.clone())).sum(0))
+
+    def _broadcast(self, value: Any) -> Any:
+        return copy.deepcopy(self.exchange.of_all(self.rank, copy.deepcopy(value))[0])
+
+    def _gather(self, value: Any) -> list[Any] | None:
+        values = self.exchange.of_all(self.rank, value)
+        return None if self.rank else values
+
+
+VOCABULARY = vocabulary_of("abcd efgh")
+RANDOM_IDS = np.random.default_rng(2)
+STREAM = encoded_stream(RANDOM_IDS.integers(2, len(VOCABULARY), 150).tolist())
+LINES = encoded_documents(
+    [
+        [*RANDOM_IDS.integers(2, len(VOCABULARY), length).tolist(), 1]
+        for length in (1, 2, 3, 4, 5, 6, 8, 9, 11, 12, 13, 15, 16, 18, 19, 33)
+    ]
+)
+"""Lines of 2 to 34 tokens: of sixteen sequences, one is left in the last windows."""
+CASES: dict[str, tuple[Any, dict, dict]] = {
+    "stream": (STREAM, {}, {}),
+    "lines": (LINES, {"batch_size": 16}, {}),
+    "dropout": (LINES, {}, RANDOM["dropout"] | {"weight_drop": 0.2, "embedding_dropout": 0.2}),
+    "zoneout": (LINES, {"state_reset": 0.3}, RANDOM["zoneout"] | RANDOM["state dropout"]),
+    "penalties": (LINES, {"activation_penalty": 2.0, "slowness_penalty": 1.0}, {"dropout": 0.3}),
+    "accumulate": (LINES, {"accumulate": 3, "label_smoothing": 0.1}, {"learned_state": True}),
+    "random windows": (STREAM, {"random_bptt": True, "bptt": 9}, {"variational": True}),
+    "average": (STREAM, {"average": 0.9, "optimizer": "sgd", "momentum": 0.5}, {}),
+    "plateau": (STREAM, {"schedule": "plateau", "clip_norm": 0.05}, {"mixture": 2}),
+}
+"""Text, training settings and model settings of trainings that any number of processes repeats."""
+
+
+def trainer_of(
+    case: str,
+    processes: Processes = ALONE,
+    *,
+    kind: type[Trainer] = Trainer,
+    steps: int = 12,
+    **more: Any,
+) -> Trainer:
+    text, training, model = CASES[case]
+    settings = TrainingSettings(
+        **{
+            "steps": steps, "batch_size": 5, "bptt": 4, "learning_rate": 0.05, "evals": 3, "seed": 5
+        } | training | more
+    )  # fmt: skip
+    dataset = Dataset(
+        name="x", vocabulary=VOCABULARY, train=text, valid=encoded_stream([3, 4, 5, 5, 4]),
+        test=None, fingerprint="",
+    )  # fmt: skip
+    precision = Precision(name="fp32", reason="test")
+    return kind(
+        tiny_model("lstm", len(VOCABULARY), seed=1 + processes.rank, **model),
+        language_model_task(dataset, settings, precision),
+        settings,
+        clock=Ticking(),
+        processes=processes,
+    )
+
+
+def trained(
+    case: str, count: int, saved: Checkpoint | None = None, **more: Any
+) -> tuple[Checkpoint, list[dict], list[Trainer]]:
+    """Train with some processes; return the checkpoint, the records, and all trainers."""
+    exchange = Exchange(count)
+    parallel = [InThread(rank, exchange) for rank in range(count)]
+    trainers = [trainer_of(case, p, **more) for p in (parallel if count > 1 else [ALONE])]
+    if saved:
+        trainers[0].restore(saved)
+    records: dict[int, list[dict]] = {}
+    errors: list[BaseException] = []
+
+    def run(rank: int) -> None:
+        try:
+            records[rank] = [record.to_dict() for record in trainers[rank].run()]
+        except BaseException as error:
+            errors.append(error)
+            exchange.barrier.abort()
+
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return trainers[0].checkpoint(), records[0], trainers
+
+
+def difference(one: Checkpoint, other: Checkpoint) -> float:
+    """Return the largest difference between tensors of two checkpoints."""
+    assert one.tensors.keys() == other.tensors.keys()
+    assert torch.equal(one.tensors["generator"], other.tensors["generator"])
+    return max(
+        float((one.tensors[name].double() - other.tensors[name].double()).abs().max())
+        for name in one.tensors
+    )
+
+
+@pytest.fixture(autouse=True)
+def a_record_of_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer_module, "LOG_EVERY", 1)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_number_of_processes_changes_nothing(case: str) -> None:
+    """Weights, moments, state and validations; lines leave some processes without sequences."""
+    saved, records, _ = trained(case, 1)
+    shared, shared_records, trainers = trained(case, 3)
+    assert difference(saved, shared) < 2e-6
+    for one, other in zip(records, shared_records, strict=True):
+        assert one.keys() == other.keys()
+        figures = [key for key in one if "nats" in key or key in ("learning_rate", "best")]
+        assert [one[key] for key in figures] == pytest.approx([other[key] for key in figures], 1e-5)
+    weights = [trainer.model.state_dict() for trainer in trainers]
+    for name, weight in weights[0].items():
+        assert all(torch.equal(weight, others[name]) for others in weights[1:])
+    assert len({repr(trainer.counters) for trainer in trainers}) == 1
+
+
+def test_any_number_of_processes_resumes_a_checkpoint() -> None:
+    whole, _, _ = trained("zoneout", 1, schedule="constant")
+    saved, _, _ = trained("zoneout", 2, schedule="constant", steps=5)
+    for count, steps in ((3, 9), (1, 12)):
+        saved, _, _ = trained("zoneout", count, saved, schedule="constant", steps=steps)
+    assert difference(whole, saved) < 2e-6
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_too_little_memory_in_one_process_changes_nothing(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All repeat the step in parts, with the random numbers that it had before."""
+    saved, _, _ = trained("dropout", 1)
+    read = RecurrentLanguageModel.read
+
+    def small(model: Any, ids: torch.Tensor, *more: Any) -> Any:
+        if ids.shape[1] > 2:  # of two processes, only the first one has more
+            raise torch.OutOfMemoryError
+        return read(model, ids, *more)
+
+    monkeypatch.setattr(RecurrentLanguageModel, "read", small)
+    shared, _, trainers = trained("dropout", count)
+    assert [trainer.counters.parts for trainer in trainers] == [4 // count] * count
+    assert difference(saved, shared) < 2e-6
+
+
+def test_a_weight_without_a_gradient_in_all_processes_keeps_none() -> None:
+    """AdamW would move it: a rare cluster of an adaptive softmax, say."""
+    exchange, weights = (
+        Exchange(2),
+        [[torch.nn.Parameter(torch.ones(2)) for _ in "abc"] for _ in "12"],
+    )
+    weights[0][0].grad, weights[1][0].grad = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 5.0])
+    weights[1][1].grad = torch.tensor([4.0, 4.0])
+    numbers: list[Any] = [None, None]
+
+    def add(rank: int) -> None:
+        vector = torch.tensor([rank, 10.0], dtype=torch.float64)
+        numbers[rank] = InThread(rank, exchange).total(weights[rank], vector).tolist()
+
+    threads = [threading.Thread(target=add, args=(rank,)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert numbers == [[1.0, 20.0]] * 2
+    for first, second, third in weights:
+        assert [first.grad.tolist(), second.grad.tolist()] == [[4.0, 7.0], [4.0, 4.0]]
+        assert third.grad is None
+
+
+def test_all_processes_stop_after_the_same_step() -> None:
+    """Process 0 is asked to stop; the others hear of it with the sum of the next step."""
+
+    class Stopping(Trainer):
+        def step(self, batches: Any) -> None:
+            super().step(batches)
+            if self.counters.step == 4 and self.processes.rank == 0:
+                self.stop("interrupted")
+
+    _, records, trainers = trained("lines", 3, kind=Stopping)
+    assert [trainer.counters.step for trainer in trainers] == [5, 5, 5]
+    assert records[-1]["step"] == 5
+
+
+def test_all_processes_skip_a_step_that_is_not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(Trainer):
+        def step(self, batches: Any) -> None:
+            alone, last = self.processes.count == 1, self.processes.rank == 2
+            if self.counters.step == 4 and (alone or last):
+                self.state.hidden = tuple(
+                    tuple(tensor * float("nan") for tensor in layer) for layer in self.state.hidden
+                )
+            super().step(batches)
+
+    saved, _, _ = trained("stream", 1, kind=Broken, on_nonfinite="skip")
+    shared, _, trainers = trained("stream", 3, kind=Broken, on_nonfinite="skip")
+    assert [trainer.counters.skipped for trainer in trainers] == [1, 1, 1]
+    assert difference(saved, shared) < 2e-6
+    with pytest.raises(DivergenceError, match="step 5"):
+        trained("stream", 3, kind=Broken)

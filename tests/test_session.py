@@ -41,7 +41,6 @@ from charlm.training import resume as resuming
 from charlm.training import session as session_module
 from charlm.training import start as starting
 from charlm.training import trainer as trainer_module
-from charlm.training.checkpoint import to_checkpoint
 from charlm.training.records import (
     EvaluationRecord,
     FinishedRecord,
@@ -812,7 +811,7 @@ def test_a_run_resumes_on_another_kind_of_device(tmp_path: Path) -> None:
     session = begun(tmp_path)
     abandoned(session, 4)
     trainer = session.trainer
-    saved = to_checkpoint(trainer.state)
+    saved = trainer.checkpoint()
     saved.tensors["generator"] = torch.zeros(16, dtype=torch.uint8)  # as CUDA's
     trainer.restore(saved)
     first = torch.rand(3, generator=trainer.state.generator)

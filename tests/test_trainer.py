@@ -33,7 +33,6 @@ from charlm.text.batches import Batches, BatchSpec, Position
 from charlm.text.dataset import Dataset
 from charlm.text.encoded import EncodedText
 from charlm.training import trainer as trainer_module
-from charlm.training.checkpoint import to_checkpoint
 from charlm.training.records import EvaluationRecord, Record, StepRecord, WarningRecord
 from charlm.training.recovery import MAX_SKIPPED, check_weights
 from charlm.training.train_state import MAX_WARNINGS, Counters
@@ -86,7 +85,7 @@ class Watched(Trainer):
         self.token_fraction: list[float] = []
 
     def snapshot(self) -> Checkpoint:
-        return to_checkpoint(self.state)
+        return self.checkpoint()
 
     def step(self, batches) -> None:
         if self.watching:

@@ -10,6 +10,7 @@ from torch import Tensor
 from charlm.config.training import TrainingSettings
 from charlm.inference.likelihood import evaluate
 from charlm.nn.devices import Precision
+from charlm.nn.dropout import for_rows
 from charlm.nn.encoder import State, select_rows
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.nn.torch_backend import TorchBackend
@@ -113,7 +114,10 @@ class LanguageModelLoss:
         if not probability:
             return carried
         initial = model.initial_state(len(batch.kept))
-        draws = torch.rand(len(batch.kept), 1, generator=generator, device=device)
+        draws = for_rows(
+            lambda like: torch.rand(like.shape, generator=generator, device=device),
+            torch.empty(len(batch.kept), 1, device=device), generator, axis=0,
+        )  # fmt: skip
         return tuple(
             tuple(
                 torch.where(draws < probability, new, old) for new, old in zip(*layers, strict=True)

@@ -15,7 +15,7 @@ Every token is a target exactly once per epoch. The first input of a segment is 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,20 +88,22 @@ class Batch:
     next: Position
     places: Places | None = None
 
-    def split(self, parts: int) -> list["Batch"]:
+    def split(self, parts: int) -> list[Self]:
         """Return this batch as at most `parts` batches of fewer sequences."""
         size = len(self.kept)
-        return [
-            replace(
-                self,
-                inputs=self.inputs[:, columns],
-                targets=self.targets[:, columns],
-                kept=self.kept[columns],
-                tokens=int(np.count_nonzero(self.targets[:, columns] != PADDING)),
-                places=self.places and self.places.at(columns),
-            )
-            for columns in np.array_split(np.arange(size), min(parts, size))
-        ]
+        return [self.at(part) for part in np.array_split(np.arange(size), min(parts, size))]
+
+    def at(self, columns: Int64) -> Self:
+        """Return a batch of some sequences of this one, by their columns."""
+        targets = self.targets[:, columns]
+        return replace(
+            self,
+            inputs=self.inputs[:, columns],
+            targets=targets,
+            kept=self.kept[columns],
+            tokens=int(np.count_nonzero(targets != PADDING)),
+            places=self.places and self.places.at(columns),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,11 +36,6 @@ class TextBatch(Batch):
     rows: Int64
     """Number of each text in its split, shape (B,)."""
 
-    def split(self, parts: int) -> list[Batch]:
-        """Return this batch as at most `parts` batches of fewer texts."""
-        size = len(self.rows)
-        return [self.at(part) for part in np.array_split(np.arange(size), min(parts, size))]
-
     def at(self, columns: Int64) -> Self:
         """Return a batch of some texts of this one, by their columns."""
         targets = self.targets[..., columns]

@@ -1,7 +1,7 @@
 """Batches of a series: numbers and their changes as inputs, the next change as the target."""
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,21 +22,10 @@ class SeriesBatch(Batch):
     real: NDArray[np.bool_]
     """Which steps are no padding, shape (T, B)."""
 
-    def split(self, parts: int) -> list[Batch]:
-        """Return this batch as at most `parts` batches of fewer sequences."""
-        size = len(self.kept)
-        return [
-            replace(
-                self,
-                inputs=self.inputs[:, columns],
-                targets=self.targets[:, columns],
-                real=self.real[:, columns],
-                kept=self.kept[columns],
-                tokens=int(np.count_nonzero(self.real[:, columns])),
-                places=self.places and self.places.at(columns),
-            )
-            for columns in np.array_split(np.arange(size), min(parts, size))
-        ]
+    def at(self, columns: Int64) -> Self:
+        """Return a batch of some sequences of this one, by their columns."""
+        real = self.real[:, columns]
+        return replace(super().at(columns), real=real, tokens=int(np.count_nonzero(real)))
 
 
 class SeriesBatches(Batches):

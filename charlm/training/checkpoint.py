@@ -26,12 +26,12 @@ GENERATOR_SIZES = {16, 5056}
 """Bytes of the state of torch's generators: on CUDA, and on a processor."""
 
 
-def to_checkpoint(state: TrainState) -> Checkpoint:
-    """Return everything needed to resume."""
+def to_checkpoint(state: TrainState, hidden: State | None) -> Checkpoint:
+    """Return everything needed to resume; `hidden` is the state of all sequences of a batch."""
     groups = {
         "model": saved_tensors(state.model),
         "optimizer": optimizer_tensors(state.optimizer),
-        "hidden": _hidden_tensors(state.hidden),
+        "hidden": _hidden_tensors(hidden),
         "average": state.average.tensors if state.average else {},
     }
     tensors = {

@@ -1,16 +1,20 @@
 """The processes that train one model together; here the case of one process.
 
 Each process reads some of the sequences of a batch. What they compute is summed once in a step, so
-that all of them take the same decisions from the same numbers.
+that all of them take the same decisions from the same numbers. `parallel` has the case of several.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from typing import TypeVar
 
 from torch import Tensor, nn
 
 from charlm.nn.encoder import State
 from charlm.text.batches import Batch
-from charlm.training.train_state import Counters, TrainState
+
+Result = TypeVar("Result")
 
 
 class Processes:
@@ -21,7 +25,7 @@ class Processes:
     count: int = 1
     """Number of processes."""
 
-    def own(self, batch: Batch, state: TrainState) -> Batch:  # noqa: ARG002
+    def own(self, batch: Batch, state: State | None) -> Batch:  # noqa: ARG002
         """Return the sequences of a batch that this process reads; `kept` is of its own state."""
         return batch
 
@@ -29,18 +33,37 @@ class Processes:
         """Sum the gradients of weights (in place) and a vector of numbers over all processes."""
         return numbers
 
-    def agree(
-        self,
-        counters: Counters,
-        stop_reason: str,
-        failed: bool = False,  # noqa: ARG002
-    ) -> tuple[Counters, str]:
-        """Return the counters and the reason to stop of process 0, where validation `failed`."""
-        return counters, stop_reason
+    def seconds(self, own: float) -> float:
+        """Return the seconds of process 0 as of the newest step; `own` are those of this one."""
+        return own
+
+    def stop_reason(self, own: str) -> str:
+        """Return the reason to stop of process 0 as of the newest step, or ""."""
+        return own
+
+    def from_first(self, function: Callable[[], Result]) -> Result:
+        """Return what a function returns, or raise what it raises, in process 0."""
+        return function()
 
     def whole_state(self, hidden: State | None) -> State | None:
-        """Return the state of all sequences in their order, None except in process 0."""
+        """Return the state of all sequences in their order, in process 0; None in others."""
         return hidden
 
 
 ALONE = Processes()
+_TOGETHER: ContextVar[Processes] = ContextVar("processes", default=ALONE)
+
+
+@contextlib.contextmanager
+def training_together(processes: Processes) -> Iterator[None]:
+    """Make these processes train what is planned and opened here."""
+    token = _TOGETHER.set(processes)
+    try:
+        yield
+    finally:
+        _TOGETHER.reset(token)
+
+
+def current_processes() -> Processes:
+    """Return the processes that train what is planned and opened here, usually this one alone."""
+    return _TOGETHER.get()

@@ -25,7 +25,6 @@ from charlm.runs.card import model_card
 from charlm.runs.layout import CARD, METRICS, RECORD, WEIGHTS, write_record
 from charlm.runs.run import write_weights
 from charlm.text.dataset import Dataset
-from charlm.training.checkpoint import to_checkpoint
 from charlm.training.records import (
     EvaluationRecord,
     FinishedRecord,
@@ -208,7 +207,7 @@ class Session:
                 if lost and trainer.task.evaluate:
                     counters.take_as_best(trainer.task.evaluate(trainer.model))
                     self.warnings.append(f"{WEIGHTS} was missing; the newest weights replace it")
-        checkpoint = to_checkpoint(trainer.state)
+        checkpoint = trainer.checkpoint()
         log = self.path / METRICS
         checkpoint.counters["log_bytes"] = log.stat().st_size if log.exists() else 0
         folder = checkpoints.save_checkpoint(

@@ -6,6 +6,7 @@
 import math
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 
 from charlm.errors import DivergenceError
@@ -34,27 +35,28 @@ class Step:
         self.weights = [w for w in state.model.parameters() if w.requires_grad]
         self._full, self._broken = False, 0.0
         self._nats: list[float] = []
+        self._random: torch.Tensor | None = None
 
     def add(self, batch: Batch, factor: float) -> None:
         """Add `factor` times the mean gradient of a batch, and move the state on.
 
         The batch is read in `counters.parts` parts.
         """
-        if self._full:
-            return
+        if self._random is None:
+            self._random = self.state.generator.get_state()
         nats, states = 0.0, []
         try:
-            for part in self._parts(batch):
+            for part in () if self._full else self._parts(batch):
                 part_nats, after = self._add_part(part, factor, batch.tokens)
                 nats += part_nats
                 states.append(after)
         except torch.OutOfMemoryError:
             self._full = True
+        self._nats.append(nats)
         if self._full:  # outside of the handler, whose exception holds memory
             self.state.optimizer.zero_grad()
-            return
-        self._nats.append(nats)
-        self.state.hidden = concatenate(states)
+        else:
+            self.state.hidden = concatenate(states)
 
     def update(self, rate: float) -> None:
         """Change the weights at a learning rate, by the gradients added since the last update.
@@ -62,12 +64,14 @@ class Step:
         Raises MemoryFull or DivergenceError; the weights are unchanged then.
         """
         state, counters = self.state, self.state.counters
-        numbers = [float(self._full), self._broken, *self._nats]
+        numbers, random = [float(self._full), self._broken, *self._nats], self._random
         self._begin()
         full, broken, *nats = self.processes.total(
             self.weights, torch.tensor(numbers, dtype=torch.float64)
         ).tolist()
         if full:
+            if random is not None:  # a process whose memory is full has read less than others
+                state.generator.set_state(random)
             raise MemoryFull
         if not math.isfinite(broken):
             raise DivergenceError(f"the loss is {broken:.4g}")
@@ -88,11 +92,24 @@ class Step:
 
     def _begin(self) -> None:
         """Forget the numbers of the batches since the last update."""
-        self._full, self._broken, self._nats = False, 0.0, []
+        self._full, self._broken, self._nats, self._random = False, 0.0, [], None
 
     def _parts(self, batch: Batch) -> Iterator[Batch]:
-        """Yield the sequences of a batch that this process reads, in parts that fit in memory."""
-        yield from self.processes.own(batch, self.state).split(self.state.counters.parts)
+        """Yield the sequences of a batch that this process reads, in parts that fit in memory.
+
+        If they know their places, the random numbers are those for the whole batch (`Draws`).
+        """
+        generator = self.state.generator
+        own = self.processes.own(batch, self.state.hidden)
+        parts = own.split(self.state.counters.parts)
+        begin, generator.rows, generator.of = generator.get_state(), None, len(batch.kept)
+        for part in parts:
+            if batch.places and part.places and (own is not batch or len(parts) > 1):
+                generator.set_state(begin)
+                columns = np.searchsorted(batch.places.now, part.places.now)
+                generator.rows = torch.from_numpy(columns).to(generator.device)
+            yield part
+        generator.rows = None
 
     def _add_part(self, part: Batch, factor: float, tokens: int) -> tuple[float, State]:
         """Add to the gradients those of a part of a batch with this number of targets in all.
@@ -102,10 +119,11 @@ class Step:
         state = self.state
         sums = self.task.loss(state.model, part, state.hidden, state.generator)
         (sums.loss / tokens * factor).backward()  # type: ignore[no-untyped-call]
-        mean = float(sums.loss.detach() / part.tokens)
+        size = max(part.tokens, 1)  # 0 for a process that has no sequences
+        mean = float(sums.loss.detach() / size)
         if not math.isfinite(mean) and not self._broken:
             self._broken = mean
-        return float(sums.nats / part.tokens) * part.tokens, sums.after
+        return float(sums.nats / size) * size, sums.after
 
 
 def step_of(state: TrainState, task: Task, processes: Processes = ALONE) -> Step:

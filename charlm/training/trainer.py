@@ -19,11 +19,11 @@ from charlm.config.training import TrainingSettings
 from charlm.errors import DivergenceError
 from charlm.inference.figures import Figures
 from charlm.nn.devices import return_freed_memory
-from charlm.nn.encoder import Encoder
+from charlm.nn.encoder import Encoder, State
 from charlm.runs.checkpoints import Checkpoint
 from charlm.tasks.task import Task
 from charlm.text.batches import Batch
-from charlm.training.checkpoint import restore
+from charlm.training.checkpoint import restore, to_checkpoint
 from charlm.training.processes import ALONE, Processes
 from charlm.training.records import EvaluationRecord, Record, StepRecord, WarningRecord
 from charlm.training.recovery import Recovery, check_weights, text_position
@@ -57,7 +57,7 @@ class Trainer:
         processes: Processes = ALONE,
     ) -> None:
         self.model, self.task, self.settings = model, task, settings
-        self.on_best, self.clock = on_best, clock
+        self.on_best, self.clock, self.processes = on_best, clock, processes
         self.state = TrainState(model, settings, task.target)
         self.schedule = Schedule(settings, task.batches)
         self.gradient_step = step_of(self.state, task, processes)
@@ -65,6 +65,7 @@ class Trainer:
         self.stop_reason = ""
         self.settled = True
         self._started = 0.0
+        self._whole: State | None = None
 
     @property
     def counters(self) -> Counters:
@@ -73,16 +74,29 @@ class Trainer:
 
     def run(self) -> Iterator[Record]:
         """Train until the run is complete or asked to stop. `Recovery.run` lists the errors."""
+        self._share()
         self._started = self.clock() - self.counters.seconds
         steps = self._batches_of_steps()
         while not self._has_ended():
             batches = next(steps)
             self.recovery.run(partial(self.step, batches), batches)
-            self.counters.seconds = max(self.counters.seconds, self.clock() - self._started)
+            elapsed = self.processes.seconds(self.clock() - self._started)
+            self.counters.seconds = max(self.counters.seconds, elapsed)
             records = self._records()
+            if records:
+                self._whole = self.processes.whole_state(self.state.hidden)
             for number, record in enumerate(records, start=1):
                 self.settled = number == len(records)
                 yield record
+        self._whole = self.processes.whole_state(self.state.hidden)
+
+    def _share(self) -> None:
+        """Put the train state of process 0 into all processes."""
+        if self.processes.count > 1:
+            checkpoint = self.processes.from_first(self.checkpoint)
+            if self.processes.rank:
+                restore(self.state, checkpoint, self.task.batches)
+                self.gradient_step.reset()
 
     def step(self, batches: Sequence[Batch]) -> None:
         """Update the weights once, with the mean gradient of some batches in a row."""
@@ -135,7 +149,7 @@ class Trainer:
 
     def _has_ended(self) -> bool:
         self.counters.finished = self.completion
-        return bool(self.stop_reason or self.counters.finished)
+        return bool(self.processes.stop_reason(self.stop_reason) or self.counters.finished)
 
     def _records(self) -> list[Record]:
         """Return the records of a step; all are computed before any of them is yielded."""
@@ -177,7 +191,7 @@ class Trainer:
         counters, started = self.counters, self.clock()
         check_weights(self.state)
         with self.state.kept_weights():
-            tally = self._evaluate()
+            tally = self.processes.from_first(self._evaluate)
             badness = self.task.badness
             best = counters.best is None or badness(tally) < badness(counters.best)
             if best:
@@ -192,8 +206,11 @@ class Trainer:
             self.state.begin_average()
         counters.evaluations += 1
         counters.last_progress = self.progress
-        counters.evaluation_seconds += self.clock() - started
-        counters.seconds = max(counters.seconds, self.clock() - self._started)
+        spent, elapsed = self.processes.from_first(
+            lambda: (self.clock() - started, self.clock() - self._started)
+        )
+        counters.evaluation_seconds += spent
+        counters.seconds = max(counters.seconds, elapsed)
         return EvaluationRecord(
             **self.state.record_fields(), progress=self.progress, best=best, tally=tally
         )
@@ -212,10 +229,16 @@ class Trainer:
             )
         return tally
 
+    def checkpoint(self) -> Checkpoint:
+        """Return everything needed to resume with any number of processes, as of this record."""
+        hidden = self.state.hidden if self.processes.count == 1 else self._whole
+        return to_checkpoint(self.state, hidden)
+
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint. Raises RunError if it does not fit this model."""
         self.recovery.warnings += restore(self.state, checkpoint, self.task.batches)
         self.gradient_step.reset()
+        self._whole = self.state.hidden
         counters, evaluate = self.counters, self.task.evaluate
         counters.last_progress = min(counters.last_progress, self.progress)
         if evaluate and counters.best and counters.best.tokens != evaluate.tokens:

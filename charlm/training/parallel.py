@@ -1,0 +1,138 @@
+"""Several processes that train one model, each with its own sequences of every batch.
+
+Each process has the whole model, and owns a fixed block of the sequences of each group. Losses are
+sums over targets, so the gradients of all processes add up to those of one process, whatever their
+number: one sum in each step, then the same update everywhere. torch's DistributedDataParallel takes
+the mean of the processes, which is another objective where they have unequal numbers of targets.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, distributed, nn
+
+from charlm.errors import DivergenceError, EnvironmentFailure
+from charlm.nn.encoder import State, concatenate
+from charlm.text.batches import PADDING, Batch
+from charlm.training.processes import Processes, Result
+
+
+class ProcessLost(EnvironmentFailure):
+    """Another process of this training has ended."""
+
+
+class Parallel(Processes):
+    """One of several processes, which exchange numbers through torch.distributed.
+
+    Process 0 decides when training stops: what its clock and its user say reaches the others with
+    the sum of the next step.
+    """
+
+    def __init__(self, rank: int, count: int) -> None:
+        self.rank, self.count = rank, count
+        self._own_news, self._news = (0.0, ""), (0.0, False)
+        self._sequences: int | None = None
+
+    def own(self, batch: Batch, state: State | None) -> Batch:
+        """See `Processes.own`. Without sequences of its own, it reads one that is only padding."""
+        assert batch.places is not None, "only batches that know their places are shared"
+        now, before = batch.places.now, batch.places.before
+        block = np.array_split(np.arange(batch.places.width), self.count)[self.rank]
+        columns = np.flatnonzero(np.isin(now, block))
+        self._sequences = len(columns)
+        if not len(columns):
+            nothing, first = batch.at(np.zeros(1, np.int64)), np.zeros(1, np.int64)
+            targets = np.full_like(nothing.targets, PADDING)
+            return replace(nothing, targets=targets, kept=first, tokens=0)
+        own = batch.at(columns)
+        if state is None or len(state[0][0]) == len(before):  # of all sequences, if restored
+            return own
+        held = before[np.isin(before, block)]
+        return replace(own, kept=np.searchsorted(held, now[columns]))
+
+    def total(self, weights: Sequence[nn.Parameter], numbers: Tensor) -> Tensor:
+        """See `Processes.total`. A weight without a gradient in all processes keeps none."""
+        gradients = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
+        seconds, reason = self._own_news if self.rank == 0 else (0.0, "")
+        present = [float(weight.grad is not None) for weight in weights]
+        rest = torch.tensor([*present, seconds, float(bool(reason)), *numbers.tolist()])
+        flat = torch.cat([*(g.reshape(-1) for g in gradients), rest.to(gradients[0].device)])
+        with _watched():
+            self._add(flat)
+        *sums, rest = torch.split(flat, [*(g.numel() for g in gradients), len(rest)])
+        torch._foreach_copy_(
+            gradients, [s.view_as(g) for s, g in zip(sums, gradients, strict=True)]
+        )
+        sizes = [len(weights), 2, len(numbers)]
+        counts, news, numbers = torch.split(rest.double().cpu(), sizes)
+        for weight, gradient, count in zip(weights, gradients, counts.tolist(), strict=True):
+            weight.grad = gradient if count else None
+        self._news = float(news[0]), bool(news[1])
+        return numbers
+
+    def seconds(self, own: float) -> float:
+        """See `Processes.seconds`."""
+        self._own_news = own, self._own_news[1]
+        return self._news[0]
+
+    def stop_reason(self, own: str) -> str:
+        """See `Processes.stop_reason`."""
+        self._own_news = self._own_news[0], own
+        return (own or "stopped") if self._news[1] else ""
+
+    def from_first(self, function: Callable[[], Result]) -> Result:
+        """See `Processes.from_first`. Of errors, only DivergenceError reaches the others."""
+        result: tuple[Result | None, DivergenceError | None] = None, None
+        if self.rank == 0:
+            try:
+                result = function(), None
+            except DivergenceError as error:
+                result = None, error
+        with _watched():
+            value, problem = self._broadcast(result)
+        if problem:
+            raise problem
+        return value  # type: ignore[no-any-return]
+
+    def whole_state(self, hidden: State | None) -> State | None:
+        """See `Processes.whole_state`."""
+        if hidden is None or self._sequences is None:  # no step was taken since the start
+            return hidden
+        own = tuple(tuple(tensor[: self._sequences] for tensor in layer) for layer in hidden)
+        with _watched():
+            states = self._gather(own)
+        return concatenate(states) if states else None
+
+    def _add(self, numbers: Tensor) -> None:
+        """Replace a vector by its sum over all processes."""
+        distributed.all_reduce(numbers)
+
+    def _broadcast(self, value: Any) -> Any:
+        """Return the value of process 0."""
+        values = [value]
+        distributed.broadcast_object_list(values)
+        return values[0]
+
+    def _gather(self, value: Any) -> list[Any] | None:
+        """Return the values of all processes, in process 0."""
+        values = None if self.rank else [None] * self.count
+        distributed.gather_object(value, values)
+        return values
+
+
+@contextlib.contextmanager
+def _watched() -> Iterator[None]:
+    """Raise ProcessLost if an exchange fails, which tells that another process has ended."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise ProcessLost(
+            "another process of this training has ended, or did not answer; expected all of them "
+            "up to the end"
+        ) from error
