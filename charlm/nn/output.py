@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from charlm.config.model import ModelSettings
+from charlm.nn.chunked_softmax import chunked_nats
 from charlm.nn.layers import empty_parameter, without_init
 from charlm.text.batches import PADDING
 
@@ -18,6 +19,9 @@ SHORTLIST, MIDDLE = 0.08, 0.35
 """Fractions of the vocabulary, frequent entries first, at which the clusters of `Adaptive` end."""
 MIN_ENTRIES, MIN_HIDDEN = 50, 16
 """Smallest sizes of `Adaptive`, whose rarest cluster has a sixteenth of the hidden units."""
+
+MIN_CHUNKED = 4096
+"""Fewest entries for which `Softmax` computes its loss in chunks, on a CUDA device."""
 
 
 class Softmax(nn.Linear):
@@ -28,6 +32,8 @@ class Softmax(nn.Linear):
 
         The fraction `smoothing` of each target is spread over all entries.
         """
+        if hidden.is_cuda and self.out_features >= MIN_CHUNKED:
+            return chunked_nats(hidden, self.weight, self.bias, targets, smoothing)
         return summed_nats(self(hidden).float(), targets, smoothing)
 
     def initialise(self, generator: torch.Generator, tied: bool) -> None:
