@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from charlm.server import models, page_routes, predict_route, tokenizer_routes
+from charlm.server.channel import ClientGone
 from charlm.server.completions import completions
 from charlm.server.errors import BUG, CLIENT_LEFT, Refused
 from charlm.server.limits import Limits
@@ -54,6 +55,7 @@ def make_app(service: Service, limits: Limits, *, with_page: bool = True) -> Sta
         exception_handlers={
             Refused: _refused,
             ClientDisconnect: _left,
+            ClientGone: _left,
             HTTPException: _http_error,
             Exception: _failed,
         },

@@ -17,6 +17,12 @@ class ClientGone(Exception):
     """Client that has closed the connection."""
 
 
+async def departure(receive: Receive) -> None:
+    """Return once the client has closed the connection; the body has been read."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
 class Channel:
     """Work of one request: submits it, collects its events, and cancels it at the end.
 
@@ -89,8 +95,7 @@ class Channel:
 
     async def _watch(self) -> None:
         """Cancel the work once the client has gone."""
-        while (await self.receive())["type"] != "http.disconnect":
-            pass
+        await departure(self.receive)
         self.gone = True
         self.ticket.cancel()
         self.arrived.set()

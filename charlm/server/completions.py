@@ -14,7 +14,7 @@ from charlm.inference.rows import Event, PromptFigures, QueueFull, Stopping
 from charlm.server.answers import Answer, event_text
 from charlm.server.bodies import read_json
 from charlm.server.channel import Channel, ClientGone
-from charlm.server.errors import BUG, CLIENT_LEFT, Refused
+from charlm.server.errors import BUG, Refused
 from charlm.server.requests import Completion, read_completion, read_fields
 from charlm.server.service import Served, Service
 from charlm.server.threads import compute
@@ -28,13 +28,10 @@ async def completions(request: Request) -> Response:
     size = sum(map(len, values["prompt"]))
     completion, answer = await compute(partial(_begin, values, served), size)
     channel = Channel(served.rows, completion.work, request.receive)
-    try:
-        if not completion.stream:
-            return await _whole(channel, answer)
-        events = _events(channel, answer)
-        return EventStream(await anext(events), events)
-    except ClientGone:
-        return Response(status_code=CLIENT_LEFT)
+    if not completion.stream:
+        return await _whole(channel, answer)
+    events = _events(channel, answer)
+    return EventStream(await anext(events), events)
 
 
 def _begin(values: dict[str, Any], served: Served) -> tuple[Completion, Answer]:

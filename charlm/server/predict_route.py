@@ -1,5 +1,7 @@
 """POST /api/predict: answers to texts, by a run that gives labels, tags or translations."""
 
+import asyncio
+import threading
 from typing import Any
 
 from starlette.requests import Request
@@ -8,6 +10,7 @@ from starlette.responses import Response
 from charlm.report.task_reports import report_of_task
 from charlm.runs.layout import run_task
 from charlm.server.bodies import read_json
+from charlm.server.channel import ClientGone, departure
 from charlm.server.errors import Refused
 from charlm.server.page_routes import answer, shown_text, slots
 from charlm.server.requests import REQUIRED, Fields, read_fields, text
@@ -15,6 +18,8 @@ from charlm.server.service import Service
 
 MAX_TEXTS = 256
 """Maximum number of texts in a request."""
+READ_AT_ONCE = 32
+"""Number of texts that are answered before it is checked whether the client has gone."""
 
 
 def texts(value: Any) -> list[str]:
@@ -32,7 +37,7 @@ FIELDS: Fields = {"text": (REQUIRED, texts), "run": (None, text)}
 
 
 async def predict(request: Request) -> Response:
-    """Return the answer to each text, and its probabilities."""
+    """Return the answer to each text, and its probabilities; stop once the client has gone."""
     asked = read_fields(await read_json(request), FIELDS)
     service: Service = request.app.state.service
     model = service.find_labels(asked["run"])
@@ -45,10 +50,21 @@ async def predict(request: Request) -> Response:
             "text",
         )
     report = report_of_task(run_task(model.path))
+    gone = threading.Event()
 
     def answered() -> dict[str, Any]:
-        found = [report.predictions.json(each) for each in model.predict(asked["text"])]
+        found = []
+        for start in range(0, len(asked["text"]), READ_AT_ONCE):
+            if gone.is_set():
+                raise ClientGone
+            group = asked["text"][start : start + READ_AT_ONCE]
+            found += [report.predictions.json(each) for each in model.predict(group)]
         labels = {"labels": model.labels} if model.labels else {}
         return {"run": model.path.name, **labels, "predictions": found}
 
-    return await answer(slots(request).readers, answered, "text")
+    watch = asyncio.ensure_future(departure(request.receive))
+    watch.add_done_callback(lambda _: gone.set())
+    try:
+        return await answer(slots(request).readers, answered, "text")
+    finally:
+        watch.cancel()

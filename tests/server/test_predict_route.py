@@ -1,6 +1,7 @@
 """POST /api/predict: the labels of the library; refusals by field."""
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,9 +10,11 @@ from labelled_runs import LABELS, label_run
 from serving import Serving, serving
 from tagged_runs import SPANS, tag_run
 from translate_runs import translate_run
+from waiting import PATIENCE, wait_until
 
 from charlm.api.labels import LabelModel
 from charlm.api.loading import load
+from charlm.inference.labelling import Label
 from charlm.server.service import Service
 
 HEADERS = {"Content-Type": "application/json"}
@@ -49,6 +52,33 @@ def test_answers_are_those_of_the_library(labels: Serving, model: LabelModel) ->
         alone = labels.client.post("/api/predict", json=body).json()["predictions"]
         assert alone == answer["predictions"][2:]
     assert labels.client.post("/api/predict", json={"text": []}).json()["predictions"] == []
+
+
+def test_a_client_that_leaves_stops_its_texts(
+    labels: Serving, model: LabelModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that are read at that moment are the last ones."""
+    begun, left, groups = threading.Event(), threading.Event(), []
+
+    def predict(texts: list[str]) -> Iterator[Label]:
+        """Answer once the client has left."""
+        groups.append(texts)
+        begun.set()
+        assert left.wait(PATIENCE)
+        return iter(())
+
+    body = json.dumps({"text": ["a"] * 256})
+    before = len(labels.log)
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "predict", predict)
+        with labels.connect() as client:
+            head = "POST /api/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json"
+            client.sendall(f"{head}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+            assert begun.wait(PATIENCE)
+        wait_until(lambda: not labels.phases())
+        left.set()
+        wait_until(lambda: len(labels.log) > before)
+    assert labels.log[before].startswith("POST /api/predict 499") and len(groups) == 1
 
 
 def test_wrong_requests_are_refused_by_their_field(labels: Serving) -> None:
