@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from charlm.backends import training_library
 from charlm.backends.interface import Backend
 from charlm.backends.kernel_library import chosen_variant
 from charlm.config.cells import CELLS
@@ -87,7 +88,8 @@ def machine_name() -> str:
     """Return the names of the processor, torch and kernels, and the number of threads."""
     return (
         f"{processor_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
-        f"kernels {chosen_variant() or 'none'}"
+        f"kernels {chosen_variant() or 'none'}, for training "
+        f"{training_library.chosen_variant() or 'none'}"
     )
 
 
@@ -140,7 +142,8 @@ def _training(hidden: int, vocab_size: int, peak: float, seconds: float) -> Iter
     """Measure optimiser steps of a 2-layer LSTM: forward, backward, clip, AdamW."""
     settings = ModelSettings(num_layers=2, hidden_size=hidden, embedding_size=EMBEDDING)
     programs = {
-        f"torch {name}": training_step(settings, vocab_size, name) for name in _number_types()
+        name: training_step(settings, vocab_size, precision)
+        for name, precision in _precisions().items()
     }
     medians = alternating(programs, seconds)
     peak_tokens = peak / (6e-9 * multiplied_weights(settings, vocab_size))  # GFLOP for each token
@@ -148,36 +151,50 @@ def _training(hidden: int, vocab_size: int, peak: float, seconds: float) -> Iter
     yield from _figures(group, "tokens/s", ROWS * STEPS, medians, peak_tokens)
 
 
-def _number_types() -> list[str]:
-    return ["fp32", "bf16"] if processor_has_bf16() else ["fp32"]
+def _precisions() -> dict[str, Precision]:
+    """Return the ways to train on this processor, by name, the fastest last."""
+    names, kernels = ["fp32"], training_library.chosen_variant()
+    if processor_has_bf16():
+        names.append("bf16")
+    ways = {f"torch {name}": Precision(name=name, reason="benchmark") for name in names}
+    if kernels:
+        fastest = Precision(name="bf16", reason="benchmark", kernels=kernels)
+        ways[f"native {kernels}"] = fastest
+    return ways
 
 
 def _cells(hidden: int, vocab_size: int, seconds: float) -> Iterator[Figure]:
     """Measure optimiser steps of every cell in the faster number type, the LSTM first."""
     sizes = ModelSettings(num_layers=2, hidden_size=hidden, embedding_size=EMBEDDING)
     others = [cell for cell in CELLS if cell != "lstm"]
+    *_, fastest = _precisions().values()
     programs = {
-        cell: training_step(replace(sizes, cell=cell), vocab_size, _number_types()[-1])
+        cell: training_step(replace(sizes, cell=cell), vocab_size, fastest)
         for cell in ("lstm", *others)
     }
     medians = alternating(programs, seconds)
     yield from _figures(f"cells 2x{hidden}", "tokens/s", ROWS * STEPS, medians)
 
 
-def training_step(settings: ModelSettings, vocab_size: int, precision: str) -> Program:
-    """Return a program that makes one optimiser step on random tokens."""
+def training_step(
+    settings: ModelSettings,
+    vocab_size: int,
+    precision: Precision,
+    shape: tuple[int, int] | None = None,
+) -> Program:
+    """Return a program that makes one optimiser step on random tokens of a shape (T, B)."""
+    steps, rows = shape or (STEPS, ROWS)
     model = RecurrentLanguageModel(settings, vocab_size)
     generator = torch.Generator().manual_seed(0)
     model.reset_parameters(generator)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
-    ids = torch.randint(vocab_size, (STEPS + 1, ROWS), generator=generator)
-    chosen = Precision(name=precision, reason="benchmark")
+    ids = torch.randint(vocab_size, (steps + 1, rows), generator=generator)
     device = torch.device("cpu")
 
     def step() -> None:
         """Forward, backward, clip, update."""
         optimizer.zero_grad()
-        with chosen.autocast(device):
+        with precision.autocast(device):
             logits, _ = model(ids[:-1])
         loss = F.cross_entropy(logits.float().flatten(0, 1), ids[1:].flatten())
         loss.backward()  # type: ignore[no-untyped-call]

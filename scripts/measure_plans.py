@@ -149,7 +149,7 @@ def trainer_of(name: str, point: Point, steps: int) -> Trainer:
 
 def precision(name: str, model: Any) -> Any:
     """Return the precision that `charlm train` would choose."""
-    return choose_precision("auto", model, len(dataset_of(name).vocabulary), CPU)
+    return choose_precision("auto", [model], len(dataset_of(name).vocabulary), CPU)
 
 
 def speeds(points: list[tuple[str, Point]]) -> Iterator[tuple[str, Point, float]]:

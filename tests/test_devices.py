@@ -3,6 +3,7 @@
 import platform
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from waiting import set_clocks
 from charlm.config.model import ModelSettings
 from charlm.errors import EnvironmentFailure
 from charlm.nn import devices
-from charlm.nn.devices import choose_device, choose_precision
+from charlm.nn.devices import Precision, choose_device, choose_precision
 from charlm.nn.model import multiplied_weights
 
 CPU = torch.device("cpu")
@@ -23,14 +24,15 @@ ONE = torch.ones(3)
 def chosen(requested: str = "auto", cell: str = "lstm") -> str:
     """Return name and reason of the chosen precision."""
     precision = choose_precision(
-        requested, ModelSettings(**{**vars(SETTINGS), "cell": cell}), 7, CPU
+        requested, [ModelSettings(**{**vars(SETTINGS), "cell": cell})], 7, CPU
     )
     return f"{precision.name}: {precision.reason}"
 
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A processor with bfloat16, and no model is too small for it."""
+    """A processor with bfloat16 and without kernels, and no model is too small for it."""
+    monkeypatch.setenv("CHARLM_TRAINING_KERNELS", "none")
     monkeypatch.setattr(devices, "processor_has_bf16", lambda: True)
     monkeypatch.setattr(devices, "MIN_BF16_WEIGHTS", 0)
 
@@ -38,7 +40,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> None:
 def probed(monkeypatch: pytest.MonkeyPatch, exact: Tensor, rough: Tensor) -> None:
     """Let the test find these gradients."""
     results = {"fp32": [exact], "bf16": [rough]}
-    monkeypatch.setattr(devices, "_probe", lambda *given: results[given[-1]])
+    monkeypatch.setattr(devices, "_probe", lambda *given: results[given[-1].name])
 
 
 def test_a_requested_precision_is_not_tested(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,14 +137,14 @@ def test_a_large_output_is_tested_with_fewer_rows(monkeypatch: pytest.MonkeyPatc
     rows = []
     forward = devices.RecurrentLanguageModel.forward
 
-    def watched(model, ids, state=None):
+    def watched(model, ids, state=None, generator=None):
         rows.append(ids.shape[1])
-        return forward(model, ids, state)
+        return forward(model, ids, state, generator)
 
     monkeypatch.setattr(devices.RecurrentLanguageModel, "forward", watched)
     for most, expected in ((2**26, 32), (16 * 7 * 5, 5), (1, 1)):
         monkeypatch.setattr(devices, "MAX_PROBED", most)
-        devices._probe(SETTINGS, 7, CPU, "fp32")
+        devices._probe(SETTINGS, 7, CPU, devices.Precision(name="fp32", reason="test"))
         assert rows[-1] == expected
 
 
@@ -181,3 +183,64 @@ print(before - resident())
 def test_holes_between_blocks_are_returned_to_the_system() -> None:
     result = subprocess.run([sys.executable, "-c", HOLES], capture_output=True, text=True)
     assert result.stdout and int(result.stdout) > 50_000_000, result.stderr
+
+
+def engines_tried(
+    monkeypatch: pytest.MonkeyPatch, problems: dict[str | None, str | None], engine: str = "auto"
+) -> Precision:
+    """Return the choice where kernels `amx` exist and engines have these problems."""
+    monkeypatch.setattr(devices, "chosen_variant", lambda: "amx")
+    monkeypatch.setattr(devices, "bf16_problem", lambda *given: problems[given[-1]])
+    return choose_precision("auto", [SETTINGS], 7, CPU, engine)
+
+
+@pytest.mark.usefixtures("served")
+def test_kernels_are_used_if_their_gradients_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then torch, then float32; the reason names what was left out."""
+    right = {"amx": None, None: None}
+    assert engines_tried(monkeypatch, right).kernels == "amx"
+    assert engines_tried(monkeypatch, right, "torch").kernels is None
+    chosen = engines_tried(monkeypatch, {"amx": "20 % off", None: None})
+    assert chosen == Precision(
+        name="bf16", reason="gradients agree with fp32; not in amx kernels: 20 % off"
+    )
+    chosen = engines_tried(monkeypatch, {"amx": None, None: "33 % off"})
+    assert (chosen.name, chosen.kernels) == ("bf16", "amx")
+    assert engines_tried(monkeypatch, {"amx": "x", None: "y"}).name == "fp32"
+    with pytest.raises(EnvironmentFailure, match=r"native cannot be used: x. Use --engine torch"):
+        engines_tried(monkeypatch, {"amx": "x", None: None}, "native")
+
+
+@pytest.mark.usefixtures("served")
+def test_a_request_for_kernels_that_are_missing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "chosen_variant", lambda: None)
+    with pytest.raises(EnvironmentFailure, match=r"does not train cell lstm.*--engine torch"):
+        choose_precision("auto", [SETTINGS], 7, CPU, "native")
+
+
+@pytest.mark.usefixtures("served")
+def test_every_network_of_a_model_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The decoder of a translator is twice as wide as its encoders, and was not compared."""
+    wide = replace(SETTINGS, hidden_size=16)
+
+    def gradients(settings: ModelSettings, *given: object) -> list[Tensor]:
+        wrong = settings == wide and given[-1].name == "bf16"
+        return [2 * ONE if wrong else ONE]
+
+    monkeypatch.setattr(devices, "_probe", gradients)
+    assert choose_precision("auto", [SETTINGS], 7, CPU).name == "bf16"
+    assert choose_precision("auto", [SETTINGS, wide], 7, CPU).name == "fp32"
+
+
+@pytest.mark.usefixtures("served")
+def test_the_comparison_has_the_dropout_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """State dropout makes layers run step by step, which may be right or wrong on its own."""
+    steps = []
+    forward = torch.nn.LSTM.forward
+    monkeypatch.setattr(
+        torch.nn.LSTM,
+        "forward",
+        lambda self, x, state: (steps.append(len(x)), forward(self, x, state))[1],
+    )
+    choose_precision("bf16", [replace(SETTINGS, state_dropout=0.5)], 7, CPU)
+    assert set(steps) == {1}

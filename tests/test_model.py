@@ -138,8 +138,8 @@ def test_no_gradient_crosses_a_detached_border(cell: str) -> None:
     ids = random_ids()
     for cut in (True, False):
         embedded: list[torch.Tensor] = []
-        handle = model.embedding.register_forward_hook(
-            lambda _, __, out, kept=embedded: (out.retain_grad(), kept.append(out))[0]
+        handle = model.layers[0].register_forward_pre_hook(
+            lambda _, read, kept=embedded: (read[0].retain_grad(), kept.append(read[0]))[0]
         )
         _, state = model(ids[:3])
         before = tuple(tuple(p.detach() for p in layer) for layer in state) if cut else state

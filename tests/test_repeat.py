@@ -50,7 +50,7 @@ def test_a_resumed_run_keeps_its_precision(
     for changes in ({"steps": 4}, {"steps": 4, "precision": asked}):
         session = resume(path, {"training": changes})
         assert session.trainer.task.loss.precision == CHOSEN
-        assert session.record["precision"] == vars(CHOSEN)
+        assert session.record["precision"] == CHOSEN.record()
         assert not any("precision" in note for note in session.warnings)
         session.lock.release()
 

@@ -69,7 +69,7 @@ UNTRIED = {
     "optimizer", "cell", "schedule",  # modes themselves
     "patience", "average_trigger",  # of validations that gain nothing; see test_trainer
     "calibrate", "on_nonfinite", "epochs", "minutes", "save_minutes", "keep", "device",
-    "precision", "threads", "ngram", "log",
+    "precision", "engine", "threads", "ngram", "log",
     "task", "target", "condition", "pooling", "both_ways", "freeze", "bag_of_words", "balance",
     "max_tokens", "kept_part", "head", "characters",  # of labelled texts; see test_classify
 }  # fmt: skip

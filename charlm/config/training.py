@@ -50,6 +50,14 @@ def counted_length(unit: str, value: float, more: str = "") -> str:
     return f"{value:g} {more}{LENGTHS[unit][value != 1.0]}"
 
 
+def precision_text(precision: Mapping[str, Any]) -> str:
+    """Return the number type of training and what computes its layers: "bf16 in amx kernels"."""
+    kernels = precision.get("kernels")
+    return (
+        f"{precision.get('name')} in {kernels} kernels" if kernels else f"{precision.get('name')}"
+    )
+
+
 def _count(default: int | None, help_text: str, **facts: Any) -> Any:
     return setting(default, help_text, at_least=1, limit=MAX_COUNT, **facts)
 
@@ -227,6 +235,13 @@ class TrainingSettings:
         panel=RUN,
         choices=("auto", "fp32", "bf16"),
     )
+    engine: str = setting(
+        "auto",
+        "What computes recurrent layers in bf16; native = compiled kernels",
+        default_note="native if this processor has AMX",
+        panel=RUN,
+        choices=("auto", "torch", "native"),
+    )
     threads: int | None = _count(None, "CPU threads", panel=RUN, default_note="by rule")
 
     def __post_init__(self) -> None:
@@ -239,6 +254,10 @@ class TrainingSettings:
             ),
             f"{named('freeze_vectors')} without {named('vectors')}; give a file of vectors": (
                 self.freeze_vectors and not self.vectors
+            ),
+            f"{named('engine')} native with {named('precision')} fp32; its kernels compute in "
+            f"bf16. Leave out {named('precision')}": (
+                self.engine == "native" and self.precision == "fp32"
             ),
             f"{named('random_bptt')} with {stateless}, whose windows have one length; give one": (
                 self.random_bptt and self.stateless

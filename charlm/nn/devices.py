@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import os
 import platform
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from charlm.backends.kernel_library import processor_features
+from charlm.backends.training_library import chosen_variant
 from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
 from charlm.errors import EnvironmentFailure
+from charlm.nn.kernel_layers import computes, kernels_in_use
 from charlm.nn.model import RecurrentLanguageModel, multiplied_weights
 
 MAX_GRADIENT_ERROR = 0.05
@@ -41,16 +44,29 @@ lines of up to 280 tokens with 33,278 entries held 4.9 GB, of which 1 GB was in 
 
 @dataclass(frozen=True, kw_only=True)
 class Precision:
-    """The number type of training, `fp32` or `bf16`, and the reason for it."""
+    """The number type of training, `fp32` or `bf16`, and the reason for it.
+
+    `kernels` is the variant of the compiled kernels that compute recurrent layers; without one,
+    torch does.
+    """
 
     name: str
     reason: str
+    kernels: str | None = None
 
-    def autocast(self, device: torch.device) -> contextlib.AbstractContextManager[object]:
-        """Return the context for the forward pass."""
+    @contextlib.contextmanager
+    def autocast(self, device: torch.device) -> Iterator[None]:
+        """Provide the context for the forward pass."""
         if self.name == "fp32":
-            return contextlib.nullcontext()
-        return torch.autocast(device.type, torch.bfloat16)
+            yield
+            return
+        with torch.autocast(device.type, torch.bfloat16), kernels_in_use(self.kernels):
+            yield
+
+    def record(self) -> dict[str, str]:
+        """Return the entry of run.json."""
+        kernels = {"kernels": self.kernels} if self.kernels else {}
+        return {"name": self.name, "reason": self.reason, **kernels}
 
 
 def choose_device(name: str) -> torch.device:
@@ -74,42 +90,87 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(
-    requested: str, settings: ModelSettings, vocab_size: int, device: torch.device
+    requested: str,
+    networks: Sequence[ModelSettings],
+    vocab_size: int,
+    device: torch.device,
+    engine: str = "auto",
 ) -> Precision:
     """Return bf16 if it is requested or, with `auto`, if it is correct here and the model large.
 
-    Raises EnvironmentFailure if bf16 is requested and does not work here.
+    A model has layers of the shapes of all `networks`, the largest number of weights in the first.
+    Of the compiled kernels (`engine` native) and torch, the first with correct gradients is chosen.
+    Raises EnvironmentFailure if bf16 or native is requested and does not work here.
     """
     if requested == "fp32":
         return Precision(name="fp32", reason="asked for")
-    weights = multiplied_weights(settings, vocab_size)
-    if requested == "auto" and device.type == "cpu" and weights < MIN_BF16_WEIGHTS:
+    weights = multiplied_weights(networks[0], vocab_size)
+    open_ = requested == "auto" and engine != "native"
+    if open_ and device.type == "cpu" and weights < MIN_BF16_WEIGHTS:
         return Precision(name="fp32", reason="bf16 is no faster for a model this small")
-    problem = bf16_problem(settings, vocab_size, device)
-    if problem is None:
-        return Precision(name="bf16", reason="gradients agree with fp32")
+    problem, failures = missing_bf16(device), ""
+    for kernels in [] if problem else engines(engine, networks[0], device):
+        problem = bf16_problem(networks, vocab_size, device, kernels)
+        if problem is None:
+            reason = f"gradients agree with fp32{failures}"
+            return Precision(name="bf16", reason=reason, kernels=kernels)
+        failures += f"; not in {kernels} kernels: {problem}"
+    if engine == "native":
+        raise EnvironmentFailure(f"engine native cannot be used: {problem}. Use --engine torch")
     if requested == "bf16":
         raise EnvironmentFailure(f"bf16 cannot be used: {problem}. Use --precision fp32")
-    return Precision(name="fp32", reason=problem)
+    return Precision(name="fp32", reason=problem or "")
 
 
-def bf16_problem(settings: ModelSettings, vocab_size: int, device: torch.device) -> str | None:
+def engines(engine: str, settings: ModelSettings, device: torch.device) -> list[str | None]:
+    """Return the variants of the kernels to try, None for torch, in order.
+
+    Raises EnvironmentFailure if engine native is requested and there are none for this cell here.
+    """
+    kernels = _native_variant(settings, device) if engine != "torch" else None
+    if engine != "native":
+        return [kernels, None] if kernels else [None]
+    if kernels is None:
+        raise EnvironmentFailure(
+            f"engine native does not train cell {settings.cell} on this {device.type}; expected a "
+            "cell and a processor with training kernels, such as lstm and AMX. Use --engine torch"
+        )
+    return [kernels]
+
+
+def _native_variant(settings: ModelSettings, device: torch.device) -> str | None:
+    """Return the variant of the training kernels for a cell on this machine, if there is one."""
+    return chosen_variant() if device.type == "cpu" and computes(settings) else None
+
+
+def bf16_problem(
+    networks: Sequence[ModelSettings],
+    vocab_size: int,
+    device: torch.device,
+    kernels: str | None = None,
+) -> str | None:
     """Explain why training in bfloat16 is not reliable here, or return None if it is.
 
-    Compares one forward and backward pass with the model's layer shapes in both types.
+    Compares one forward and backward pass with the layer shapes of each network in both types.
     """
-    if problem := missing_bf16(device):
-        return problem
-    if not CELLS[settings.cell].learns_input:
+    if not CELLS[networks[0].cell].learns_input:
         return "a reservoir has no gradients to compare"
-    try:
-        exact = _probe(settings, vocab_size, device, "fp32")
-        rough = _probe(settings, vocab_size, device, "bf16")
-    except RuntimeError as error:
-        return f"torch cannot run these layers in bfloat16 ({str(error).splitlines()[0]})"
-    worst = max(
-        float((a - b).norm() / a.norm().clamp_min(1e-30)) for a, b in zip(exact, rough, strict=True)
-    )
+    exact = Precision(name="fp32", reason="probe")
+    rough = Precision(name="bf16", reason="probe", kernels=kernels)
+    errors = []
+    for settings in networks:
+        try:
+            pairs = zip(
+                _probe(settings, vocab_size, device, exact),
+                _probe(settings, vocab_size, device, rough),
+                strict=True,
+            )
+        except EnvironmentFailure as error:  # of kernels that cannot be opened
+            return str(error)
+        except RuntimeError as error:
+            return f"torch cannot run these layers in bfloat16 ({str(error).splitlines()[0]})"
+        errors += [(a - b).norm() / a.norm().clamp_min(1e-30) for a, b in pairs]
+    worst = float(torch.stack(errors).max())
     if not worst <= MAX_GRADIENT_ERROR:
         return f"bfloat16 gradients are {100 * worst:.0f} % off at these layer shapes"
     return None
@@ -125,14 +186,13 @@ def missing_bf16(device: torch.device) -> str | None:
 
 
 def _probe(
-    settings: ModelSettings, vocab_size: int, device: torch.device, name: str
+    settings: ModelSettings, vocab_size: int, device: torch.device, precision: Precision
 ) -> list[Tensor]:
-    """Return the gradients of the recurrent weights for one small batch.
+    """Return the gradients of the recurrent weights for one small batch, with dropout.
 
     Raises RuntimeError if torch's layers compute in float16 instead of bfloat16, as cuDNN's do:
     without scaling, small gradients vanish in it, and the few tokens of a probe do not show it.
     """
-    precision = Precision(name=name, reason="probe")
     generator = torch.Generator().manual_seed(0)
     model = RecurrentLanguageModel(settings, vocab_size)
     model.reset_parameters(generator)
@@ -145,7 +205,7 @@ def _probe(
         if isinstance(layer, nn.RNNBase):
             layer.register_forward_hook(lambda _, __, out: computed.add(out[0].dtype))
     with precision.autocast(device):
-        logits, _ = model(ids)
+        logits, _ = model(ids, None, torch.Generator(device).manual_seed(0))
     if torch.float16 in computed:
         raise RuntimeError("its recurrent layers are computed in float16, which has no scale")
     logits.float().log_softmax(-1)[..., 0].mean().backward()

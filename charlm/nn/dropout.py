@@ -1,16 +1,17 @@
 """Dropout in all its forms, with masks from a generator; without one nothing is dropped."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from charlm.config.model import ModelSettings
-from charlm.nn.layers import LayerState, RecurrentLayer
+from charlm.nn.layers import LayerState, Lookup, RecurrentLayer
 
 LEVELS = 1 << 16
 """Possible values of one random number; a dropout rate is rounded to a multiple of 1 / LEVELS."""
-LayerForward = Callable[[Tensor, LayerState], tuple[Tensor, LayerState]]
+LayerForward = Callable[[Any, LayerState], tuple[Tensor, LayerState]]
 
 
 class Draws(torch.Generator):
@@ -73,21 +74,25 @@ def random_int16(count: int, generator: torch.Generator) -> Tensor:
 
 def run_layer(
     layer: RecurrentLayer,
-    x: Tensor,
+    x: Tensor | Lookup,
     state: LayerState,
     settings: ModelSettings,
     generator: torch.Generator | None,
 ) -> tuple[Tensor, LayerState]:
     """Run a layer under weight drop, state dropout and zoneout.
 
-    With weight drop alone a layer keeps its fast path; state dropout and zoneout change what each
-    step reads, so the layer runs step by step.
+    With weight drop alone a layer keeps its fast path.
     """
     forward = _with_weight_drop(layer, settings.weight_drop, generator)
-    drops_state = settings.state_dropout > 0.0 and generator is not None
-    if not drops_state and not settings.zoneout and not settings.zoneout_cell:
+    if isinstance(x, Lookup) or not runs_by_steps(settings, generator):
         return forward(x, state)
     return _run_by_steps(forward, x, state, settings, generator)
+
+
+def runs_by_steps(settings: ModelSettings, generator: torch.Generator | None) -> bool:
+    """Report whether layers run step by step: dropout of the state changes what a step reads."""
+    drops_state = settings.state_dropout > 0.0 and generator is not None
+    return drops_state or bool(settings.zoneout or settings.zoneout_cell)
 
 
 def _with_weight_drop(

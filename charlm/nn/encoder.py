@@ -11,13 +11,13 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
 from charlm.errors import UsageError, named
-from charlm.nn.dropout import dropped, run_layer
-from charlm.nn.layers import LayerState, RecurrentLayer, build_layer, empty_embedding
+from charlm.nn.dropout import dropped, run_layer, runs_by_steps
+from charlm.nn.kernel_layers import looks_up
+from charlm.nn.layers import LayerState, Lookup, RecurrentLayer, build_layer, empty_embedding
 
 MAX_ONE_HOT = 4096
 """Largest vocabulary for one-hot input, whose matrix has the square of this many numbers."""
@@ -54,33 +54,44 @@ class Encoder(nn.Module):
         Without a state, the batch begins in the first state. Dropout masks come from `generator`;
         without one there is no dropout. The output of the last layer has none in any case.
         """
-        return self.run_layers(self._embed(ids, generator), state, generator)
+        settings, lookup = self.settings, Lookup(ids, self._table(generator))
+        changed = generator is not None and settings.input_dropout
+        if changed or runs_by_steps(settings, generator) or not looks_up(settings, lookup):
+            return self.run_layers(lookup.rows(), state, generator)
+        return self.run_layers(lookup, state, generator)
 
     def run_layers(
-        self, embedded: Tensor, state: State | None, generator: torch.Generator | None
+        self, embedded: Tensor | Lookup, state: State | None, generator: torch.Generator | None
     ) -> tuple[Tensor, State]:
-        """Return hidden vectors and the state, as `forward` does, for embeddings (T, B, E)."""
+        """Return hidden vectors and the state, as `forward` does, for embeddings (T, B, E).
+
+        A Lookup is read as it is, without dropout.
+        """
         settings = self.settings
         state = self.initial_state(embedded.shape[1]) if state is None else state
         hidden, rate = embedded, settings.input_dropout
         after: list[LayerState] = []
         for layer, before in zip(self.recurrent_layers(), state, strict=True):
-            x = self.dropped(hidden, rate, generator)
+            x = hidden
+            if isinstance(x, Tensor):
+                x = self.dropped(x, rate, generator)
             hidden, layer_state = run_layer(layer, x, before, settings, generator)  # (T, B, H)
             if settings.skip and after:
-                hidden = hidden + x
+                hidden = hidden + cast(Tensor, x)
             after.append(layer_state)
             rate = settings.dropout
-        return hidden, tuple(after)
+        return cast(Tensor, hidden), tuple(after)
 
     def _embed(self, ids: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return embeddings (T, B, E), with whole entries dropped (Gal & Ghahramani 2016)."""
-        rate = self.settings.embedding_dropout
+        return Lookup(ids, self._table(generator)).rows()
+
+    def _table(self, generator: torch.Generator | None) -> Tensor:
+        """Return the embedding of each entry (V, E), zero for those that are dropped."""
+        weight, rate = self.embedding.weight, self.settings.embedding_dropout
         if generator is None or rate == 0.0:
-            return cast(Tensor, self.embedding(ids))
-        weight = self.embedding.weight
-        mask = dropped(weight.new_ones(len(weight), 1), rate, generator)
-        return F.embedding(ids, weight * mask)
+            return weight
+        return weight * dropped(weight.new_ones(len(weight), 1), rate, generator)
 
     def dropped(self, x: Tensor, rate: float | None, generator: torch.Generator | None) -> Tensor:
         """Return x after dropout, with one mask for all steps if dropout is variational."""

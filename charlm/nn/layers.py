@@ -2,10 +2,11 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from charlm.config.cells import CELLS
 from charlm.config.class_path import resolve
@@ -19,6 +20,27 @@ Call = tuple[Tensor, LayerState, Tensor]
 """One call of a layer: x (T, B, E), the state before it, and the output (T, B, H)."""
 
 M = TypeVar("M", bound=nn.Module)
+
+
+class Lookup(NamedTuple):
+    """Input of a first layer as ids (T, B) of the rows of a table (V, E)."""
+
+    ids: Tensor
+    table: Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape (T, B, E) of the rows."""
+        return (*self.ids.shape, self.table.shape[1])
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the table."""
+        return self.table.device
+
+    def rows(self) -> Tensor:
+        """Return the rows, (T, B, E)."""
+        return F.embedding(self.ids, self.table)
 
 
 def without_init(module_class: Callable[..., M], *arguments: Any, **options: Any) -> M:

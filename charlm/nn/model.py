@@ -57,13 +57,10 @@ class RecurrentLanguageModel(Encoder):
         hidden, after = super().forward(ids, state, generator)
         return hidden, self.dropped(hidden, self.settings.output_dropout, generator), after
 
-    def _embed(self, ids: Tensor, generator: torch.Generator | None) -> Tensor:
-        """See `Encoder._embed`; conditions are never dropped."""
-        if self.conditions is None:
-            return super()._embed(ids, generator)
-        begins = ids >= self.vocab_size
-        embedded = super()._embed(ids.masked_fill(begins, EOS), generator)
-        return embedded.index_put((begins,), self.conditions(ids[begins] - self.vocab_size))
+    def _table(self, generator: torch.Generator | None) -> Tensor:
+        """See `Encoder._table`; conditions, which are never dropped, follow the entries."""
+        table = super()._table(generator)
+        return table if self.conditions is None else torch.cat([table, self.conditions.weight])
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         """See `Encoder.reset_parameters`; conditions are copies of EOS."""

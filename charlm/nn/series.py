@@ -54,16 +54,12 @@ class SeriesModel(Encoder):
 
         `state` and `generator` are as in `Encoder.forward`. Outputs are in float32.
         """
-        hidden, after = super().forward(inputs, state, generator)  # (T, B, H)
+        hidden, after = self.run_layers(self.embedding(inputs), state, generator)  # (T, B, H)
         with torch.autocast(hidden.device.type, enabled=False):
             outputs: Tensor = self.head(
                 dropped(hidden.float(), self.settings.output_dropout or 0.0, generator, axis=1)
             )
         return outputs, after
-
-    def _embed(self, ids: Tensor, generator: torch.Generator | None) -> Tensor:  # noqa: ARG002
-        embedded: Tensor = self.embedding(ids)
-        return embedded
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Initialise all weights from the generator: see `Encoder.reset_parameters`."""

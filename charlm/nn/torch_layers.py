@@ -1,8 +1,10 @@
-"""The cells of `torch.nn`, which reach oneDNN and cuDNN.
+"""The cells of `torch.nn`, which reach oneDNN and cuDNN, and the compiled training kernels.
 
 Each is a module of one layer: dropout between layers then comes from our generator (cuDNN keeps a
 hidden random state of its own).
 """
+
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +12,11 @@ from torch.nn import functional as F
 
 from charlm.config.cells import CANDIDATE
 from charlm.config.model import ModelSettings
-from charlm.nn.layers import LayerState, RecurrentLayer, without_init
+from charlm.nn.kernel_layers import LayerWeights, run_layer_kernel, serves
+from charlm.nn.layers import LayerState, Lookup, RecurrentLayer, without_init
+
+WEIGHTS = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+"""Names of the weights of a torch module, in the order of `LayerWeights`."""
 
 
 class TorchLayer(RecurrentLayer):
@@ -28,8 +34,11 @@ class TorchLayer(RecurrentLayer):
         """Return the arguments of the torch module other than its sizes."""
         return {}
 
-    def forward(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
-        """See `RecurrentLayer.forward`."""
+    def forward(self, x: Tensor | Lookup, state: LayerState) -> tuple[Tensor, LayerState]:
+        """See `RecurrentLayer.forward`; x is a Lookup only if the kernels in use serve it."""
+        if serves(self.settings, x):
+            weights = LayerWeights(*(cast(Tensor, getattr(self.rnn, name)) for name in WEIGHTS))
+            return run_layer_kernel(self.settings.cell, x, state, weights)
         before = tuple(tensor.unsqueeze(0) for tensor in state)  # (1, B, H) each
         y, after = self.rnn(x, before if len(before) > 1 else before[0])
         after = after if isinstance(after, tuple) else (after,)

@@ -10,7 +10,7 @@ from rich.table import Table
 from charlm.commands import command
 from charlm.config.tasks import TASKS, is_labelled, task_name
 from charlm.config.text_units import UNITS
-from charlm.config.training import counted_length, length_of
+from charlm.config.training import counted_length, length_of, precision_text
 from charlm.files.escapes import escape_unprintable
 from charlm.report.conditions import condition_text
 from charlm.report.tables import pairs_table
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def describe_plan(record: Mapping[str, Any], path: Path | None = None) -> list[str]:
     """Describe in a few lines what will be trained, and where."""
-    precision = record["precision"]
+    precision, device = record["precision"], record["machine"]["device"]
     report = report_of(record["settings"])
     text, model, run = report.plan_lines(record) if report else _plan_lines(record)
     lines = [
@@ -37,7 +37,7 @@ def describe_plan(record: Mapping[str, Any], path: Path | None = None) -> list[s
         *_parent_lines(record),
         model,
         run,
-        f"device {record['machine']['device']}, {precision['name']} ({precision['reason']})",
+        f"device {device}, {precision_text(precision)} ({precision['reason']})",
         *_outlook(record),
         *([f"into   {path}"] if path else []),
     ]

@@ -82,7 +82,9 @@ def _machine(record: Json) -> dict[str, Any]:
     """Return the settings that depend on the machine."""
     machine, precision = record["machine"], record.get("precision") or {}
     chosen = {"threads": machine.get("threads"), "device": machine.get("device")}
-    return chosen | {"precision": precision.get("name")}
+    bf16 = precision.get("name") == "bf16"
+    engine = {"engine": "native" if precision.get("kernels") else "torch"} if bf16 else {}
+    return chosen | {"precision": precision.get("name"), **engine}
 
 
 def _vocabulary(path: Path, record: Json) -> tuple[list[str], set[str]]:

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from charlm.config.settings import table
 from charlm.config.text_units import UNITS
+from charlm.config.training import precision_text
 from charlm.files.escapes import escape_unprintable
 from charlm.report.conditions import condition_text
 from charlm.report.tables import plain_table
@@ -57,7 +58,7 @@ def run_pairs(path: Path, config: Json, record: Json) -> list[tuple[str, str]]:
         precision = record.get("precision", {})
         pairs += [
             ("machine", f"{machine['device_name']}, {count_of(machine['threads'], 'thread')}"),
-            ("precision", f"{precision.get('name')} ({precision.get('reason')})"),
+            ("precision", f"{precision_text(precision)} ({precision.get('reason')})"),
             ("created", f"{created}, torch {config.get('torch')}"),
         ]
     if record.get("command"):

@@ -7,7 +7,7 @@ from typing import Any
 from charlm.commands import command
 from charlm.config.tasks import TASKS, TaskSpec, task_name
 from charlm.config.text_units import UNITS
-from charlm.config.training import counted_length, length_of
+from charlm.config.training import counted_length, length_of, precision_text
 from charlm.files.escapes import escape_unprintable
 from charlm.runs.layout import COMPANION
 from charlm.units import finite
@@ -169,7 +169,7 @@ def run_facts(record: Mapping[str, Any]) -> dict[str, str]:
         facts["length"] = _length_facts(*length_of(training), results)
     precision = record.get("precision") or {"name": "fp32"}
     return facts | {
-        "machine": f"{record['machine']['device_name']}, {precision['name']}",
+        "machine": f"{record['machine']['device_name']}, {precision_text(precision)}",
         "seed": str(training["seed"]),
     }
 

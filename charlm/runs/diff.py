@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from charlm.config.settings import settings_from
+from charlm.config.training import precision_text
 from charlm.runs.card import model_size
 from charlm.runs.layout import home, read_config, read_record
 from charlm.runs.overview import FIGURES
@@ -87,7 +88,7 @@ def _facts(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:
         "text SHA-256": corpus["fingerprint"][:12],
         "training tokens": (corpus["parts"].get("train") or {}).get("tokens"),
         "fine-tuned from": (record.get("from") or {}).get("run"),
-        "precision": (record.get("precision") or {}).get("name"),
+        "precision": precision_text(own) if (own := record.get("precision")) else None,
         "device": machine["device_name"],
         "threads": machine["threads"],
         "charlm": config.get("charlm"),

@@ -127,6 +127,10 @@ class LabelledTraining:
             }
         )
 
+    def networks(self, settings: Settings, dataset: Dataset) -> list[ModelSettings]:  # noqa: ARG002
+        """Return the settings of the model, which both its halves have."""
+        return [settings.model]
+
     def plan(
         self,
         settings: Settings,

@@ -84,6 +84,10 @@ class LanguageModelTraining:
         """Return the number of entries of the vocabulary."""
         return len(dataset.vocabulary)
 
+    def networks(self, settings: Settings, dataset: Dataset) -> list[ModelSettings]:  # noqa: ARG002
+        """Return the settings of the model, whose layers are its only ones."""
+        return [settings.model]
+
     def plan(
         self,
         settings: Settings,

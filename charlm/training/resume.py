@@ -31,7 +31,8 @@ from charlm.training.start import open_session, write_run
 
 RESUMABLE = (
     *LENGTHS, "evals", "patience", "save_minutes", "keep", "learning_rate",
-    "weight_decay", "clip_norm", "on_nonfinite", "device", "precision", "threads", "log",
+    "weight_decay", "clip_norm", "on_nonfinite", "device", "precision", "engine",
+    "threads", "log",
 )  # fmt: skip
 """Training settings that may change when a run is resumed."""
 RESTARTS_PATIENCE = {*LENGTHS, "patience"}

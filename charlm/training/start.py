@@ -26,7 +26,7 @@ from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings, settings_from
 from charlm.config.tasks import SERIES, TASKS
 from charlm.config.text_units import UNITS
-from charlm.config.training import TrainingSettings
+from charlm.config.training import precision_text
 from charlm.config.unused import drop_unused
 from charlm.errors import EnvironmentFailure, UsageError, named
 from charlm.files.atomic import explained, json_bytes
@@ -195,7 +195,7 @@ def plan_run(
     if vocabulary:
         names = (f.name for f in fields(VocabularySettings))
         given |= {f"vocabulary.{name}": f"file {vocabulary}" for name in names}
-    machine = _Machine(settings.training, task.outputs(settings, dataset))
+    machine = _Machine(settings, dataset)
     with phase("planning"):
         planned = task.plan(
             settings, dataset, machine.device, machine.precision,
@@ -230,16 +230,17 @@ def _check_unit(settings: Settings) -> None:
 class _Machine:
     """Device, threads and precision of a training on this machine."""
 
-    def __init__(self, training: TrainingSettings, outputs: int) -> None:
+    def __init__(self, settings: Settings, dataset: Dataset) -> None:
         devices.keep_freed_memory()
-        self.device = devices.choose_device(training.device)
-        self._training, self._outputs = training, outputs
+        self.device = devices.choose_device(settings.training.device)
+        self._settings, self._dataset = settings, dataset
+        self._outputs = training_of(settings).outputs(settings, dataset)
         self.precision = functools.cache(self._precision)  # compared once for each model
 
     def set_threads(self, model: ModelSettings, batch_size: int) -> int:
         """Let torch use the threads that training uses; return their number."""
         return set_threads(
-            self._training.threads
+            self._settings.training.threads
             or training_threads(model, self._outputs, batch_size, self.device)
         )
 
@@ -247,8 +248,8 @@ class _Machine:
         """Return the precision that training uses."""
         self.set_threads(model, devices.PROBE_SHAPE[1])
         with phase("comparing bf16 with fp32"):
-            return devices.choose_precision(
-                self._training.precision, model, self._outputs, self.device
+            return _choose_precision(
+                replace(self._settings, model=model), self._dataset, self.device
             )
 
 
@@ -267,7 +268,7 @@ def _record(
         "origins": _origins(settings, given, planned.reasons),
         "corpus": corpus_record(dataset, settings),
         "machine": machine_record(machine.device, threads),
-        "precision": {"name": precision.name, "reason": precision.reason},
+        "precision": precision.record(),
         "parameters": training_of(settings).parameters(settings, dataset),
         "planned": {
             "passes": planned.passes,
@@ -401,16 +402,17 @@ def open_session(
     if about := record.get("from"):
         freeze(model, training.freeze_layers, grown=model.vocab_size > about["entries"])
     recorded = record.get("precision")
-    precision = _precision(settings, task.outputs(settings, dataset), device, recorded)
-    if recorded and recorded["name"] != precision.name:
+    precision = _precision(settings, dataset, device, recorded)
+    chosen = precision.record()
+    if recorded and precision_text(recorded) != precision_text(chosen):
         warnings.append(
-            f"the precision changed from {recorded['name']} to {precision.name} "
+            f"the precision changed from {precision_text(recorded)} to {precision_text(chosen)} "
             f"({precision.reason}); the weights will differ from those of an uninterrupted run"
         )
     if threads != machine.get("threads"):
         warnings.append("the number of threads changed; results may differ in rounding")
     record["machine"] = {**machine, "threads": threads}
-    record["precision"] = {"name": precision.name, "reason": precision.reason}
+    record["precision"] = chosen
     record["parameters"] = model.parameter_count()
     if settings.model.direction == "backward":
         dataset = mirrored_dataset(dataset)
@@ -426,15 +428,26 @@ def open_session(
 
 
 def _precision(
-    settings: Settings,
-    outputs: int,
-    device: torch.device,
-    recorded: Mapping[str, str] | None,
+    settings: Settings, dataset: Dataset, device: torch.device, recorded: Mapping[str, str] | None
 ) -> devices.Precision:
-    """Return the recorded precision, unless another is requested or bf16 does not work here."""
-    requested = settings.training.precision
-    if recorded and requested in ("auto", recorded["name"]):
-        kept = devices.Precision(name=recorded["name"], reason=recorded["reason"])
-        if kept.name == "fp32" or devices.missing_bf16(device) is None:
+    """Return the recorded precision, unless another is requested or it does not work here."""
+    training = settings.training
+    if recorded and training.precision in ("auto", recorded["name"]):
+        kept = devices.Precision(
+            name=recorded["name"], reason=recorded["reason"], kernels=recorded.get("kernels")
+        )
+        works = kept.name == "fp32" or devices.missing_bf16(device) is None
+        if works and kept.kernels in devices.engines(training.engine, settings.model, device):
             return kept
-    return devices.choose_precision(requested, settings.model, outputs, device)
+    return _choose_precision(settings, dataset, device)
+
+
+def _choose_precision(
+    settings: Settings, dataset: Dataset, device: torch.device
+) -> devices.Precision:
+    """Return the precision in which the layers of a model have correct gradients here."""
+    task, training = training_of(settings), settings.training
+    return devices.choose_precision(
+        training.precision, task.networks(settings, dataset), task.outputs(settings, dataset),
+        device, training.engine,
+    )  # fmt: skip

@@ -82,6 +82,12 @@ class TagTraining(LabelledTraining):
         tags = len(gold_of(dataset, Tagged).labels)
         return len(dataset.vocabulary) if settings.model.one_hot else tags
 
+    def networks(self, settings: Settings, dataset: Dataset) -> list[ModelSettings]:
+        """Return the settings of the encoders of words and of letters."""
+        width = self._letter_width(settings, dataset)
+        letters = [letter_settings(settings.model, width)] if width else []
+        return [settings.model, *letters]
+
     def plan(
         self,
         settings: Settings,

@@ -67,6 +67,12 @@ class TaskTraining(Protocol):
     def outputs(self, settings: Settings, dataset: Dataset) -> int:
         """Return the number of entries that the output layer chooses from."""
 
+    def networks(self, settings: Settings, dataset: Dataset) -> list[ModelSettings]:
+        """Return the settings of every encoder in the model that has layers of other shapes.
+
+        Those of the model itself come first.
+        """
+
     def plan(
         self,
         settings: Settings,

@@ -48,6 +48,10 @@ class TranslationTraining(LabelledTraining):
         entries = len(gold_of(dataset, Parallel).vocabulary)
         return max(entries, len(dataset.vocabulary)) if settings.model.one_hot else entries
 
+    def networks(self, settings: Settings, dataset: Dataset) -> list[ModelSettings]:  # noqa: ARG002
+        """Return the settings of the encoders and of the decoder, which may be twice as wide."""
+        return [settings.model, decoder_settings(settings.model, settings.task.both_ways)]
+
     def plan(
         self,
         settings: Settings,
