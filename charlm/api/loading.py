@@ -9,6 +9,7 @@ from charlm.api.task_api import TaskModel, open_task
 from charlm.config.tasks import TASKS
 from charlm.errors import UsageError, named
 from charlm.runs.conditions import check_condition
+from charlm.runs.engines import engine_on
 from charlm.runs.layout import is_label_run, read_config, run_task
 from charlm.runs.locate import checkpoints_folder, find_run
 from charlm.runs.mixtures import load_members, mix_runs
@@ -20,6 +21,7 @@ def load(
     *,
     checkpoints: str | Path | None = None,
     engine: str = "auto",
+    device: str = "cpu",
     weights: str = "fp32",
     threads: int | None = None,
     with_: str | Sequence[str] = (),
@@ -31,7 +33,7 @@ def load(
     of that task, all others a `Model`. Options and errors are as in `load_model`; only a `Model`
     has `weights`, `with_` and `condition`.
     """
-    folder = checkpoints_folder(checkpoints)
+    folder, engine = checkpoints_folder(checkpoints), engine_on(device, engine)
     path = find_run(None if run is None else str(run), folder)
     if not is_label_run(path):
         return load_model(
@@ -56,6 +58,7 @@ def load_model(
     *,
     checkpoints: str | Path | None = None,
     engine: str = "auto",
+    device: str = "cpu",
     weights: str = "fp32",
     threads: int | None = None,
     with_: str | Sequence[str] = (),
@@ -63,14 +66,15 @@ def load_model(
 ) -> Model:
     """Load the language model of a run: a name, a path, or by default as in `load`.
 
-    `engine` is auto, native (compiled kernels), numpy or torch; `weights` is the format in which
+    `engine` is auto, native (compiled kernels), numpy or torch. `device` is cpu, cuda, mps or auto
+    (CUDA if it is available); all but the CPU are for torch. `weights` is the format in which
     the kernels keep them: fp32, bf16 or int8. `with_` names runs whose probabilities are mixed with
     those of the model, such as "ngram" (the companion of the run) or "other=0.3", in which other
     has the weight 0.3 (see `mix_runs`). `condition` is that with which the model begins texts, one
     of `Model.conditions`. Raises RunError if there is no such run or its files are
     damaged, UsageError for runs with another vocabulary or with labels.
     """
-    folder = checkpoints_folder(checkpoints)
+    folder, engine = checkpoints_folder(checkpoints), engine_on(device, engine)
     path = find_run(None if run is None else str(run), folder)
     options: dict[str, Any] = {
         "engine": engine, "weights": weights, "threads": threads, "condition": condition,

@@ -79,6 +79,7 @@ def evaluate(
     beam: options.Beam = None,
     as_json: options.Json = False,
     engine: options.Engine = "auto",
+    device: options.Device = "cpu",
     weights: options.Weights = "fp32",
     run: options.Run = None,
     checkpoints: options.Checkpoints = None,
@@ -109,6 +110,7 @@ def evaluate(
                 "--condition": condition,
             }, path,
         )  # fmt: skip
+        engine = options.on_device(device, engine)
         evaluate_task(path, files, reading, worst=worst, beam=beam, as_json=as_json, engine=engine)
         return
     of_tasks = {"--target": reading.get("target"), "--worst": worst, "--beam": beam}
@@ -120,6 +122,7 @@ def evaluate(
     method = methods.in_torch
     if method and (reset or weights != "fp32" or engine not in ("auto", "torch")):
         raise UsageError(f"--{method} needs engine torch, weights fp32, and no --reset")
+    engine = options.on_device(device, "torch" if method else engine)
     of_files = options.reading_flags(reading) | ({"--document"} if document is not None else set())
     options.check_meant(of_files if not files else set(), "--file")
     options.check_meant({"--window"} if window and not reset else set(), "--reset")
@@ -133,9 +136,7 @@ def evaluate(
         )  # fmt: skip
         evaluate_by_condition(path, as_json=as_json, engine=engine, weights=weights)
         return
-    model = options.open_model(
-        str(path), checkpoints, "torch" if method else engine, weights, condition=condition
-    )
+    model = options.open_model(str(path), checkpoints, engine, weights, condition=condition)
     result = api.evaluation.evaluate_run(
         model, files, document=document, reading=reading, methods=methods,
         reset_every=(window or 256) if reset else None,

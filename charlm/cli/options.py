@@ -43,6 +43,10 @@ Engine = Annotated[
     str,
     typer.Option("--engine", help="Backend: auto, native (compiled kernels), numpy or torch."),
 ]
+Device = Annotated[
+    str,
+    typer.Option("--device", help="Device that computes: cpu, cuda, mps or auto (CUDA if there)."),
+]
 Weights = Annotated[
     str,
     typer.Option("--weights", help="Format of the weights in the kernels: fp32, bf16 or int8."),
@@ -272,6 +276,15 @@ def check_network(path: Path, flag: str) -> None:
 
     if flag and is_ngram_run(path):
         raise no_network(path, flag)
+
+
+def on_device(device: str, engine: str) -> str:
+    """Return the engine that computes on a device; see `runs.engines.engine_on`."""
+    if device == "cpu":
+        return engine
+    from charlm.runs.engines import engine_on
+
+    return engine_on(device, engine)
 
 
 def open_model(

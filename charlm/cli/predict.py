@@ -61,6 +61,7 @@ def predict(
     beam: options.Beam = None,
     as_json: options.Json = False,
     engine: options.Engine = "auto",
+    device: options.Device = "cpu",
     run: options.Run = None,
     checkpoints: options.Checkpoints = None,
 ) -> None:
@@ -85,7 +86,7 @@ def predict(
     others = {name: value for name, value in given.items() if name not in predictions.flags}
     check_typed(others, path, lambda row: flags_of(row, "predict"))
     predictions.check(output, tokens=tokens, top=top, as_json=as_json)
-    model = api.task_api.open_task(path, engine=engine)
+    model = api.task_api.open_task(path, engine=options.on_device(device, engine))
     top = min(top, max(len(model.labels), 1))
     say(f"engine {model.run.engine}", level=2)
     if not from_stdin and not files:

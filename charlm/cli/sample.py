@@ -149,6 +149,7 @@ def sample(
     condition: options.Condition = None,
     with_: options.With = None,
     engine: options.Engine = "auto",
+    device: options.Device = "cpu",
     weights: options.Weights = "fp32",
     run: options.Run = None,
     checkpoints: options.Checkpoints = None,
@@ -159,6 +160,7 @@ def sample(
 
     Example:  charlm sample --len 300 --temperature 0.8 --prime "Once upon"
     """
+    engine = options.on_device(device, engine)
     _check_one({"--json": json_lines, "--print0": print0, "--separator": separator is not None})
     _check_one({"--prime": bool(prime), "--prime-file": bool(prime_file)})
     sampling = _checked_sampling(1.0 if temperature is None else temperature, top_k, top_p, min_p)

@@ -127,6 +127,7 @@ def score(
     condition: options.Condition = None,
     with_: options.With = None,
     engine: options.Engine = "auto",
+    device: options.Device = "cpu",
     weights: options.Weights = "fp32",
     run: options.Run = None,
     checkpoints: options.Checkpoints = None,
@@ -149,7 +150,7 @@ def score(
 
     Example:  charlm score "the apple and pear salad" "the apple and pair salad"
     """
-    texts, by = texts or [], _typed_part(by, tokens)
+    texts, by, engine = texts or [], _typed_part(by, tokens), options.on_device(device, engine)
     _check_output(output, log_base, by=by, tokens=tokens, keep=keep, rank=rank, carry=carry)
     part = scored_part(output, by, closed, log_base, keep, context, context_column, carry)
     from_stdin = _check_source(texts, file, reading, keep=keep, context_column=context_column)

@@ -13,31 +13,67 @@ from charlm.config.model import ModelSettings
 from charlm.errors import EnvironmentFailure, RunError, UsageError, check_choice, named
 
 ENGINES = ("auto", "native", "numpy", "torch")
+TORCH = "torch"
+DEVICES = ("cpu", "cuda", "mps", "auto")
 WEIGHT_KINDS = ("fp32", "bf16", "int8")
 
 
 def chosen_engine(settings: ModelSettings, engine: str, weights: str = "fp32") -> str:
     """Return the engine for a model; auto becomes torch for one that only torch computes.
 
-    `weights` is the type in which the kernels keep weights. Raises UsageError for unknown names or
-    a wrong combination.
+    torch may be followed by a device, as `engine_on` returns it. `weights` is the type in which the
+    kernels keep weights. Raises UsageError for unknown names or a wrong combination.
     """
+    known = ENGINES if device_of(engine) == "cpu" else (engine,)
     for name, value, choices in (
-        ("engine", engine, ENGINES), ("weights", weights, WEIGHT_KINDS)
+        ("engine", engine, known), ("weights", weights, WEIGHT_KINDS)
     ):  # fmt: skip
         check_choice(name, value, choices)
     if engine == "auto" and not runs_without_torch(settings):
-        engine = "torch"
-    if engine in ("torch", "numpy") and weights != "fp32":
+        engine = TORCH
+    if (uses_torch(engine) or engine == "numpy") and weights != "fp32":
         raise UsageError(
             f"{named('weights')} {weights} with {named('engine')} {engine}; expected fp32 there"
         )
-    if engine != "torch" and not runs_without_torch(settings):
+    if not uses_torch(engine) and not runs_without_torch(settings):
         raise UsageError(
             f"--engine {engine} with a model of {' and '.join(only_in_torch(settings))}, which "
             "only torch computes; expected torch or auto there"
         )
     return engine
+
+
+def engine_on(device: str, engine: str = "auto") -> str:
+    """Return the engine that computes on a device: `torch cuda`, `torch mps`.
+
+    `device` is cpu, cuda, mps or auto: CUDA if it is available, else the CPU. On the CPU it is
+    `engine` itself. Raises EnvironmentFailure for a device that is not here, UsageError for
+    another name or an engine that computes on the CPU only.
+    """
+    check_choice("device", device, DEVICES)
+    if device == "cpu":
+        return engine
+    from charlm.nn.devices import choose_device
+
+    chosen = choose_device(device).type
+    if chosen == "cpu":
+        return engine
+    if engine not in ("auto", TORCH):
+        raise UsageError(
+            f"{named('engine')} {engine} with {named('device')} {device}; expected torch or auto "
+            "there"
+        )
+    return f"{TORCH} {chosen}"
+
+
+def uses_torch(engine: str) -> bool:
+    """Return True for an engine that is torch on some device."""
+    return engine.partition(" ")[0] == TORCH
+
+
+def device_of(engine: str) -> str:
+    """Return the device that an engine computes on."""
+    return engine.partition(" ")[2] if uses_torch(engine) and " " in engine else "cpu"
 
 
 def file_stamp(path: Path) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from charlm.inference.counts import LabelCounts
 from charlm.inference.labelling import ArrayReader, LabelReader, MixedReader
 from charlm.runs import layout
 from charlm.runs.bag import read_bag
+from charlm.runs.engines import uses_torch
 from charlm.runs.run import kept_text
 from charlm.runs.task_weights import TaskWeights
 from charlm.text.encoded import EncodedText
@@ -80,7 +81,7 @@ def _scale(config: Mapping[str, Any]) -> float:
 def _reader(weights: TaskWeights) -> LabelReader:
     """Return what computes with weights."""
     scale = _scale(weights.config)
-    if weights.engine == "torch":
+    if uses_torch(weights.engine):
         from charlm.nn.classifier import Classifier, TorchReader
 
         return TorchReader(cast(Classifier, weights.torch_model()), scale)

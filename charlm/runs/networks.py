@@ -12,7 +12,7 @@ from charlm.backends.native import WEIGHTS_PER_THREAD
 from charlm.backends.numpy_backend import NumpyBackend
 from charlm.backends.weights import Weights, begun_with, weights_from
 from charlm.config.model import ModelSettings
-from charlm.runs.engines import chosen_engine, compiled_backend, unchanged
+from charlm.runs.engines import chosen_engine, compiled_backend, device_of, unchanged, uses_torch
 from charlm.runs.weights import load_arrays, old_logit_scale
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ def load_backend(
     """Return a backend that computes with the weights in a file.
 
     `engine` is native (compiled kernels), numpy, torch or auto: the kernels if they are installed,
-    else numpy, and torch for models that only torch computes. `weights` is the type in which the
+    else numpy, and torch for models that only torch computes; or torch on another device (see
+    `engine_on`). `weights` is the type in which the
     kernels keep weights: fp32, bf16 or int8. All logits are multiplied by `logit_scale`, by default
     the factor that older runs keep in the file. `conditions` is the number of conditions in the
     file, and `first` the one with which texts begin, None for EOS. Raises UsageError for unknown
@@ -51,10 +52,11 @@ def load_backend(
 
     settings, arrays = read()
     scale = old_logit_scale(path) if logit_scale is None else logit_scale
-    if engine == "torch":
+    if uses_torch(engine):
         from charlm.nn.torch_backend import TorchBackend
 
-        return TorchBackend(torch_network(settings, vocab_size, arrays, threads), scale)
+        network = torch_network(settings, vocab_size, arrays, threads)
+        return TorchBackend(network.to(device_of(engine)), scale)
     plain = weights_from(settings, arrays, scale)
     if engine == "numpy":
         return NumpyBackend(plain)

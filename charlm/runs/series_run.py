@@ -13,6 +13,7 @@ from charlm.errors import UsageError
 from charlm.inference.series import ArraySeries, SeriesReader, evaluate_series, forecast
 from charlm.inference.series_counts import SeriesCounts
 from charlm.runs import layout
+from charlm.runs.engines import uses_torch
 from charlm.runs.run import kept_text
 from charlm.runs.task_weights import TaskWeights
 from charlm.text.series import Scales, read_values
@@ -97,7 +98,7 @@ def load_series_run(path: Path, *, engine: str = "auto", threads: int | None = N
             "auto. Leave out --engine"
         )
     reader: SeriesReader
-    if weights.engine == "torch":
+    if uses_torch(weights.engine):
         from charlm.nn.series import SeriesModel, TorchSeries
 
         reader = TorchSeries(cast(SeriesModel, weights.torch_model()))

@@ -13,6 +13,7 @@ from charlm.inference.crf import Answers, Transitions, answers, tag_nats
 from charlm.inference.tag_counts import Known, TagCounts
 from charlm.inference.tagging import ArrayTagReader, Letters, TagReader
 from charlm.runs import layout
+from charlm.runs.engines import uses_torch
 from charlm.runs.run import kept_text
 from charlm.runs.task_weights import TaskWeights
 from charlm.text.labels import Labels, Targets, read_targets
@@ -110,7 +111,7 @@ def load_tag_run(path: Path, *, engine: str = "auto", threads: int | None = None
 
 def _reader(weights: TaskWeights, letters: Vocabulary | None) -> TagReader:
     """Return what computes with weights; words with letters are read by numpy or torch."""
-    if weights.engine == "torch":
+    if uses_torch(weights.engine):
         from charlm.nn.tagger import Tagger, TorchTagReader
 
         return TorchTagReader(cast(Tagger, weights.torch_model()), letters)

@@ -17,7 +17,7 @@ from charlm.backends.weights import BACKWARD, Weights, encoder_weights
 from charlm.config.model import ModelSettings
 from charlm.errors import check_count
 from charlm.runs import layout
-from charlm.runs.engines import chosen_engine, compiled_backend, unchanged
+from charlm.runs.engines import chosen_engine, compiled_backend, device_of, unchanged
 from charlm.runs.run import check_weights, checked_vocabulary, model_settings
 from charlm.runs.weights import load_arrays
 from charlm.text.tokenizers.vocabulary import Vocabulary
@@ -115,4 +115,4 @@ class TaskWeights:
         )
         work = sum(tensor.numel() for tensor in model.get_submodule(part).parameters())
         torch.set_num_threads(self.threads or useful_threads(work, WEIGHTS_PER_THREAD))
-        return model.requires_grad_(False)
+        return model.to(device_of(self.engine)).requires_grad_(False)

@@ -12,6 +12,7 @@ from charlm.inference.search import BEAM, Steps, forced_nats
 from charlm.inference.translating import NOTHING, ArraySteps, Languages, Text, translations
 from charlm.inference.translation_counts import TranslationCounts
 from charlm.runs import layout
+from charlm.runs.engines import uses_torch
 from charlm.runs.run import kept_text
 from charlm.runs.task_weights import TaskWeights
 from charlm.text.encoded import EncodedText
@@ -148,7 +149,7 @@ def load_translate_run(
 
 def _steps(weights: TaskWeights) -> Steps:
     """Return what computes with weights."""
-    if weights.engine == "torch":
+    if uses_torch(weights.engine):
         from charlm.nn.translator import Translator
         from charlm.nn.translator_steps import TorchSteps
 

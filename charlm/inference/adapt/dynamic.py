@@ -64,8 +64,9 @@ def gradient_rms(
     with phase("measuring gradients", total=min(len(text.ids), STATISTICS_TOKENS)):
         for inputs, targets in _batches(text, window):
             model.zero_grad()
-            _, shown, _ = model.read(torch.from_numpy(inputs))
-            _mean_nats(model, shown, torch.from_numpy(targets), backend.logit_scale).backward()  # type: ignore[no-untyped-call]
+            ids, correct = (torch.from_numpy(a).to(backend.device) for a in (inputs, targets))
+            _, shown, _ = model.read(ids)
+            _mean_nats(model, shown, correct, backend.logit_scale).backward()  # type: ignore[no-untyped-call]
             for name, weight in _trainable(model):
                 if weight.grad is not None:
                     squares[name] += weight.grad**2
@@ -130,11 +131,11 @@ class _Learner:
 
     def _step(self, inputs: Ids, targets: Ids, state: State) -> tuple[NDArray[np.float64], State]:
         """Return the nats of a window and the state after it, then learn from it."""
-        _, shown, after = self.model.read(torch.from_numpy(inputs), state)
+        device = self.weights[0].device
+        _, shown, after = self.model.read(torch.from_numpy(inputs).to(device), state)
         logits = self.model.output(shown).float() * self.scale
-        nats = F.cross_entropy(
-            logits.flatten(0, 1), torch.from_numpy(targets).flatten(), reduction="none"
-        )
+        correct = torch.from_numpy(targets).to(device).flatten()
+        nats = F.cross_entropy(logits.flatten(0, 1), correct, reduction="none")
         gradients = torch.autograd.grad(
             nats.sum() / self.settings.window, self.weights, allow_unused=True
         )
@@ -147,7 +148,7 @@ class _Learner:
                 if gradient is not None:
                     weight.addcdiv_(gradient, divisor, value=-self.settings.rate)
         state = tuple(tuple(tensor.detach() for tensor in layer) for layer in after)
-        return nats.detach().double().numpy(), state
+        return nats.detach().cpu().double().numpy(), state
 
 
 def _learner_of(backend: TorchBackend) -> RecurrentLanguageModel:
