@@ -7,7 +7,7 @@ import sys
 import tomllib
 from functools import cache
 from graphlib import TopologicalSorter
-from importlib.metadata import packages_distributions
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 import pytest
@@ -255,6 +255,27 @@ LIGHT = [
 @pytest.mark.parametrize(("code", "status"), LIGHT)
 def test_help_and_errors_import_nothing_heavy(code: str, status: int, tmp_path: Path) -> None:
     assert imported_after(code, status, tmp_path) & set(HEAVY) == set()
+
+
+ON_LOADING = {"numpy", "safetensors"}
+FOR_ARGUMENTS = {"annotated_doc", "rich", "shellingham", "typer"}
+OF_NEW_TYPER = {
+    "annotated_types", "pydantic", "pydantic_core", "typing_extensions", "typing_inspection"
+}  # fmt: skip
+FOR_TRAINING = ("batches", "conditioned", "corpus", "dataset", "examples", "labelled", "splits")
+
+
+@pytest.mark.parametrize("verb", [("sample", "--len", "1"), ("score", "x"), ("next", "x")])
+def test_a_short_command_imports_what_it_needs(verb: tuple[str, ...], tmp_path: Path) -> None:
+    """Each starts in a third of a second; what reads and encodes training texts stays away."""
+    arguments = ["-q", *verb, "--run", str(RUN)]
+    code = f"from charlm.cli import main; main({arguments})"
+    others = imported_after(code, 0, tmp_path) - sys.stdlib_module_names
+    others = {name for name in others if not name.startswith("_")} - {"charlm", "cython_runtime"}
+    too_new = int(version("typer").split(".")[1]) >= 29  # than pyproject.toml allows
+    assert others <= ON_LOADING | FOR_ARGUMENTS | (OF_NEW_TYPER if too_new else set())
+    modules = set((tmp_path / "modules").read_text(encoding="utf-8").split())
+    assert not modules & {f"charlm.text.{name}" for name in FOR_TRAINING}
 
 
 def test_a_model_is_built_without_the_compiler_of_torch(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,16 +26,12 @@ from charlm.inference.generation import (
 )
 from charlm.inference.infill import fill
 from charlm.inference.items import Items, Rules
-from charlm.inference.labelling import hidden_vectors
 from charlm.inference.likelihood import evaluate
 from charlm.inference.samplers import Sampling, fresh_seed
 from charlm.inference.scores import Scores, Words
 from charlm.inference.scoring import Scorer
 from charlm.inference.states import ModelState, state_after
 from charlm.inference.words import WordRule
-from charlm.inspect.find_units import UnitMatches, check_pattern, find_units, search_text
-from charlm.inspect.hidden import Hidden, read_hidden
-from charlm.inspect.text_view import view_text
 from charlm.runs.card import model_shape
 from charlm.runs.conditions import conditions_of
 from charlm.runs.layout import METRICS, TOKENIZER, WEIGHTS, read_metrics
@@ -43,11 +39,14 @@ from charlm.runs.locate import is_run
 from charlm.runs.mixtures import Mixture
 from charlm.runs.pair import backward_half, is_pair
 from charlm.runs.run import Run, load_run, read_embedding, run_stamp
-from charlm.text.corpus import Corpus
 from charlm.text.documents import check_text
 from charlm.text.tokenizers.tokenizer_json import EOS
 from charlm.text.vectors import nearest, vector_lines
 from charlm.units import Tally
+
+if TYPE_CHECKING:
+    from charlm.inspect.find_units import UnitMatches
+    from charlm.inspect.hidden import Hidden
 
 
 class Model:
@@ -163,9 +162,7 @@ class Model:
 
     def evaluate(self, text: str, *, reset_every: int | None = None) -> Tally:
         """Return the tally of a text, which is cut into documents as in training."""
-        rules = self.run.boundaries
-        corpus = Corpus.from_text(text, rules.document, keep_cr=rules.crlf)
-        return evaluate(self.run.backend, self.run.encode(corpus), reset_every=reset_every)
+        return evaluate(self.run.backend, self.run.encode_text(text), reset_every=reset_every)
 
     def sample(self, length: int = 500, *, seed: int | None = None, **options: Any) -> str:
         """Return one sample as a string; options as in `generate`.
@@ -306,22 +303,17 @@ class Model:
 
         Raises RunError unless the run was trained with direction `both`.
         """
-        one_line = self.run.boundaries.text_document == "line"
-        if one_line:
+        if self.run.boundaries.text_document == "line":
             text = text.removesuffix("\n")
-        if one_line and "\n" in text:
+        if self.run.boundaries.text_document == "line" and "\n" in text:
             raise UsageError(
                 f"{text!r} has several lines, but this model reads lines independently; expected "
                 "one line. Fill them one by one"
             )
         return fill(
-            self.run.backend,
-            self._backward_half.backend,
-            self.vocabulary,
-            text,
-            top,
+            self.run.backend, self._backward_half.backend, self.vocabulary, text, top,
             end=self.run.boundaries.has_ends,
-        )
+        )  # fmt: skip
 
     @cached_property
     def _backward_half(self) -> Run:
@@ -370,8 +362,7 @@ class Model:
                 f"{len(self.vocabulary):,}. They are in {self.path / TOKENIZER}"
             )
         pairs = nearest(self.embedding, int(ids[0]), top)
-        names = map(self.vocabulary.token_text, (index for index, _ in pairs))
-        return Neighbours(zip(names, (cosine for _, cosine in pairs), strict=True))
+        return Neighbours((self.vocabulary.token_text(index), cosine) for index, cosine in pairs)
 
     def state(self, text: str = "") -> ModelState:
         """Return the state after a text that starts a document."""
@@ -400,7 +391,7 @@ class Model:
         *,
         signals: str | Sequence[str] | None = None,
         state: ModelState | None = None,
-    ) -> Hidden:
+    ) -> "Hidden":
         """Return the values of all units after each token of a text.
 
         `signals` are among h, c and the gates that the cell has (see `config.cells.SIGNALS`); by
@@ -409,11 +400,16 @@ class Model:
         both directions those of its forward half. Raises UsageError for an n-gram model and for
         more than 1 GB of values.
         """
-        chosen = [signals] if isinstance(signals, str) else signals
-        return read_hidden(self.run, text, chosen, state)
+        from charlm.inspect.hidden import read_hidden
+
+        return read_hidden(
+            self.run, text, [signals] if isinstance(signals, str) else signals, state
+        )
 
     def states(self, texts: str | Sequence[str]) -> list[NDArray[np.float32]]:
         """Return the last layer's hidden vectors (T, H) of each text, the start symbol's first."""
+        from charlm.inference.labelling import hidden_vectors
+
         items, rules = [texts] if isinstance(texts, str) else texts, self.run.boundaries
         ids = [np.append(EOS, prompt_ids(self.vocabulary, text, rules)) for text in items]
         return [hidden_vectors(self.run.backend, each[:, np.newaxis])[:, 0] for each in ids]
@@ -425,7 +421,7 @@ class Model:
         *,
         top: int = 10,
         signals: str | Sequence[str] | None = None,
-    ) -> UnitMatches:
+    ) -> "UnitMatches":
         """Return the units that follow a pattern of a text, the strongest first.
 
         The pattern is a regular expression, or "column" for the place in the line. Units are ranked
@@ -433,6 +429,8 @@ class Model:
         validation text. `signals` are as in `hidden`. Raises UsageError for a pattern that is
         wrong, too slow, or has no matches, CorpusError if no text is kept.
         """
+        from charlm.inspect.find_units import check_pattern, find_units, search_text
+
         check_pattern(pattern)
         text = search_text(self.run) if text is None else text
         return find_units(self.hidden(text, signals=signals), pattern, top)
@@ -446,5 +444,7 @@ class Model:
         """
         check_choice(named("by"), by, PARTS)
         if by == "token":
+            from charlm.inspect.text_view import view_text
+
             return token_surprisals(view_text(self.run, self.scorer(), text))
         return word_surprisals(self.words(text, boundary="leading").scores[0])

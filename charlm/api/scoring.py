@@ -3,16 +3,16 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from charlm.config.corpus import ReadSettings
 from charlm.errors import UsageError, named
 from charlm.inference.scores import Score, Scores
 from charlm.inference.scoring import Scorer
-from charlm.text.corpus import Corpus
-from charlm.text.sources.decoding import codec_name, decode
-from charlm.text.sources.kinds import advice_for
 from charlm.text.sources.rows import Record
+
+if TYPE_CHECKING:
+    from charlm.text.corpus import Corpus
 
 BATCH = 256
 """Number of sentences that are scored at once."""
@@ -83,13 +83,15 @@ def file_sentences(path: Path, reading: Mapping[str, Any], warn: Warn) -> Batche
 
     `reading` has fields of `ReadSettings`. Raises CorpusError.
     """
+    from charlm.text.corpus import Corpus
+
     corpus = Corpus([str(path)], document="line", reading=ReadSettings(**reading))
     records = corpus.records()
     return _with_warnings(corpus, list(islice(records, BATCH)), records, warn)
 
 
 def _with_warnings(
-    corpus: Corpus, batch: list[Record], records: Iterator[Record], warn: Warn
+    corpus: "Corpus", batch: list[Record], records: Iterator[Record], warn: Warn
 ) -> Batches:
     """Yield the first batch and the others, and pass on warnings as they arise."""
     reported = 0
@@ -122,6 +124,8 @@ def stream_sentences(
 def _lines(
     blocks: Iterable[bytes], name: str, rules: ReadSettings, warn: Warn
 ) -> Iterator[list[str]]:
+    from charlm.text.sources.decoding import codec_name, decode
+
     encoding, rest = codec_name(rules.encoding), ""
     for piece in decode(
         iter(blocks), name, warn, encoding=encoding, errors=rules.errors, sniff_bytes=1
@@ -134,6 +138,8 @@ def _lines(
 
 
 def _advised(batches: Iterator[list[str]], name: str, warn: Warn) -> Iterator[list[str]]:
+    from charlm.text.sources.kinds import advice_for
+
     for number, batch in enumerate(batches):
         if number == 0 and (advice := advice_for("\n".join([*batch, ""]))):
             warn(f"{name} {advice}")

@@ -2,14 +2,16 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charlm.inference.scores import Score
-from charlm.inspect.text_view import TextView
 from charlm.listing import WORDS, HeatText, Listing, Part
+
+if TYPE_CHECKING:
+    from charlm.inspect.text_view import TextView
 
 PARTS = ("token", "word")
 """Parts of a text that have a surprisal of their own."""
@@ -59,7 +61,7 @@ class Surprisals(Listing[Surprisal]):
         return [{"text": HeatText(parts, self.vocab_size)}]
 
 
-def token_surprisals(view: TextView) -> Surprisals:
+def token_surprisals(view: "TextView") -> Surprisals:
     """Return the surprisals of the tokens of a text."""
     parts = [Part(token.text, token.bits, token.oov) for token in view.tokens]
     return _surprisals(parts, [token.rank for token in view.tokens], view.vocab_size)

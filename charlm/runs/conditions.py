@@ -11,7 +11,6 @@ from charlm.commands import command
 from charlm.errors import UsageError, named, near_name
 from charlm.runs.layout import CONDITIONS
 from charlm.text.encoded import EncodedText, count_text
-from charlm.text.labelled import listed
 from charlm.text.labels import UNSEEN, read_targets
 from charlm.text.tokenizers.tokenizer_json import UNK
 from charlm.text.tokenizers.vocabulary import Vocabulary
@@ -42,6 +41,8 @@ def condition_number(path: Path, config: Mapping[str, Any], condition: str | Non
             f"{named('condition')} {condition} with run {path.name}, whose texts have no "
             f"conditions; expected a run trained with {named('condition')}. Leave it out"
         )
+    from charlm.text.labelled import listed
+
     near = near_name(condition, names)
     hint = f"did you mean {near!r}?" if near else f"expected one of {listed(names, MAX_LISTED)}"
     raise UsageError(f"run {path.name} has no condition {condition!r:.80}; {hint}")
@@ -51,6 +52,8 @@ def check_condition(path: Path, config: Mapping[str, Any], condition: str | None
     """Raise UsageError if a run needs a condition and none is given, or for an unknown one."""
     condition_number(path, config, condition)
     if condition is None and (names := conditions_of(config)) and not config[CONDITIONS]["without"]:
+        from charlm.text.labelled import listed
+
         raise UsageError(
             f"run {path.name} begins each text with a condition ({listed(names, MAX_LISTED)}); "
             "expected one, as in: "

@@ -15,7 +15,6 @@ from charlm.inference.adapt.mixture import Mixing, fit_to_ngrams, fitted_weights
 from charlm.inference.likelihood import text_nats
 from charlm.phases import phase
 from charlm.runs.conditions import check_condition, conditions_of
-from charlm.runs.data import fit_command
 from charlm.runs.layout import COMPANION, LOGIT_SCALE, WEIGHTS, read_config
 from charlm.runs.locate import find_run, is_run
 from charlm.runs.run import Run, load_run
@@ -107,6 +106,8 @@ def _find_member(path: Path, name: str, folder: Path) -> Path:
     except RunError:
         if name != COMPANION:
             raise
+        from charlm.runs.data import fit_command
+
         raise RunError(
             f"{path.name} has no n-grams beside it; expected those that train fits. Fit some with: "
             f"{fit_command(path)}, and mix them in: --with NAME"

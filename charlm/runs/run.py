@@ -45,7 +45,6 @@ from charlm.runs.ngrams import read_ngrams
 from charlm.runs.shapes import Each, check_shape
 from charlm.runs.weights import OLD_SCALE, has_old_scale, load_arrays
 from charlm.text.boundaries import Boundaries
-from charlm.text.corpus import Corpus
 from charlm.text.direction import BackwardVocabulary, mirrored
 from charlm.text.encoded import EncodedText, encode_text, read_encoded
 from charlm.text.tokenizers.vocabulary import Vocabulary, load_vocabulary
@@ -53,6 +52,7 @@ from charlm.text.tokenizers.vocabulary import Vocabulary, load_vocabulary
 if TYPE_CHECKING:
     from charlm.nn.encoder import Encoder
     from charlm.nn.model import RecurrentLanguageModel
+    from charlm.text.corpus import Corpus
     from charlm.text.dataset import Dataset
 
 MAYBE_ENTRY = (dict, type(None))
@@ -122,9 +122,16 @@ class Run:
         vocabulary = self.vocabulary
         return vocabulary.inner if isinstance(vocabulary, BackwardVocabulary) else vocabulary
 
-    def encode(self, corpus: Corpus) -> EncodedText:
+    def encode(self, corpus: "Corpus") -> EncodedText:
         """Encode a text in the order in which the model reads it."""
         return self.as_read(encode_text(corpus.chunks, self.text_vocabulary, corpus.document))
+
+    def encode_text(self, text: str) -> EncodedText:
+        """Encode one text, which is cut into documents as in training."""
+        from charlm.text.corpus import Corpus
+
+        rules = self.boundaries
+        return self.encode(Corpus.from_text(text, rules.document, keep_cr=rules.crlf))
 
     def kept(self, name: str) -> EncodedText | None:
         """Return a split of the run's text (train, valid, test) as the model reads it, or None.

@@ -6,7 +6,6 @@ from typing import Any, Protocol, cast
 from charlm.config.class_path import resolve
 from charlm.config.tasks import LANGUAGE_MODEL, TASKS
 from charlm.runs import layout
-from charlm.runs.data import check_unchanged
 from charlm.text.tokenizers.vocabulary import Vocabulary
 
 
@@ -48,6 +47,8 @@ def load_task_run(path: Path, *, engine: str = "auto", threads: int | None = Non
     if not TASKS[task].run:
         raise layout.no_labels(path)
     run = cast(TaskRun, resolve(TASKS[task].run)(path, engine=engine, threads=threads))
+    from charlm.runs.data import check_unchanged
+
     check_unchanged(
         path, (layout.CONFIG, *layout.TOKENIZERS, layout.BAG)
     )  # other orders fit the weights too

@@ -1,15 +1,18 @@
 """Reading backward: the tokens from the last to the first, with EOS still after each document."""
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.text.dataset import Dataset
 from charlm.text.encoded import EncodedText
 from charlm.text.tokenizers.decoders import Decoder
 from charlm.text.tokenizers.tokenizer_json import UNKNOWN_TEXT
 from charlm.text.tokenizers.vocabulary import Ids, Vocabulary
+
+if TYPE_CHECKING:
+    from charlm.text.dataset import Dataset
 
 
 def mirrored(text: EncodedText) -> EncodedText:
@@ -21,7 +24,7 @@ def mirrored(text: EncodedText) -> EncodedText:
     return replace(text, ids=np.ascontiguousarray(ids), ends=ends)
 
 
-def mirrored_dataset(dataset: Dataset) -> Dataset:
+def mirrored_dataset(dataset: "Dataset") -> "Dataset":
     """Return a dataset with each of its texts in reverse."""
     valid, test = (text and mirrored(text) for text in (dataset.valid, dataset.test))
     return replace(dataset, train=mirrored(dataset.train), valid=valid, test=test)
