@@ -37,7 +37,7 @@ MIN_TEXTS = 2
 A third of all words and pairs of words do, and they separate the labels of IMDb's reviews as well
 as all of them.
 """
-MIN_SAVED, MIN_FRACTION = 2.0, 0.01
+MIN_SAVED, MIN_FRACTION = 2.0, 0.005
 """Minimum of validation nats that the bag of words saves, and of their fraction.
 
 Chance saves half a nat.
