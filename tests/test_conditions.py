@@ -498,6 +498,10 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         ({"stateless": True}, "condition genre with stateless; expected it off, since only the"),
         ({"ngram": 3}, "condition genre with ngram 3; expected 0, since n-grams know no condit"),
         ({"cell": "esn"}, "condition genre with cell esn; expected another, since its input is"),
+        (
+            {"hold_out": "end"},
+            "hold_out end has no effect with condition genre; expected one of th",
+        ),
         ({"condition": "gener"}, 'has no column "gener".*Did you mean "genre"'),
         ({"condition": "text", "column": "text"}, "is read as text; expected another for the cond"),
         ({"task": "classify"}, "condition genre has no effect with task classify; expected task"),

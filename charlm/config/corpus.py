@@ -104,7 +104,14 @@ class CorpusSettings(ReadSettings):
         needs=(NO_FILE,),
     )
     hold_out: str = setting(
-        "end", "Held-out part", choices=("end", "random"), needs=(NO_FILE, validation_text())
+        "end",
+        "Held-out part",
+        choices=("end", "random"),
+        needs=(
+            NO_FILE,
+            validation_text(),
+            without("condition", "some texts of each condition are held out at random", "end"),
+        ),
     )
 
 

@@ -171,10 +171,13 @@ def above(fact: str, bound: int) -> Need:
     )
 
 
-def without(fact: str, reason: str) -> Need:
-    """Return the condition that a setting is not given."""
+def without(fact: str, reason: str, *values: str) -> Need:
+    """Return the condition that a setting is not given, for some values of another or all."""
     return Need(
-        fact=fact, holds=lambda value: not value, describe=lambda _: f"one of them: {reason}"
+        fact=fact,
+        holds=lambda value: not value,
+        describe=lambda _: f"one of them: {reason}",
+        values=values,
     )
 
 

@@ -24,19 +24,23 @@ def drop_unused(
     """Refuse the user's settings that have no effect; return such values of presets to the default.
 
     `origins` says where the values came from, by "section.name"; those of presets, recipes and
-    rules are not the user's. `known` are facts that are not settings, such as VALIDATION, or that
-    decide open settings. Raises UsageError with all problems.
+    rules are not the user's. A choice of the user is refused even if it is the default. `known` are
+    facts that are not settings, such as VALIDATION, or that decide open settings. Raises UsageError
+    with all problems.
     """
     facts = facts_of(settings) | dict(known or {})
     problems = []
     changes: dict[str, dict[str, Any]] = {}
     for name, setting in table().items():
-        value = facts[name]
+        value, origin = facts[name], origins.get(f"{setting.section}.{name}", "rule")
+        is_typed = origin in ("flag", "argument") and bool(
+            setting.spec.choices
+        )  # also if it is the default
         is_off = (value is False and name != "header") or (value == 0 and name in OFF_AT_ZERO)
-        need = None if is_off or value == setting.default else missing_need(setting, facts)
+        is_usual = is_off or (value == setting.default and not is_typed)
+        need = None if is_usual else missing_need(setting, facts)
         if need is None:
             continue
-        origin = origins.get(f"{setting.section}.{name}", "rule")
         if origin in ("flag", "argument") or origin.startswith("file "):
             problems.append(_problem(name, value, need, facts, origin))
         else:
