@@ -188,6 +188,17 @@ def test_a_summary_has_the_newest_and_the_best() -> None:
     ]  # fmt: skip
 
 
+def test_the_best_validation_is_the_one_that_chose_the_weights() -> None:
+    """Those of a tagger have the greatest F1, not the least loss."""
+    marks = zip((1.0, 0.5, 0.7, 0.6), (True, True, True, False), strict=True)
+    records = [
+        record("evaluation", 10 * number, nats, best=best)
+        for number, (nats, best) in enumerate(marks, 1)
+    ]
+    (row,) = summary(plot_of([log("a", "char", *records)], y="nats/token"))
+    assert (row["best"], row["best_step"]) == (pytest.approx(0.7), 30)
+
+
 # --- scales ----------------------------------------------------------------------------------
 
 NUMBERS = st.floats(1e-6, 1e12)

@@ -26,12 +26,17 @@ vision.
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """Training and validation of a run as points, with the step of each validation."""
+    """Training and validation of a run as points, with the step of each validation.
+
+    `best` is true for validations that were better than all before, by the figure that chooses the
+    weights.
+    """
 
     log: RunLog
     training: list[Point]
     validation: list[Point]
     steps: list[int]
+    best: list[bool]
 
     @property
     def name(self) -> str:
@@ -141,6 +146,7 @@ def _curve(log: RunLog, x: Axis, y: Figure) -> Curve:
             for record in validations
         ],
         steps=[int(number_in(log, record, "step")) for record in validations],
+        best=[bool(record.get("best")) for record in validations],
     )
 
 
@@ -196,16 +202,20 @@ def rows(plot: Plot) -> Iterable[dict[str, Any]]:
 
 
 def summary(plot: Plot) -> list[dict[str, Any]]:
-    """Return a row of figures for each run: the newest of each text, and the best validation."""
+    """Return a row of figures for each run: the newest of each text, and the best validation.
+
+    That is the one that chose the weights; in a log that marks none, the lowest.
+    """
     table = []
     for curve in plot.curves:
         training = [y for _, y in curve.training if math.isfinite(y)]
         valid = [
-            (y, step)
-            for (_, y), step in zip(curve.validation, curve.steps, strict=True)
+            (y, step, is_best)
+            for (_, y), step, is_best in zip(curve.validation, curve.steps, curve.best, strict=True)
             if math.isfinite(y)
         ]
-        best = min(valid) if valid else (None, None)
+        marked = [each for each in valid if each[2]]
+        best = marked[-1] if marked else min(valid, default=(None, None))
         table.append(
             {
                 "run": curve.name,
