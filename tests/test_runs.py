@@ -86,7 +86,10 @@ def test_runs_that_ship_are_last(folder: Path) -> None:
 
 
 def test_the_status_follows_a_run_to_its_end(folder: Path) -> None:
-    """A run is training while its lock is held, and interrupted if its process is gone."""
+    """A run is training while its lock is held, and interrupted if its process is gone.
+
+    Its figures are those of the weights it keeps, which a task may choose by another figure.
+    """
     session = started(folder, "new", **SETTINGS)
     records = session.records()
     while row(folder, "new").figures == {}:
@@ -97,6 +100,14 @@ def test_the_status_follows_a_run_to_its_end(folder: Path) -> None:
     assert row(folder, "new").figures["nats_per_token"] == min(values)
     records.close()
     assert row(folder, "new").status == "interrupted"
+    chosen = logged[-1] | {
+        "kind": "evaluation",
+        "best": True,
+        "valid_nats_per_token": 2 * max(values),
+    }
+    lines = [*logged, chosen, chosen | {"best": False, "valid_nats_per_token": 0.1}]
+    (folder / "new" / METRICS).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert row(folder, "new").figures["nats_per_token"] == 2 * max(values)
 
 
 def test_a_run_that_is_about_to_begin_is_not_broken(folder: Path) -> None:

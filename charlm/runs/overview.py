@@ -265,7 +265,7 @@ def _logged(
             record = flat_figures(parse_json(line, path / layout.METRICS))
             step, seconds = record.get("step"), record.get("seconds")
             nats = loss_of(record, "valid_")
-            if isinstance(nats, float) and nats <= (loss_of(best) or math.inf):
+            if isinstance(nats, float) and record.get("best", nats <= (loss_of(best) or math.inf)):
                 best = _chosen(record, names, "valid_")
     return best, step, seconds
 
