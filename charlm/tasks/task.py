@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -33,8 +33,14 @@ Loss = Callable[[Any, Batch, State | None, torch.Generator], Sums]
 dropout to the sums. Targets are tokens or whole texts; counts of tokens count them."""
 
 
+@runtime_checkable
 class WindowLoss(Protocol):
     """A `Loss` that can also be computed from tensors that stay where they are in memory."""
+
+    def state_before(
+        self, model: Any, batch: Batch, state: State | None, generator: torch.Generator
+    ) -> State | None:
+        """Return the state that the sequences of a batch begin with; None is the initial state."""
 
     def of_window(
         self,

@@ -25,6 +25,8 @@ from charlm.text.tokenizers.tokenizer_json import EOS
 
 PADDING = -1
 """Target at positions behind the end of a segment."""
+MAX_LONGER = 20
+"""Tokens by which windows of random length may be longer than `bptt`."""
 MAX_COUNTED_GROUPS = 2_000
 """Groups that `Batches.stats` averages over; counting millions would take seconds."""
 
@@ -221,7 +223,7 @@ def random_window_ends(longest: int, bptt: int, draws: np.random.Generator) -> I
     least = min(5, bptt)
     count = longest // least + 1  # enough even if all windows are as short as possible
     mean = np.where(draws.random(count) < 0.95, bptt, bptt / 2)
-    lengths = np.clip(np.rint(draws.normal(mean, 5.0)), least, bptt + 20)
+    lengths = np.clip(np.rint(draws.normal(mean, 5.0)), least, bptt + MAX_LONGER)
     bounds = np.append(0, np.cumsum(lengths)).astype(np.int64)
     return bounds[: int(np.searchsorted(bounds, longest)) + 1]
 

@@ -11,6 +11,15 @@ from charlm.config.optimizers import OPTIMIZERS
 from charlm.config.training import TrainingSettings
 
 
+def skips_on_device(optimizer: torch.optim.Optimizer) -> bool:
+    """Return whether an optimiser changes nothing in a step whose tensor `found_inf` is 1.
+
+    Fused ones of torch do, but SGD would begin with an undefined momentum.
+    """
+    groups = optimizer.param_groups
+    return all(group.get("fused") and not group.get("momentum") for group in groups)
+
+
 def build_optimizer(
     parameters: Iterable[nn.Parameter], settings: TrainingSettings
 ) -> torch.optim.Optimizer:

@@ -48,6 +48,24 @@ class Recovery:
                 return
             self._split_more(max(len(batch.kept) for batch in batches))
 
+    def settle(self) -> None:
+        """Bring the counters up to date with the device, and warn of what failed there.
+
+        Raises DivergenceError as `run` does.
+        """
+        found, counters = self.step.settle(), self.state.counters
+        if found is None:
+            return
+        if found.failed:
+            if self.state.settings.on_nonfinite != "skip" or found.in_a_row > MAX_SKIPPED:
+                raise diverged(found.problem)
+            counters.skipped += found.failed
+            steps = "this step was" if found.failed == 1 else f"{found.failed} steps were"
+            self.warn(f"{found.problem}; {steps} skipped")
+        counters.skipped_in_a_row = found.in_a_row
+        if found.explodes:
+            self.warn(f"{found.explodes}; {text_position(self.state)}")
+
     def warn(self, text: str) -> None:
         """Add a warning, unless there were many before."""
         if self.state.counters.warns:
@@ -62,6 +80,7 @@ class Recovery:
                 f"{device.type} has too little memory for one sequence of this model; "
                 "expected enough for one. Use a smaller --bptt or --hidden"
             )
+        self.settle()
         counters.parts = min(2 * counters.parts, size)
         self.step.reset()
         if device.type == "cuda":
@@ -75,11 +94,7 @@ class Recovery:
         """Count a step that failed and continue after its text from the initial state."""
         state = self.state
         if state.settings.on_nonfinite != "skip" or state.counters.skipped_in_a_row >= MAX_SKIPPED:
-            raise DivergenceError(
-                f"training diverged at {problem}. Expected finite numbers; nothing of this step "
-                "was kept. Try a smaller --learning-rate or --clip-norm, or --on-nonfinite rewind",
-                problem,
-            )
+            raise diverged(problem)
         state.hidden = None
         for batch in batches:
             state.counters.pass_batch(batch)
@@ -87,6 +102,15 @@ class Recovery:
         state.counters.skipped += 1
         state.counters.skipped_in_a_row += 1
         self.warn(f"{problem}; this step was skipped")
+
+
+def diverged(problem: str) -> DivergenceError:
+    """Return the error for a number that is not finite."""
+    return DivergenceError(
+        f"training diverged at {problem}. Expected finite numbers; nothing of this step "
+        "was kept. Try a smaller --learning-rate or --clip-norm, or --on-nonfinite rewind",
+        problem,
+    )
 
 
 def text_position(state: TrainState) -> str:

@@ -5,9 +5,11 @@
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from charlm.errors import DivergenceError
 from charlm.nn.encoder import State, concatenate
@@ -20,6 +22,19 @@ from charlm.training.train_state import TrainState
 
 class MemoryFull(Exception):
     """A batch does not fit in the memory of the device."""
+
+
+class Findings(NamedTuple):
+    """What a look at the device found of the steps since the last look."""
+
+    failed: int
+    """Number of steps that changed nothing, since a number was not finite."""
+    in_a_row: int
+    """Number of steps that failed in a row up to now."""
+    problem: str
+    """The first step that failed, and why; empty if none did."""
+    explodes: str
+    """The step with the largest gradient, if that is exploding."""
 
 
 class Step:
@@ -35,15 +50,14 @@ class Step:
         self.weights = [w for w in state.model.parameters() if w.requires_grad]
         self._full, self._broken = False, 0.0
         self._nats: list[float] = []
-        self._random: torch.Tensor | None = None
+        self._random: Tensor | None = None
 
     def add(self, batch: Batch, factor: float) -> None:
         """Add `factor` times the mean gradient of a batch, and move the state on.
 
         The batch is read in `counters.parts` parts.
         """
-        if self._random is None:
-            self._random = self.state.generator.get_state()
+        self._remember()
         nats, states = 0.0, []
         try:
             for part in () if self._full else self._parts(batch):
@@ -78,17 +92,34 @@ class Step:
         self.clipped = clip(state.model, state.settings, name_largest=counters.warns)
         for value in nats:
             counters.sum_nats += value
-        for group in state.optimizer.param_groups:
-            group["lr"] = rate
+        self._set_rate(rate)
         state.optimizer.step()
-        state.optimizer.zero_grad()
+        self._clear_gradients()
 
-    def settle(self) -> None:
+    def settle(self) -> Findings | None:
         """Bring the counters up to date with the device; here they are after each update."""
+        return None
 
     def reset(self) -> None:
         """Forget what depends on tensors of the train state or on `parts`."""
         self._begin()
+
+    def _remember(self) -> None:
+        """Keep the state of the generator before the first batch, for `MemoryFull`."""
+        if self._random is None:
+            self._random = self.state.generator.get_state()
+
+    def _set_rate(self, rate: float) -> None:
+        """Set the learning rate, in place where it is a tensor."""
+        for group in self.state.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
+    def _clear_gradients(self) -> None:
+        """Drop all gradients."""
+        self.state.optimizer.zero_grad()
 
     def _begin(self) -> None:
         """Forget the numbers of the batches since the last update."""
@@ -124,8 +155,3 @@ class Step:
         if not math.isfinite(mean) and not self._broken:
             self._broken = mean
         return float(sums.nats / size) * size, sums.after
-
-
-def step_of(state: TrainState, task: Task, processes: Processes = ALONE) -> Step:
-    """Return the step that trains a model on a task on its device."""
-    return Step(state, task, processes)

@@ -134,8 +134,14 @@ class TrainState:
         return self.average.applied() if self.average else contextlib.nullcontext()
 
     def mark(self) -> tuple[Counters, State | None]:
-        """Return what `return_to` needs to undo a step that has not yet changed the weights."""
-        return replace(self.counters), self.hidden
+        """Return what `return_to` needs to undo a step that has not yet changed the weights.
+
+        The recurrent state is copied: a step may write the new one to the same memory.
+        """
+        hidden = self.hidden
+        if hidden is not None:
+            hidden = tuple(tuple(tensor.clone() for tensor in layer) for layer in hidden)
+        return replace(self.counters), hidden
 
     def return_to(self, mark: tuple[Counters, State | None]) -> None:
         """Undo a step that has not yet changed the weights; `parts` stay."""

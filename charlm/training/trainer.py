@@ -28,7 +28,7 @@ from charlm.training.processes import ALONE, Processes
 from charlm.training.records import EvaluationRecord, Record, StepRecord, WarningRecord
 from charlm.training.recovery import Recovery, check_weights, text_position
 from charlm.training.schedule import Schedule
-from charlm.training.step import step_of
+from charlm.training.static_step import step_of
 from charlm.training.train_state import Counters, TrainState
 
 LOG_EVERY = 10
@@ -88,7 +88,9 @@ class Trainer:
             for number, record in enumerate(records, start=1):
                 self.settled = number == len(records)
                 yield record
+        self.recovery.settle()
         self._whole = self.processes.whole_state(self.state.hidden)
+        yield from self._warning_records()
 
     def _share(self) -> None:
         """Put the train state of process 0 into all processes."""
@@ -158,17 +160,20 @@ class Trainer:
         evaluation_is_due = evaluate is not None and self.schedule.evaluation_is_due(
             self.counters, evaluate.tokens
         )
-        if log_is_due or evaluation_is_due:
-            self.gradient_step.settle()
-        warnings, self.recovery.warnings = self.recovery.warnings, []
-        fields = self.state.record_fields()
-        records: list[Record] = [WarningRecord(**fields, text=text) for text in warnings]
+        if log_is_due or evaluation_is_due or self.recovery.warnings:
+            self.recovery.settle()
+        records = self._warning_records()
         if log_is_due:
             return_freed_memory()
             records.append(self._step_record())
         if evaluation_is_due:
             records.append(self._evaluation_record())
         return records
+
+    def _warning_records(self) -> list[Record]:
+        warnings, self.recovery.warnings = self.recovery.warnings, []
+        fields = self.state.record_fields()
+        return [WarningRecord(**fields, text=text) for text in warnings]
 
     def _step_record(self) -> StepRecord:
         counters = self.counters
@@ -178,7 +183,7 @@ class Trainer:
             **self.state.record_fields(),
             progress=self.progress,
             nats_per_token=counters.sum_nats / tokens if tokens else math.nan,
-            learning_rate=self.state.optimizer.param_groups[0]["lr"],
+            learning_rate=float(self.state.optimizer.param_groups[0]["lr"]),
             gradient_norm=self.gradient_step.clipped.norm,
             clipped=counters.sum_clipped / LOG_EVERY,
             tokens_per_second=counters.tokens / training_seconds if training_seconds > 0 else 0.0,

@@ -1,0 +1,356 @@
+"""The training step of a language model on tensors that are allocated once.
+
+A GPU waits for the host most of the time if it starts each of a thousand operations of a step by
+itself. Here the work of a step is two functions without arguments, which read and write these
+tensors only and never ask the device for a number, so that they can be captured in CUDA graphs:
+
+    host:    window, scale, state      another window          rate
+    device:  gradient function         gradient function       update function
+                                                               (check, clip, weights, zero)
+
+Numbers are read when a record is due. Windows that do not fit are computed as `Step` does.
+"""
+
+from collections.abc import Callable, Hashable
+from functools import partial
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from charlm.nn.encoder import State
+from charlm.nn.low_precision import LowCopy
+from charlm.nn.model import RecurrentLanguageModel
+from charlm.tasks.task import Task, WindowLoss
+from charlm.text.batches import MAX_LONGER, PADDING, Batch
+from charlm.text.tokenizers.tokenizer_json import EOS
+from charlm.training.clipping import EXPLODING, Clipped
+from charlm.training.optim import skips_on_device
+from charlm.training.processes import ALONE, Processes
+from charlm.training.step import Findings, Step
+from charlm.training.train_state import TrainState
+
+Run = Callable[[Hashable, Callable[[], None]], None]
+"""Runs a function on static tensors. Functions with equal keys do the same operations."""
+
+
+def immediately(key: Hashable, function: Callable[[], None]) -> None:  # noqa: ARG001
+    """Run a function without capturing it."""
+    function()
+
+
+class Numbers(NamedTuple):
+    """Numbers of the steps since the host last read them, as tensors or as floats.
+
+    `failed` steps have changed nothing; `lost_tokens` are theirs. `first` is the number of the
+    first of them, counted from 1, `loss` its sum. `norm` is of the newest step that did not fail,
+    `largest` the largest one, of step `largest_at`.
+    """
+
+    steps: Any
+    nats: Any
+    clipped: Any
+    lost_tokens: Any
+    failed: Any
+    in_a_row: Any
+    first: Any
+    loss: Any
+    norm: Any
+    largest: Any
+    largest_at: Any
+
+
+class Buffers:
+    """The tensors of a step, for windows of up to `steps` steps and `size` sequences."""
+
+    def __init__(self, state: TrainState, steps: int, size: int) -> None:
+        device, model = state.generator.device, state.model
+        integers = {"dtype": torch.int64, "device": device}
+        doubles = {"dtype": torch.float64, "device": device}
+        self.inputs, self.targets = torch.zeros(2, steps, size, **integers).unbind()  # type: ignore[call-overload]
+        self.hidden = cast(State, tuple(
+            tuple(torch.zeros_like(tensor, dtype=torch.float32) for tensor in layer)
+            for layer in model.zero_state(size)
+        ))  # fmt: skip
+        """State before a window, and after it: (B, H) each."""
+        self.scale = torch.zeros((), device=device)
+        """Factor on the sum of losses of a window."""
+        self.gradients = [torch.zeros_like(w) for w in model.parameters() if w.requires_grad]
+        self.pending = torch.zeros(3, **doubles)  # type: ignore[call-overload]
+        """Nats, losses and tokens of the windows since the last update."""
+        self.numbers = torch.zeros(len(Numbers._fields), **doubles)  # type: ignore[call-overload]
+        """See `Numbers`."""
+        self.found_inf = torch.zeros((), device=device)
+        """1 if the optimiser must change nothing, else 0."""
+
+    def rows(self, count: int) -> State:
+        """Return the state of the first sequences, as views."""
+        return tuple(tuple(tensor[:count] for tensor in layer) for layer in self.hidden)
+
+
+class StaticStep(Step):
+    """The step on buffers that are allocated once; captured or not, the same operations run.
+
+    `new_run` returns what runs the functions; all that it keeps of the buffers is dropped by
+    `reset`. A number that is not finite is found on the device, where the optimiser then changes
+    nothing: with `on_nonfinite` skip in that step, otherwise in all steps until `settle` reports
+    it. The average of the weights counts skipped steps too, with unchanged weights.
+    """
+
+    def __init__(
+        self,
+        state: TrainState,
+        task: Task,
+        processes: Processes = ALONE,
+        new_run: Callable[[], Run] = lambda: immediately,
+    ) -> None:
+        super().__init__(state, task, processes)
+        settings = state.settings
+        assert settings.batch_size and settings.bptt, "planned settings have sizes"
+        self.loss = cast(WindowLoss, task.loss)
+        self.new_run, self.run = new_run, new_run()
+        self.size = settings.batch_size
+        self.max_steps = settings.bptt + MAX_LONGER * settings.random_bptt
+        self.decides = skips_on_device(state.optimizer) and not settings.clip_value
+        """True if the update function decides on the device; if not, the host does, as in `Step`"""
+        self._buffers: Buffers | None = None
+        self._low: LowCopy | None = None
+        self._rows: State | None = None
+
+    def add(self, batch: Batch, factor: float) -> None:
+        """Add `factor` times the mean gradient of a batch, and move the state on."""
+        shape = self._shape(batch)
+        self._remember()
+        try:
+            buffers = self._allocated()
+            if shape and not self._full:
+                self._load(batch, shape, factor)
+                self.run(("gradient", *shape), partial(self._gradient, *shape))
+                self._take(buffers.rows(len(batch.kept)))
+                return
+        except torch.OutOfMemoryError:
+            self._full = True
+        super().add(batch, factor)
+        if not self._full:
+            self._adopt(buffers, batch)
+
+    def update(self, rate: float) -> None:
+        """Change the weights; raise an error only if the host decides."""
+        buffers = self._buffers
+        if self._full or buffers is None:
+            super().update(rate)
+        elif self.decides:
+            self._begin()
+            self._set_rate(rate)
+            self.run("update", self._update)
+        else:
+            nats, loss, _ = buffers.pending.tolist()
+            buffers.pending.zero_()
+            self._nats, self._broken = [nats], 0.0 if np.isfinite(loss) else loss
+            super().update(rate)
+            if self._low:
+                self._low.refresh()
+
+    def settle(self) -> Findings | None:
+        """Bring the counters up to date, and return what failed since the last time."""
+        buffers, counters = self._buffers, self.state.counters
+        if buffers is None or not self.decides:
+            return None
+        numbers = Numbers(*buffers.numbers.tolist())
+        buffers.numbers.zero_()
+        buffers.numbers[Numbers._fields.index("in_a_row")] = numbers.in_a_row
+        counters.sum_nats += numbers.nats
+        counters.sum_tokens -= int(numbers.lost_tokens)
+        counters.sum_clipped += int(numbers.clipped)
+        self.clipped = Clipped(norm=numbers.norm or self.clipped.norm, cut=False)
+        before = counters.step - int(numbers.steps)
+        problem = explodes = ""
+        if numbers.failed:
+            what = "the gradient is not finite"
+            if not np.isfinite(numbers.loss):
+                what = f"the loss is {numbers.loss:.4g}"
+            problem = f"step {before + int(numbers.first)}: {what}"
+        if numbers.largest > EXPLODING * max(self.state.settings.clip_norm, 1.0):
+            step = before + int(numbers.largest_at)
+            explodes = f"step {step}: the gradient explodes, norm {numbers.largest:.3g}"
+        return Findings(int(numbers.failed), int(numbers.in_a_row), problem, explodes)
+
+    def reset(self) -> None:
+        """Drop all buffers, which belong to tensors of the train state, and what was captured."""
+        super().reset()
+        self.state.optimizer.zero_grad()
+        self._buffers = self._low = self._rows = None
+        self.run = self.new_run()
+
+    def _allocated(self) -> Buffers:
+        """Return the buffers, with the gradients of the weights in them."""
+        state = self.state
+        if self._buffers is None:
+            buffers = Buffers(state, self.max_steps, self.size)
+            buffers.numbers[Numbers._fields.index("in_a_row")] = state.counters.skipped_in_a_row
+            if self.task.low_precision:
+                self._low = LowCopy(state.model, self.task.low_precision)
+            if self.decides:
+                vars(state.optimizer).update(found_inf=buffers.found_inf, grad_scale=None)
+            self._buffers = buffers
+        for weight, gradient in zip(self.weights, self._buffers.gradients, strict=True):
+            if weight.grad is not gradient:  # a failed step has dropped it
+                weight.grad = gradient.zero_()
+        return self._buffers
+
+    def _shape(self, batch: Batch) -> tuple[int, int] | None:
+        """Return the steps and sequences that a batch is padded to, or None if it is not.
+
+        Sequences that go on must end at their last step, or their state would be wrong. TAR depends
+        on the number of steps. A batch that would be padding for the most part is not padded.
+        """
+        settings, steps = self.state.settings, len(batch.inputs)
+        if batch.next.offset == 0 and not settings.slowness_penalty:
+            steps = max(steps, settings.bptt or 0)
+        fits = steps <= self.max_steps and 2 * batch.tokens >= steps * self.size
+        return (steps, self.size) if fits and self.state.counters.parts == 1 else None
+
+    def _load(self, batch: Batch, shape: tuple[int, int], factor: float) -> None:
+        """Put a padded batch and the state before it into the buffers."""
+        buffers, hidden = self._allocated(), self.state.hidden
+        steps = shape[0]
+        send(buffers.inputs[:steps], padded(batch.inputs, shape, EOS))
+        send(buffers.targets[:steps], padded(batch.targets, shape, PADDING))
+        buffers.scale.fill_(factor / batch.tokens)
+        in_place = np.array_equal(batch.kept, np.arange(len(batch.kept)))
+        resets = batch.first or self.state.settings.state_reset
+        if hidden is None or resets or not in_place or hidden is not self._rows:
+            state = self.state
+            before = self.loss.state_before(state.model, batch, hidden, state.generator)
+            put_state(buffers, before)
+
+    def _adopt(self, buffers: Buffers, batch: Batch) -> None:
+        """Move the numbers and the state of a batch that `Step` has added to the buffers."""
+        numbers = [sum(self._nats), self._broken, batch.tokens]
+        self._nats, self._broken = [], 0.0
+        buffers.pending += torch.tensor(numbers, dtype=torch.float64).to(buffers.pending.device)
+        put_state(buffers, self.state.hidden)
+        self._take(buffers.rows(len(batch.kept)))
+
+    def _take(self, rows: State) -> None:
+        """Make these rows of the buffers the state of training."""
+        self.state.hidden = self._rows = rows
+
+    def _gradient(self, steps: int, size: int) -> None:  # noqa: ARG002
+        """Add the gradient of the window in the buffers and move the state on, which comes last.
+
+        So nothing has changed if there is too little memory.
+        """
+        buffers, low, model = self._allocated(), self._low, self.state.model
+        weights, hidden, factor = self.weights, buffers.hidden, 1.0
+        if low:
+            model, weights, factor = low.model, low.weights, low.scale
+            hidden = tuple(tuple(map(low.cast, layer)) for layer in hidden)
+        inputs, targets = buffers.inputs[:steps], buffers.targets[:steps]
+        sums = self.loss.of_window(model, inputs, targets, hidden, self.state.generator)
+        value = sums.loss * buffers.scale * factor
+        found = torch.autograd.grad(value, weights, allow_unused=True)
+        pairs = [pair for pair in zip(buffers.gradients, found, strict=True) if pair[1] is not None]
+        torch._foreach_add_([a for a, _ in pairs], [b for _, b in pairs], alpha=1.0 / factor)
+        tokens = (targets != PADDING).sum()
+        loss = sums.loss.detach()
+        buffers.pending += torch.stack([sums.nats.double(), loss.double(), tokens.double()])
+        for old, new in zip(buffers.hidden, sums.after, strict=True):
+            torch._foreach_copy_(list(old), list(new))
+
+    @torch.no_grad()
+    def _update(self) -> None:
+        """Check, clip and change the weights, unless a number is not finite; count it."""
+        buffers, settings = self._allocated(), self.state.settings
+        total = torch.nn.utils.get_total_norm(buffers.gradients)
+        before, norm = Numbers(*buffers.numbers.unbind()), total.double()
+        nats, loss, tokens = buffers.pending.unbind()
+        finite = norm.isfinite() & loss.isfinite()
+        unfailed = before.failed == 0
+        good = finite if settings.on_nonfinite == "skip" else finite & unfailed
+        if settings.clip_norm:
+            torch.nn.utils.clip_grads_with_norm_(self.weights, settings.clip_norm, total)
+        buffers.found_inf.copy_(~good)
+        self.state.optimizer.step()
+        steps, first = before.steps + 1, ~finite & unfailed
+        norm_if_good = norm.masked_fill(~good, 0.0)
+        numbers = Numbers(
+            steps=steps,
+            nats=before.nats + nats.masked_fill(~good, 0.0),
+            clipped=before.clipped + (norm_if_good > (settings.clip_norm or torch.inf)),
+            lost_tokens=before.lost_tokens + tokens.masked_fill(good, 0.0),
+            failed=before.failed + ~good,
+            in_a_row=(before.in_a_row + 1).masked_fill(good, 0.0),
+            first=torch.where(first, steps, before.first),
+            loss=torch.where(first, loss, before.loss),
+            norm=torch.where(good, norm, before.norm),
+            largest=torch.maximum(before.largest, norm_if_good),
+            largest_at=torch.where(norm_if_good > before.largest, steps, before.largest_at),
+        )
+        buffers.numbers.copy_(torch.stack(numbers))
+        buffers.pending.zero_()
+        self._clear_gradients()
+        for layer in buffers.hidden:  # after a failed step, sequences begin in the initial state
+            torch._foreach_copy_(list(layer), [tensor.masked_fill(~good, 0.0) for tensor in layer])
+        if self._low:
+            self._low.refresh()
+
+    def _clear_gradients(self) -> None:
+        """Set all gradients to zero, in their buffers."""
+        torch._foreach_zero_(self._allocated().gradients)
+
+
+def padded(array: NDArray[np.int64], shape: tuple[int, int], value: int) -> NDArray[np.int64]:
+    """Return an array of this shape with the given one in its corner, and `value` elsewhere."""
+    if array.shape == shape:
+        return array
+    whole = np.full(shape, value, np.int64)
+    whole[: array.shape[0], : array.shape[1]] = array
+    return whole
+
+
+def send(buffer: Tensor, array: NDArray[np.int64]) -> None:
+    """Copy an array into a buffer; the host does not wait for a GPU.
+
+    Each copy has pinned memory of its own: the host may be several steps ahead of the device.
+    """
+    source = torch.from_numpy(array)
+    if buffer.is_cuda:
+        source = source.pin_memory()
+    buffer.copy_(source, non_blocking=True)
+
+
+def put_state(buffers: Buffers, state: State | None) -> None:
+    """Put the state of some sequences into the first rows of the buffers; None is zero."""
+    for index, layer in enumerate(buffers.hidden):
+        for number, tensor in enumerate(layer):
+            if state is None:
+                tensor.zero_()
+            else:
+                rows = state[index][number]
+                tensor[: len(rows)] = rows
+
+
+def can_be_static(state: TrainState, task: Task) -> bool:
+    """Return whether the step of a task can be computed on static tensors.
+
+    The gradients of some weights are missing in some steps if a first state is learned, and with an
+    adaptive softmax, which also reads on the host which clusters a window has.
+    """
+    model = state.model
+    return (
+        isinstance(task.loss, WindowLoss)
+        and isinstance(model, RecurrentLanguageModel)
+        and not model.settings.learned_state
+        and not model.settings.adaptive_softmax
+    )
+
+
+def step_of(state: TrainState, task: Task, processes: Processes = ALONE) -> Step:
+    """Return the step that trains a model on a task on its device."""
+    on_gpu = state.generator.device.type == "cuda"
+    if on_gpu and processes.count == 1 and can_be_static(state, task):
+        return StaticStep(state, task, processes)
+    return Step(state, task, processes)
