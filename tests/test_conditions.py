@@ -453,8 +453,8 @@ def test_ngrams_of_the_text_of_a_run_know_no_conditions(call: Call, at_songs: Pa
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (["sample"], "begins each text with a condition (jazz, rock); expected one, as in: charlm "
-         "sample --condition jazz --run "),
+        (["sample"], "a condition (jazz, rock); expected one. Use --condition jazz\n"),
+        (["inside", "a"], "expected one, as in: charlm sample --condition jazz --run "),
         (["next", "--condition", "roc"], "run songs has no condition 'roc'; did you mean 'rock'?"),
         (["score", "--by", "condition", "--condition", JAZZ, "a"], "--condition with --by "),
         (["score", "--by", "condition", "--rank", "a"], "--rank with --by condition"),

@@ -1,5 +1,6 @@
 """Conditions of a run: the values of a column with which its texts begin, as in config.json."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -54,10 +55,13 @@ def check_condition(path: Path, config: Mapping[str, Any], condition: str | None
     if condition is None and (names := conditions_of(config)) and not config[CONDITIONS]["without"]:
         from charlm.text.labelled import listed
 
+        usual, flag = str(usual_condition(config)), named("condition")
+        advice = f", as in: {command('sample', '--condition', usual, run=path)}"
+        if flag.startswith("--"):  # the command that was typed has the flag
+            advice = f". Use {flag} {shlex.quote(usual)}"
         raise UsageError(
             f"run {path.name} begins each text with a condition ({listed(names, MAX_LISTED)}); "
-            "expected one, as in: "
-            + command("sample", "--condition", str(usual_condition(config)), run=path)
+            f"expected one{advice}"
         )
 
 
