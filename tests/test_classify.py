@@ -445,6 +445,8 @@ def test_a_bag_of_words_that_gives_up_a_rare_label_is_left_out() -> None:
     fewer = LabelCounts(confusion=((90, 0), (5, 5)), nats=50.0)
     assert fewer.accuracy > network.accuracy
     assert not _helps(fewer, network)
+    one = replace(fewer, confusion=((81, 9), (3, 7)))  # one text of ten is chance
+    assert one.macro_recall < network.macro_recall and _helps(one, network)
     assert _helps(replace(network, nats=97.9), network)
     assert not _helps(replace(network, nats=98.1), network)
     many = replace(network, nats=1000.0)

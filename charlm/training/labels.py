@@ -37,6 +37,8 @@ MIN_TEXTS = 2
 A third of all words and pairs of words do, and they separate the labels of IMDb's reviews as well
 as all of them.
 """
+ERRORS = 4.0
+"""Width of a 95 % interval in standard errors."""
 MIN_SAVED, MIN_FRACTION = 2.0, 0.005
 """Minimum of validation nats that the bag of words saves, and of their fraction.
 
@@ -174,8 +176,10 @@ def _helps(both: LabelCounts, network: LabelCounts) -> bool:
     """Return whether the bag of words makes answers likelier, and no label is given up for that.
 
     Where labels are uneven, naive Bayes prefers the frequent ones: nats fall, and so does the
-    recall of the rare ones.
+    recall of the rare ones. A fall of less than the standard error is chance: of few texts, one
+    of a rare label counts much.
     """
     saved = network.nats - both.nats
     enough = saved >= max(MIN_SAVED, MIN_FRACTION * network.nats)
-    return enough and both.macro_recall >= network.macro_recall
+    low, high = network.intervals().get("macro_recall", (0.0, 0.0))
+    return enough and both.macro_recall >= network.macro_recall - (high - low) / ERRORS
