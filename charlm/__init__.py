@@ -8,14 +8,11 @@ Each name is imported when it is first used, so `import charlm` does not import 
 """
 
 import importlib
-import os
 from typing import TYPE_CHECKING, Any
 
-# OpenMP threads that spin long while they wait slow each other down when other programs run; short
-# spins cost nothing on a quiet machine (16.6 against 16.2 thousand tokens/s, 2x320 LSTM) and gain
-# 8 to 15 times on a busy one. torch's OpenMP reads this when torch is first imported.
-if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+from charlm.openmp import set_short_spins
+
+set_short_spins()  # before anything imports torch
 
 if TYPE_CHECKING:
     from charlm.api.hub import pull, push

@@ -18,6 +18,7 @@ PACKAGE = Path(charlm.__file__).parent
 PROJECT = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))
 
 FLOORS = {
+    "charlm.openmp": -1,  # before all others
     "charlm": 0,  # __init__: names looked up when first used
     "charlm.commands": 0,
     "charlm.errors": 0,

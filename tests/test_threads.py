@@ -9,6 +9,7 @@ import pytest
 import torch
 from helpers import started, tiny_model
 
+from charlm import openmp
 from charlm.backends import kernel_library
 from charlm.backends.kernel_library import default_threads, useful_threads
 from charlm.config.cells import CELLS
@@ -21,6 +22,7 @@ from charlm.training.plan.speed import set_threads, training_threads
 from charlm.training.resume import resume
 
 CPU = torch.device("cpu")
+SPIN_VARIABLES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
 
 @pytest.fixture
@@ -181,25 +183,67 @@ def test_initial_weights_do_not_depend_on_the_threads() -> None:
     assert torch.equal(*weights)
 
 
+TRAIN_UNTIL_TORCH = """
+import os, sys
+class AtTorch:
+    def find_spec(self, name, path, target=None):
+        if name == "torch":
+            print(os.environ.get("GOMP_SPINCOUNT"))
+            raise SystemExit
+sys.meta_path.insert(0, AtTorch())
+import charlm
+charlm.train(charlm.__file__, steps=1)
+"""
+
+
 @pytest.mark.parametrize(
     ("environment", "count"),
     [({}, "2000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
 )
-def test_the_library_sets_short_spins_before_torch_is_there(
-    environment: dict[str, str], count: str
+def test_the_library_sets_short_spins_before_torch_is_imported(
+    environment: dict[str, str], count: str, tmp_path: Path
 ) -> None:
     """Only the command line did, and the library was 8 to 15 times slower under load."""
-    code = (
-        "import sys, os, charlm; assert 'torch' not in sys.modules; "
-        "print(os.environ.get('GOMP_SPINCOUNT'))"
-    )
-    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
-    clean = {name: value for name, value in os.environ.items() if name not in names}
+    clean = {name: value for name, value in os.environ.items() if name not in SPIN_VARIABLES}
     done = subprocess.run(
-        [sys.executable, "-c", code], env=clean | environment, capture_output=True, text=True,
-        check=True,
+        [sys.executable, "-c", TRAIN_UNTIL_TORCH], env=clean | environment, cwd=tmp_path,
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert done.stdout.strip() == count
+    assert done.stdout.strip() == count, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("environment", "modules", "short"),
+    [
+        ({}, {}, True),
+        ({}, {"torch": None}, False),
+        ({"GOMP_SPINCOUNT": "9"}, {"torch": None}, True),
+        ({"OMP_WAIT_POLICY": "active"}, {"torch": None}, True),
+    ],
+)
+def test_spins_are_long_if_torch_comes_first_and_the_user_chose_nothing(
+    environment, modules, short: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in SPIN_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+        if name in environment:
+            monkeypatch.setenv(name, environment[name])
+    monkeypatch.setattr(sys, "modules", modules)
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert openmp.set_short_spins.__wrapped__() is short
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_run_reports_threads_that_spin_long(
+    threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One thread does not wait for others."""
+    monkeypatch.setattr(openmp, "set_short_spins", lambda: False)
+    monkeypatch.setattr(starting, "set_threads", lambda number: number)
+    session = started(tmp_path, threads=threads)
+    reported = [text for text in session.warnings if "GOMP_SPINCOUNT=2000" in text]
+    assert len(reported) == threads - 1
 
 
 @pytest.mark.parametrize(("asked", "threads"), [(None, 7), (3, 3)])

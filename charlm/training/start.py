@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from filelock import FileLock
 
-from charlm import __version__
+from charlm import __version__, openmp
 from charlm.backends.kernel_library import chosen_variant
 from charlm.backends.weights import FRESH
 from charlm.config.corpus import VocabularySettings
@@ -411,6 +411,12 @@ def open_session(
         )
     if threads != machine.get("threads"):
         warnings.append("the number of threads changed; results may differ in rounding")
+    if threads > 1 and not openmp.set_short_spins():
+        warnings.append(
+            f"torch was imported before charlm, so its {threads} threads wait actively: much "
+            "slower while other programs run. Import charlm first, or set "
+            f"GOMP_SPINCOUNT={openmp.SPINS}"
+        )
     record["machine"] = {**machine, "threads": threads}
     record["precision"] = chosen
     record["parameters"] = model.parameter_count()
