@@ -1,6 +1,6 @@
 """`charlm eval`: measure how well a model predicts a text."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from charlm.cli.stdin import Takes
 from charlm.cli.task_runs import check_typed, evaluate_task, flags_of
 from charlm.config.training import MAX_ORDER
 from charlm.errors import UsageError
+
+if TYPE_CHECKING:
+    from charlm.api.evaluation import Evaluation
 
 Files = Annotated[
     list[str] | None,
@@ -142,9 +145,14 @@ def evaluate(
         reset_every=(window or 256) if reset else None,
     )  # fmt: skip
     say_all(result.notes)
+    _write(model.path.name, result, as_json=as_json, by_method=bool(methods))
+
+
+def _write(run: str, result: "Evaluation", *, as_json: bool, by_method: bool) -> None:
+    """Write the figures of each text, then those of each method, or both as JSON."""
     tallies = result.plain | result.adapted
     if as_json:
-        about = {"schema_version": 1, "run": model.path.name, "protocol": result.protocol}
+        about = {"schema_version": 1, "run": run, "protocol": result.protocol}
         contents = {name: {**about, **tally.summary()} for name, tally in tallies.items()}
         write_json(next(iter(contents.values())) if len(contents) == 1 else contents)
         return
@@ -152,6 +160,6 @@ def evaluate(
 
     say(result.protocol)
     render(tally_table(result.plain))
-    if methods:
+    if by_method:
         write("\n")
         render(method_table(tallies, result.plain))
