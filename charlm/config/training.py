@@ -237,7 +237,7 @@ class TrainingSettings:
     )
     engine: str = setting(
         "auto",
-        "What computes recurrent layers in bf16; native = compiled kernels",
+        "Backend of layers in bf16 (native = compiled kernels)",
         default_note="native if this processor has AMX",
         panel=RUN,
         choices=("auto", "torch", "native"),

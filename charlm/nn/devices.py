@@ -20,7 +20,7 @@ from charlm.backends.kernel_library import processor_features
 from charlm.backends.training_library import chosen_variant
 from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
-from charlm.errors import EnvironmentFailure
+from charlm.errors import EnvironmentFailure, named
 from charlm.nn.kernel_layers import computes, kernels_in_use
 from charlm.nn.model import RecurrentLanguageModel, multiplied_weights
 
@@ -116,7 +116,10 @@ def choose_precision(
             return Precision(name="bf16", reason=reason, kernels=kernels)
         failures += f"; not in {kernels} kernels: {problem}"
     if engine == "native":
-        raise EnvironmentFailure(f"engine native cannot be used: {problem}. Use --engine torch")
+        engine_flag = named("engine")
+        raise EnvironmentFailure(
+            f"{engine_flag} native cannot be used: {problem}. Use {engine_flag} torch"
+        )
     if requested == "bf16":
         raise EnvironmentFailure(f"bf16 cannot be used: {problem}. Use --precision fp32")
     return Precision(name="fp32", reason=problem or "")
@@ -132,8 +135,9 @@ def engines(engine: str, settings: ModelSettings, device: torch.device) -> list[
         return [kernels, None] if kernels else [None]
     if kernels is None:
         raise EnvironmentFailure(
-            f"engine native does not train cell {settings.cell} on this {device.type}; expected a "
-            "cell and a processor with training kernels, such as lstm and AMX. Use --engine torch"
+            f"{named('engine')} native cannot train cell {settings.cell} on this {device.type}; "
+            "expected a cell and a processor with training kernels, such as lstm and AMX. "
+            f"Use {named('engine')} torch"
         )
     return [kernels]
 
