@@ -11,10 +11,16 @@ from torch import Tensor
 from waiting import set_clocks
 
 from charlm.config.model import ModelSettings
+from charlm.config.settings import settings_from
 from charlm.errors import EnvironmentFailure
 from charlm.nn import devices
 from charlm.nn.devices import Precision, choose_device, choose_precision
-from charlm.nn.model import multiplied_weights
+from charlm.nn.layers import RecurrentLayer
+from charlm.nn.model import RecurrentLanguageModel, multiplied_weights
+from charlm.nn.tagger import Tagger
+from charlm.nn.translator import Translator
+from charlm.training.tags import TagTraining
+from charlm.training.task_training import training_of
 
 CPU = torch.device("cpu")
 SETTINGS = ModelSettings(num_layers=1, hidden_size=8, embedding_size=4, tie_weights=False)
@@ -186,12 +192,15 @@ def test_holes_between_blocks_are_returned_to_the_system() -> None:
 
 
 def engines_tried(
-    monkeypatch: pytest.MonkeyPatch, problems: dict[str | None, str | None], engine: str = "auto"
+    monkeypatch: pytest.MonkeyPatch,
+    problems: dict[str | None, str | None],
+    engine: str = "auto",
+    rows: int = 32,
 ) -> Precision:
     """Return the choice where kernels `amx` exist and engines have these problems."""
     monkeypatch.setattr(devices, "chosen_variant", lambda: "amx")
     monkeypatch.setattr(devices, "bf16_problem", lambda *given: problems[given[-1]])
-    return choose_precision("auto", [SETTINGS], 7, CPU, engine)
+    return choose_precision("auto", [SETTINGS], 7, CPU, engine, rows)
 
 
 @pytest.mark.usefixtures("served")
@@ -202,13 +211,25 @@ def test_kernels_are_used_if_their_gradients_agree(monkeypatch: pytest.MonkeyPat
     assert engines_tried(monkeypatch, right, "torch").kernels is None
     chosen = engines_tried(monkeypatch, {"amx": "20 % off", None: None})
     assert chosen == Precision(
-        name="bf16", reason="gradients agree with fp32; not in amx kernels: 20 % off"
+        name="bf16", reason="gradients agree with fp32; in amx kernels, 20 % off"
     )
     chosen = engines_tried(monkeypatch, {"amx": None, None: "33 % off"})
     assert (chosen.name, chosen.kernels) == ("bf16", "amx")
     assert engines_tried(monkeypatch, {"amx": "x", None: "y"}).name == "fp32"
     with pytest.raises(EnvironmentFailure, match=r"native cannot be used: x. Use engine torch"):
         engines_tried(monkeypatch, {"amx": "x", None: None}, "native")
+
+
+@pytest.mark.usefixtures("served")
+def test_torch_comes_first_for_batches_of_few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernels fill batches up to 32 rows; they remain for gradients that torch gets wrong."""
+    right = {"amx": None, None: None}
+    for rows, kernels in ((1, None), (16, None), (24, "amx"), (33, None), (48, "amx"), (96, "amx")):
+        assert engines_tried(monkeypatch, right, rows=rows).kernels == kernels
+    assert engines_tried(monkeypatch, right, "native", rows=1).kernels == "amx"
+    chosen = engines_tried(monkeypatch, {"amx": None, None: "33 % off"}, rows=1)
+    assert chosen.kernels == "amx"
+    assert chosen.reason == "gradients agree with fp32; in torch, 33 % off"
 
 
 @pytest.mark.usefixtures("served")
@@ -244,3 +265,28 @@ def test_the_comparison_has_the_dropout_of_training(monkeypatch: pytest.MonkeyPa
     )
     choose_precision("bf16", [replace(SETTINGS, state_dropout=0.5)], 7, CPU)
     assert set(steps) == {1}
+
+
+def layer_sizes(model: torch.nn.Module) -> set[tuple[int, int]]:
+    """Return input and hidden sizes of all recurrent layers."""
+    layers = [part for part in model.modules() if isinstance(part, RecurrentLayer)]
+    return {(layer.input_size, layer.hidden_size) for layer in layers}
+
+
+@pytest.mark.parametrize("task", ["translate", "tag"])
+def test_the_networks_of_a_task_have_all_shapes_of_its_layers(
+    task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_from({"task": {"task": task, "both_ways": True}, "model": vars(SETTINGS)})
+    model = settings.model
+    if task == "translate":
+        whole: torch.nn.Module = Translator(model, 7, 6, both_ways=True)
+    else:
+        monkeypatch.setattr(TagTraining, "_letter_width", lambda *_: 2)
+        whole = Tagger(
+            model, 7, ("A", "B"), both_ways=True, output="softmax", letter_width=2, letters=5
+        )
+    networks = training_of(settings).networks(settings, None)
+    assert networks[0] == model
+    found = set().union(*(layer_sizes(RecurrentLanguageModel(each, 7)) for each in networks))
+    assert found == layer_sizes(whole)

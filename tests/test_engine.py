@@ -82,7 +82,7 @@ def test_a_run_in_kernels_resumes_without_them_and_says_so(
 ) -> None:
     """On a machine without them, and if torch is asked for; back again too."""
     monkeypatch.setattr(devices, "MIN_BF16_WEIGHTS", 0)
-    session = native(tmp_path, engine="auto", steps=2)
+    session = native(tmp_path, engine="auto", steps=2, batch_size=24, bptt=4)
     session.lock.release()
     for environment, changes, before, after in (
         ("none", {}, f"bf16 in {kernels} kernels", "bf16"),

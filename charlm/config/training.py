@@ -238,7 +238,7 @@ class TrainingSettings:
     engine: str = setting(
         "auto",
         "Backend of layers in bf16 (native = compiled kernels)",
-        default_note="native if this processor has AMX",
+        default_note="native if it is faster",
         panel=RUN,
         choices=("auto", "torch", "native"),
     )

@@ -235,7 +235,12 @@ class _Machine:
         self.device = devices.choose_device(settings.training.device)
         self._settings, self._dataset = settings, dataset
         self._outputs = training_of(settings).outputs(settings, dataset)
-        self.precision = functools.cache(self._precision)  # compared once for each model
+        self._compared = functools.cache(self._precision)
+
+    def precision(self, model: ModelSettings, rows: int | None = None) -> devices.Precision:
+        """Return the precision that training uses for batches of this many sequences."""
+        rows = rows or self._settings.training.batch_size or devices.TILE_ROWS
+        return self._compared(model, devices.TILE_ROWS if devices.fills_tiles(rows) else 1)
 
     def set_threads(self, model: ModelSettings, batch_size: int) -> int:
         """Let torch use the threads that training uses; return their number."""
@@ -244,13 +249,12 @@ class _Machine:
             or training_threads(model, self._outputs, batch_size, self.device)
         )
 
-    def _precision(self, model: ModelSettings) -> devices.Precision:
-        """Return the precision that training uses."""
+    def _precision(self, model: ModelSettings, rows: int) -> devices.Precision:
         self.set_threads(model, devices.PROBE_SHAPE[1])
+        training = replace(self._settings.training, batch_size=rows)
+        settings = replace(self._settings, model=model, training=training)
         with phase("comparing bf16 with fp32"):
-            return _choose_precision(
-                replace(self._settings, model=model), self._dataset, self.device
-            )
+            return _choose_precision(settings, self._dataset, self.device)
 
 
 def _record(
@@ -261,7 +265,7 @@ def _record(
 ) -> dict[str, Any]:
     """Return the planned content of run.json. `given` holds the origins of given settings."""
     settings = planned.settings
-    precision = machine.precision(settings.model)
+    precision = machine.precision(settings.model, settings.training.batch_size)
     threads = machine.set_threads(settings.model, settings.training.batch_size or 1)
     return {
         "settings": settings.to_dict(),
@@ -455,5 +459,5 @@ def _choose_precision(
     task, training = training_of(settings), settings.training
     return devices.choose_precision(
         training.precision, task.networks(settings, dataset), task.outputs(settings, dataset),
-        device, training.engine,
+        device, training.engine, training.batch_size or 1,
     )  # fmt: skip
