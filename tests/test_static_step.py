@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,18 @@ from helpers import encoded_documents, encoded_stream, seeded, tiny_model, vocab
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from charlm.config.cells import CELLS
+from charlm.config.model import ModelSettings
+from charlm.config.optimizers import OPTIMIZERS
 from charlm.config.training import TrainingSettings
 from charlm.errors import DivergenceError
 from charlm.nn.devices import Precision
 from charlm.nn.low_precision import LowCopy
+from charlm.nn.model import RecurrentLanguageModel
 from charlm.runs.checkpoints import Checkpoint
 from charlm.tasks.language_model import language_model_task
 from charlm.text.batches import Position
 from charlm.text.dataset import Dataset
+from charlm.training import optim
 from charlm.training import trainer as trainer_module
 from charlm.training.records import Record, StepRecord, WarningRecord
 from charlm.training.static_step import StaticStep, can_be_static
@@ -249,6 +254,14 @@ def test_no_number_is_read_in_a_step(cell: str) -> None:
     list(reading_nothing(make(LINES, static=True, model=model, steps=4, **chosen)).run())
 
 
+def test_no_number_is_read_of_texts_with_conditions() -> None:
+    """Their inputs are entries of the vocabulary and others, which no mask may separate."""
+    settings = ModelSettings(num_layers=1, hidden_size=3, embedding_size=3, tie_weights=True)
+    model = RecurrentLanguageModel(settings, V, conditions=2)
+    model.reset_parameters(seeded())
+    list(reading_nothing(make(LINES, static=True, model=model, steps=4)).run())
+
+
 def test_a_read_is_noticed() -> None:
     """The check above is one."""
     trainer = reading_nothing(make(static=True, steps=1))
@@ -330,6 +343,44 @@ def test_too_little_memory_goes_on_in_parts() -> None:
     assert trainer.counters.tokens == plain.counters.tokens
     assert trainer.counters.sum_nats == pytest.approx(plain.counters.sum_nats, rel=1e-5)
     torch.testing.assert_close(weights_of(trainer), weights_of(plain), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "momentum", "decides"),
+    [*((name, 0.0, bool(OPTIMIZERS[name].gpu_options)) for name in OPTIMIZERS),
+     ("sgd", 0.5, False), ("rmsprop", 0.5, False)],
+)  # fmt: skip
+def test_optimisers_with_the_options_of_a_gpu(
+    optimizer: str, momentum: float, decides: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They train as on a processor, skip steps, and resume, with their rate in one tensor."""
+    chosen: dict[str, Any] = {"optimizer": optimizer, "momentum": momentum, "steps": 15}
+    chosen |= {"on_nonfinite": "skip", "learning_rate": 0.01}
+    plain = broken_at(make(static=False, **chosen), (1, 7))
+    expected = nats_of(plain.run())
+    monkeypatch.setattr(optim, "on_gpu", lambda _: True)
+    trainer = broken_at(make(static=True, **chosen), (1, 7))
+    rate = trainer.state.optimizer.param_groups[0]["lr"]
+    records, saved = [], None
+    for record in trainer.run():
+        records.append(record)
+        if record.step == 10:
+            saved = copied(trainer.checkpoint())
+    assert nats_of(records) == pytest.approx(expected, rel=1e-5)
+    torch.testing.assert_close(weights_of(trainer), weights_of(plain), atol=1e-5, rtol=1e-4)
+    assert trainer.counters.skipped == 2
+    assert isinstance(trainer.gradient_step, StaticStep)
+    assert trainer.gradient_step.decides == decides
+    if decides:
+        assert isinstance(rate, torch.Tensor)
+        assert trainer.state.optimizer.param_groups[0]["lr"] is rate
+    assert saved is not None
+    other = make(static=True, model=tiny_model("lstm", V, seed=3), **chosen)
+    other.restore(saved)
+    (record,) = other.run()
+    assert record == replace(records[-1], tokens_per_second=record.tokens_per_second,
+                             seconds=record.seconds)  # fmt: skip
+    assert torch.equal(weights_of(other), weights_of(trainer))
 
 
 # ------------------------------------------------------------------ low precision

@@ -25,9 +25,13 @@ class OptimizerSpec:
     """True if the mean of the weights is kept once validation stops improving."""
     options: Mapping[str, object] = field(default_factory=dict)
     """Further arguments of the class."""
+    gpu_options: Mapping[str, object] = field(default_factory=dict)
+    """Further arguments on a GPU, where it then needs no number of the host and can leave out a
+    step, unless it has momentum; none if it cannot."""
 
 
 _FUSED = {"fused": True}
+_CAPTURABLE = {"capturable": True}
 OPTIMIZERS: dict[str, OptimizerSpec] = {
     "adamw": OptimizerSpec(
         kind="torch.optim:AdamW",
@@ -35,13 +39,24 @@ OPTIMIZERS: dict[str, OptimizerSpec] = {
         weight_decay=0.01,
         has_betas=True,
         options=_FUSED,
+        gpu_options=_CAPTURABLE,
     ),
     "adam": OptimizerSpec(
-        kind="torch.optim:Adam", learning_rate=4e-3, has_betas=True, options=_FUSED
+        kind="torch.optim:Adam",
+        learning_rate=4e-3,
+        has_betas=True,
+        options=_FUSED,
+        gpu_options=_CAPTURABLE,
     ),
-    "sgd": OptimizerSpec(kind="torch.optim:SGD", learning_rate=1.0, scales_with_gradient=True),
+    "sgd": OptimizerSpec(
+        kind="torch.optim:SGD", learning_rate=1.0, scales_with_gradient=True, gpu_options=_FUSED
+    ),
     "nt-asgd": OptimizerSpec(
-        kind="torch.optim:SGD", learning_rate=10.0, scales_with_gradient=True, averages=True
+        kind="torch.optim:SGD",
+        learning_rate=10.0,
+        scales_with_gradient=True,
+        averages=True,
+        gpu_options=_FUSED,
     ),
     "rmsprop": OptimizerSpec(
         kind="torch.optim:RMSprop", learning_rate=2e-3, options={"alpha": 0.95}

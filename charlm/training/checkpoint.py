@@ -225,7 +225,8 @@ def _check_optimizer(
         weights = [torch.zeros_like(weight, device="cpu") for weight in group["params"]]
         for weight in weights:
             weight.grad = torch.zeros_like(weight)
-        groups.append({**group, "params": weights})
+        on_cpu = {"capturable": False} if "capturable" in group else {}
+        groups.append({**group, **on_cpu, "lr": float(group["lr"]), "params": weights})
     kind: Any = type(optimizer)
     copy = kind(groups)
     copy.step()

@@ -1,6 +1,6 @@
 """Build the optimiser that the settings name."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 import torch
@@ -23,8 +23,11 @@ def skips_on_device(optimizer: torch.optim.Optimizer) -> bool:
 def build_optimizer(
     parameters: Iterable[nn.Parameter], settings: TrainingSettings
 ) -> torch.optim.Optimizer:
-    """Return the optimiser of the settings over these parameters."""
-    spec = OPTIMIZERS[settings.optimizer]
+    """Return the optimiser of the settings over these parameters.
+
+    On a GPU, one that needs no number of the host has its rate there too, as a tensor.
+    """
+    spec, weights = OPTIMIZERS[settings.optimizer], list(parameters)
     arguments: dict[str, object] = {
         **spec.options,
         "lr": settings.learning_rate or 0.0,
@@ -34,4 +37,12 @@ def build_optimizer(
         arguments["betas"] = (settings.beta1, settings.beta2)
     else:
         arguments["momentum"] = settings.momentum
-    return cast(torch.optim.Optimizer, resolve(spec.kind)(parameters, **arguments))
+    if on_gpu(weights) and spec.gpu_options:
+        rate = torch.tensor(settings.learning_rate or 0.0, device=weights[0].device)
+        arguments |= {**spec.gpu_options, "lr": rate}
+    return cast(torch.optim.Optimizer, resolve(spec.kind)(weights, **arguments))
+
+
+def on_gpu(weights: Sequence[nn.Parameter]) -> bool:
+    """Return whether weights are on a CUDA device."""
+    return any(weight.is_cuda for weight in weights)
