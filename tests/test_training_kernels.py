@@ -57,11 +57,6 @@ def draw(cell: str, T: int, B: int, E: int, H: int, V: int = 0, seed: int = 0) -
     return values
 
 
-def aligned(size: int) -> Tensor:
-    memory = torch.empty(size + 64, dtype=torch.uint8)
-    return memory[-memory.data_ptr() % 64 :][:size]
-
-
 def run(
     variant: str, cell: str, values: Tensors, *, low: bool = False, threads: int = 1,
     training: bool = True, wanted: tuple[str, ...] = WANTED,
@@ -93,7 +88,7 @@ def run(
         V=len(values["table"]) if "table" in values else 0,
     )  # fmt: skip
     library.training_sizes(call, *sizes)
-    saved, forward, backward = (aligned(size.value) for size in sizes)
+    saved, forward, backward = (torch.empty(size.value, dtype=torch.uint8) for size in sizes)
     for name, tensor in (
         tensors | results | gradients | {"saved": saved, "scratch": forward}
     ).items():

@@ -27,15 +27,19 @@ struct BackwardItems {
     const char* dy = nullptr;
     bf16 *d_rows = nullptr, *d_across = nullptr;
 
+    size_t dy_stride() const { return size_t(s.H) * (call.y_is_bf16 ? 2 : 4); }
+    const char* dy_at(int step, int pair, int block) const {
+        const size_t row = size_t(step) * s.B + block * 32;
+        const char* first = static_cast<const char*>(call.dy) + row * dy_stride();
+        return first + pair * (call.y_is_bf16 ? 64 : 128);
+    }
     // Set the block: pair v of unit blocks, rows of block r at step t, and products `sums`.
     void aim(int step, int pair, int block, const float* sums) {
         t = step, v = pair, r = block;
-        const size_t row = size_t(t) * s.B + r * 32;
         dh = sums;
         rows = std::min(32, s.B - r * 32);
-        if (TABLE) ids = call.ids + row;
-        dy = nullptr;
-        if (call.dy) dy = static_cast<const char*>(call.dy) + (row * s.H + v * 32) * (call.y_is_bf16 ? 2 : 4);
+        if (TABLE) ids = call.ids + size_t(t) * s.B + r * 32;
+        dy = call.dy ? dy_at(t, v, r) : nullptr;
         const size_t in_chunk = size_t(t / s.steps % 2) * s.steps + t % s.steps;
         d_rows = b.d_rows + (in_chunk * s.rows + r) * b.all * BLOCK;
         d_across = b.d_across + (size_t(t) * s.rows + r) * BLOCK;
@@ -82,16 +86,18 @@ struct BackwardItems {
         else
 #pragma GCC unroll 4
             for (int g = IN_PAIRS ? 2 : 0; g < K::BACK_GATES; g++)
-                store(column(d_rows, BLOCK, g, which) + i * 32 + which * 16, lower(pack(d[g], d[g])));
+                store(column(d_rows, BLOCK, g, which) + i * 32 + which * 16,
+                      lower(pack(d[g], d[g])));
     }
     // Write rows 2j and 2j + 1, interleaved, and add them to the gradients of the biases.
     INLINE void write_across(int which, int j, const vf* d) {
         float* bias = b.bias + (2 * v + which) * K::BACK_GATES * 16;
 #pragma GCC unroll 4
         for (int g = 0; g < K::BACK_GATES; g++) {
-            bf16* to = column(d_across, size_t(s.blocks) * BLOCK, g, which) + K::half_of(g, which) * TILE;
-            stream(to + j * 32, interleave(pack(one[g], d[g])));
-            if (!TABLE || g >= K::GATES) store(bias + g * 16, load<vf>(bias + g * 16) + (one[g] + d[g]));
+            bf16* to = column(d_across, size_t(s.blocks) * BLOCK, g, which);
+            stream(to + K::half_of(g, which) * TILE + j * 32, interleave(pack(one[g], d[g])));
+            if (!TABLE || g >= K::GATES)
+                store(bias + g * 16, load<vf>(bias + g * 16) + (one[g] + d[g]));
         }
     }
 };
@@ -117,8 +123,8 @@ struct BackwardPass {
 
     void run() {
         pack_weights();
-        std::fill(b.bias + pairs.first * 2 * K::BACK_GATES * 16, b.bias + pairs.last * 2 * K::BACK_GATES * 16, 0.0f);
-        const size_t table = size_t(2) * s.V * K::GATES * 16;
+        const size_t bias = 2 * K::BACK_GATES * 16, table = size_t(2) * s.V * K::GATES * 16;
+        std::fill(b.bias + pairs.first * bias, b.bias + pairs.last * bias, 0.0f);
         std::fill(b.table + pairs.first * table, b.table + pairs.last * table, 0.0f);
         last_step();
         barrier.wait();
@@ -138,16 +144,19 @@ struct BackwardPass {
             const int hidden = K::step_of(s.pairs, pair, K::hidden_column(j)) - first;
             const int input = K::step_of(s.pairs, pair, j);
             for (int v = pairs.first; v < pairs.last; v++)
-                pack_backward<K>(call.w_hh, s, s.H, v, pair, j, b.w_hh + (size_t(v) * b.side + hidden) * BLOCK);
+                pack_backward<K>(call.w_hh, s, s.H, v, pair, j,
+                                 b.w_hh + (size_t(v) * b.side + hidden) * BLOCK);
             for (int m = inputs.first; m < inputs.last; m++)
-                pack_backward<K>(call.w_ih, s, s.E, m, pair, j, b.w_ih + (size_t(m) * b.side + input) * BLOCK);
+                pack_backward<K>(call.w_ih, s, s.E, m, pair, j,
+                                 b.w_ih + (size_t(m) * b.side + input) * BLOCK);
         }
     }
 
-    // Load row i of block r and unit block u of a (B, H) gradient; zero beyond the edges or without it.
+    // Load row i of block r and unit block u of a gradient (B, H); zero beyond its edges or if null.
     vf given(const float* from, int u, int r, int i) const {
         const int row = r * 32 + i, some = left(s.H, u * 16);
-        return from && some && row < s.B ? load_some(from + size_t(row) * s.H + u * 16, some) : vf{};
+        if (!from || !some || row >= s.B) return vf{};
+        return load_some(from + size_t(row) * s.H + u * 16, some);
     }
     void give(float* to, int u, int r, int i, vf value) const {
         const int row = r * 32 + i, some = left(s.H, u * 16);
@@ -160,12 +169,13 @@ struct BackwardPass {
     void last_step() {
         for (int v = pairs.first; v < pairs.last; v++)
             for (int r = 0; r < s.rows; r++) {
-                for (int half = 0; half < 2; half++)
-                    for (int i = 0; i < 32; i++) {
-                        const int u = 2 * v + half;
-                        store(carried_at(u, r, i), given(K::HAS_CELL ? call.dc_after : nullptr, u, r, i));
-                        store(own + (i / 16 * 2 + half) * TILE_FLOATS + i % 16 * 16, given(call.dh_after, u, r, i));
-                    }
+                for (int item = 0; item < Items::COUNT; item++) {
+                    const int half = item / 32, i = item % 32, u = 2 * v + half;
+                    const float* dc = K::HAS_CELL ? call.dc_after : nullptr;
+                    store(carried_at(u, r, i), given(dc, u, r, i));
+                    store(own + (i / 16 * 2 + half) * TILE_FLOATS + i % 16 * 16,
+                          given(call.dh_after, u, r, i));
+                }
                 items.aim(s.T - 1, v, r, own);
                 for (int j = 0; j < Items::COUNT; j++) items(j);
             }
@@ -179,7 +189,8 @@ struct BackwardPass {
     void input_side(int t) const {
         const int blocks = std::min(s.steps, s.T - t) * s.rows;
         const bf16* rows = chunk(t);
-        multiply_in_parts(blocks, inputs, b.side, [&](int m) { return rows + size_t(m) * b.all * BLOCK; },
+        multiply_in_parts(blocks, inputs, b.side,
+                          [&](int m) { return rows + size_t(m) * b.all * BLOCK; },
                           [&](int n) { return b.w_ih + size_t(n) * b.side * BLOCK; },
                           b.results + size_t(MAX_M * MAX_N) * BLOCK_FLOATS * me,
                           [&](int m, int n, const float* c) {
@@ -195,12 +206,16 @@ struct BackwardPass {
         int which = 0, waiting = 0;
         for (int v = pairs.first; v < pairs.last; v++)
             for (int r = 0; r < s.rows; r++) {
-                Ahead gates, cells;  // of the step before, for the items that wait for this product
-                if (t) gates = {saved.gates_at(s, t - 1, 2 * v, r), (s.rows == 1 ? 32 : 16) * K::SAVED};
-                if (t) cells = {saved.cells_at(s, t - 1, 2 * v, r), s.rows == 1 ? 32 : 16};
-                Pacer<Items> pacer(items, waiting, b.side, gates, cells);
+                // What the items read that wait for this product, of the step before.
+                Ahead gates, cells, dy;
+                const int lines = s.rows == 1 ? 32 : 16;  // with one block, both unit blocks
+                if (t) gates = {saved.gates_at(s, t - 1, 2 * v, r), lines * K::SAVED};
+                if (t) cells = {saved.cells_at(s, t - 1, 2 * v, r), lines};
+                if (t && call.dy)
+                    dy = {items.dy_at(t - 1, v, r), std::min(32, s.B - r * 32), items.dy_stride()};
+                Pacer<Items> pacer(items, waiting, b.side, gates, cells, dy);
                 float* dh = own + which * BLOCK_FLOATS;
-                const Sums sums{dh};
+                Sums sums{dh};
                 sums.zero();
                 const bf16* rows = chunk(t) + (size_t(t % s.steps) * s.rows + r) * b.all * BLOCK;
                 sums.template add<B_STREAMS>(rows + K::hidden_first(s.pairs) * BLOCK,
@@ -253,12 +268,14 @@ struct BackwardPass {
             const int step = K::step_of(s.pairs, n / K::COLUMNS, hidden ? K::hidden_column(j) : j);
             return b.d_across + size_t(step) * s.blocks * BLOCK;
         };
-        multiply_in_parts(call.dw_hh ? s.pairs : 0, columns, s.blocks, [&](int m) { return saved.h_across + size_t(m) * s.blocks * BLOCK; },
+        multiply_in_parts(call.dw_hh ? s.pairs : 0, columns, s.blocks,
+                          [&](int m) { return saved.h_across + size_t(m) * s.blocks * BLOCK; },
                           [&](int n) { return across(n, true); }, results,
                           [&](int m, int n, const float* c) {
                               store_dw<K>(call.dw_hh, s, s.H, m, n / K::COLUMNS, n % K::COLUMNS, c);
                           });
-        multiply_in_parts(call.dw_ih ? s.inputs : 0, columns, s.blocks, [&](int m) { return saved.x_across + size_t(m) * s.blocks * BLOCK; },
+        multiply_in_parts(call.dw_ih ? s.inputs : 0, columns, s.blocks,
+                          [&](int m) { return saved.x_across + size_t(m) * s.blocks * BLOCK; },
                           [&](int n) { return across(n, false); }, results,
                           [&](int m, int n, const float* c) {
                               store_dw<K>(call.dw_ih, s, s.E, m, n / K::COLUMNS, n % K::COLUMNS, c);

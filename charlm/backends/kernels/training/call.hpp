@@ -11,11 +11,12 @@
 #include "tiles.hpp"
 
 extern "C" {
-// As `Call` in training_library.py. G is the number of gates: 1 RNN, 4 LSTM, 3 GRU, in torch's order.
+// As `Call` in training_library.py. G is the number of gates: 1 RNN, 4 LSTM, 3 GRU, in the order of
+// torch.
 // Pointers that are not wanted are null.
 struct Call {
     int64_t cell, threads, T, B, E, H, V, x_is_bf16, y_is_bf16, training;
-    // In: x, w_ih (GH, E) and bias (GH); or, if V > 0, ids (T, B) and a table (V, GH) of W_ih e + bias.
+    // In: x, w_ih (GH, E) and bias (GH); or, if V > 0, ids (T, B) and a table (V, GH) of W e + b
     const void* x;
     const int64_t* ids;
     const float *table, *w_ih, *w_hh, *bias;
@@ -123,12 +124,12 @@ struct BackwardMemory {
         Arena a{call.scratch};
         w_hh = a.take<bf16>(size_t(s.pairs) * side * BLOCK);   // [32 units][k-step][2]
         w_ih = a.take<bf16>(size_t(s.inputs) * side * BLOCK);  // [32 inputs][k-step][2]
-        d_rows = a.take<bf16>(size_t(2) * s.steps * s.rows * all * BLOCK);  // of two chunks: A of dh, dx
+        d_rows = a.take<bf16>(size_t(2) * s.steps * s.rows * all * BLOCK);  // 2 chunks: A of dh, dx
         d_across = a.take<bf16>(size_t(all) * s.blocks * BLOCK);  // [k-step][block][2]: B of dW
         carried = a.take<float>(size_t(s.units) * s.rows * 2 * TILE_FLOATS);
         bias = a.take<float>(size_t(s.units) * K::BACK_GATES * 16);
         table = a.take<float>(size_t(s.units) * s.V * K::GATES * 16);
-        results = a.take<float>(size_t(8 * 8) * BLOCK_FLOATS * call.threads);
+        results = a.take<float>(size_t(MAX_M) * MAX_N * BLOCK_FLOATS * call.threads);
         own = a.take<float>(size_t(OWN) * call.threads);
         bytes = a.used;
     }

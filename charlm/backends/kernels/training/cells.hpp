@@ -1,4 +1,4 @@
-// The recurrent cells: where their gates are in tiles, and one step of 16 units forward and backward.
+// The recurrent cells: the places of their gates in tiles, and one step of 16 units, both ways.
 //
 // Units are numbered in blocks of 16 and in pairs of such blocks. A column is 32 columns of a
 // product: two halves of 16, each of one gate and one unit block. A pair of unit blocks has COLUMNS
@@ -9,7 +9,7 @@
 // The forward pass computes GROUP unit blocks at a time, the fewest that fill whole columns.
 //
 // The gradients of the gates have BACK_COLUMNS. The GRU has one more, because its hidden side is
-// inside of the product with r: (n n) is summed for the input side, and (rn rn) for the hidden side.
+// inside of the product with r: (n n) is summed for the input side, (rn rn) for the hidden side.
 
 #pragma once
 

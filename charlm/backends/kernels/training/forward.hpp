@@ -34,7 +34,7 @@ struct ForwardItems {
     // Set the group: unit blocks from u, rows of block r at step t, and products `sums` with h.
     void aim(int t, int u, int r, const float* sums) {
         const size_t row = size_t(t) * s.B + r * 32;
-        const int column = u / 2 * K::COLUMNS + u % 2 * K::COLUMNS / 2;
+        const int column = u * K::COLUMNS / 2;
         hidden = sums;
         if (TABLE) {
             ids = call.ids + row;
@@ -80,10 +80,12 @@ struct ForwardItems {
         if (i == 32) return turn(which);
         const int at = i / 16 * 2 * TILE_FLOATS + i % 16 * 16;
         vf from_h[K::GATES], from_x[K::GATES], keeps[K::SAVED + 1];
-        const float* row = TABLE ? table + (size_t(which) * s.V + (i < rows ? ids[i] : 0)) * K::GATES * 16 : given + at;
+        const float* row = given + at;
+        if (TABLE) row = table + (size_t(which) * s.V + (i < rows ? ids[i] : 0)) * K::GATES * 16;
 #pragma GCC unroll 4
         for (int gate = 0; gate < K::GATES; gate++) {
-            const int place = K::column_of(gate, which) * BLOCK_FLOATS + K::half_of(gate, which) * TILE_FLOATS;
+            const int place = K::column_of(gate, which) * BLOCK_FLOATS +
+                              K::half_of(gate, which) * TILE_FLOATS;
             from_h[gate] = load<vf>(hidden + at + place);
             from_x[gate] = load<vf>(row + (TABLE ? gate * 16 : place));
         }
@@ -155,9 +157,11 @@ struct ForwardPass {
         for (int column = columns.first; column < columns.last; column++) {
             const int pair = column / K::COLUMNS, j = column % K::COLUMNS;
             for (int k = 0; k < s.pairs; k++)
-                pack_forward<K>(call.w_hh, s, s.H, pair, j, k, f.w_hh + (size_t(column) * s.pairs + k) * BLOCK);
+                pack_forward<K>(call.w_hh, s, s.H, pair, j, k,
+                                f.w_hh + (size_t(column) * s.pairs + k) * BLOCK);
             for (int k = 0; k < s.inputs; k++)
-                pack_forward<K>(call.w_ih, s, s.E, pair, j, k, f.w_ih + (size_t(column) * s.inputs + k) * BLOCK);
+                pack_forward<K>(call.w_ih, s, s.E, pair, j, k,
+                                f.w_ih + (size_t(column) * s.inputs + k) * BLOCK);
             for (int half = 0; !TABLE && half < 2; half++) {
                 const int unit = (2 * pair + K::unit_of(j, half)) * 16, some = left(s.H, unit);
                 const float* from = call.bias + K::gate_of(j, half) * s.H + unit;
@@ -165,31 +169,42 @@ struct ForwardPass {
             }
         }
         for (int u = 2 * pairs.first; u < 2 * pairs.last; u++) {
-            const int some = left(s.H, u * 16);
-            store(f.hidden_bias + u * 16, call.hidden_bias && some ? load_some(call.hidden_bias + u * 16, some) : vf{});
-            for (int id = 0; id < s.V; id++)
-                for (int gate = 0; gate < K::GATES; gate++)
-                    store(f.table + ((size_t(u) * s.V + id) * K::GATES + gate) * 16,
-                          some ? load_some(call.table + (size_t(id) * K::GATES + gate) * s.H + u * 16, some) : vf{});
+            const auto units = [&](const float* row) {
+                const int some = left(s.H, u * 16);
+                return row && some ? load_some(row + u * 16, some) : vf{};
+            };
+            store(f.hidden_bias + u * 16, units(call.hidden_bias));
+            for (int row = 0; row < s.V * K::GATES; row++)  // (id, gate)
+                store(f.table + (size_t(u) * s.V * K::GATES + row) * 16,
+                      units(call.table + size_t(row) * s.H));
         }
     }
 
     // Load the state before the window.
     void load_state(int u, int r) {
         const int some = left(s.H, u * 16);
-        const float* from = K::HAS_CELL ? call.c0 : call.h0;
+        const float* carried = K::HAS_CELL ? call.c0 : call.h0;
+        float* to = f.carried + (size_t(u) * s.rows + r) * 2 * TILE_FLOATS;
         items.aim_state(0, u, r);
         for (int j = 0; j < 16; j++) {
             vf h[2] = {}, c[2] = {};
             for (int half = 0; half < 2; half++) {
                 const int b = r * 32 + 2 * j + half;
                 const size_t at = size_t(b) * s.H + u * 16;
-                if (b < s.B && some) h[half] = load_some(call.h0 + at, some), c[half] = load_some(from + at, some);
-                store(f.carried + (size_t(u) * s.rows + r) * 2 * TILE_FLOATS + (2 * j + half) * 16, c[half]);
+                if (b < s.B && some) {
+                    h[half] = load_some(call.h0 + at, some);
+                    c[half] = load_some(carried + at, some);
+                }
+                store(to + (2 * j + half) * 16, c[half]);
             }
             items.keep(0, j, h[0], h[1], c[0], c[1]);
         }
         items.turn(0);
+    }
+
+    // W x + b of a block of rows of the chunk, for one column.
+    float* given_at(int block, int column) const {
+        return f.given + (size_t(block) * s.pairs * K::COLUMNS + column) * BLOCK_FLOATS;
     }
 
     // Compute W x + b of the chunk that begins at step t.
@@ -197,9 +212,11 @@ struct ForwardPass {
         const int blocks = std::min(s.steps, s.T - t) * s.rows;
         const Range part(blocks * s.inputs, me, barrier.members);
         for (int at = part.first; at < part.last; at++) {
-            const int block = at / s.inputs, k = at % s.inputs, step = t + block / s.rows, r = block % s.rows;
+            const int block = at / s.inputs, k = at % s.inputs;
+            const int step = t + block / s.rows, r = block % s.rows;
+            const size_t place = size_t(k) * s.blocks + size_t(step) * s.rows + r;
             bf16* out = f.x + size_t(at) * BLOCK;
-            bf16* across = TRAINING ? saved.x_across + (size_t(k) * s.blocks + size_t(step) * s.rows + r) * BLOCK : nullptr;
+            bf16* across = TRAINING ? saved.x_across + place * BLOCK : nullptr;
             if (call.x_is_bf16)
                 pack_input(static_cast<const bf16*>(call.x), s, step, r, k, out, across);
             else
@@ -209,8 +226,9 @@ struct ForwardPass {
         multiply({0, blocks}, columns, s.inputs,
                  [&](int m) { return f.x + size_t(m) * s.inputs * BLOCK; },
                  [&](int n) { return f.w_ih + size_t(n) * s.inputs * BLOCK; },
-                 [&](int m, int n) { return f.given + (size_t(m) * s.pairs * K::COLUMNS + n) * BLOCK_FLOATS; },
-                 [&](const Sums& sums, int n) { sums.fill(f.bias + n * 32); }, [](int, int, const float*) {});
+                 [&](int m, int n) { return given_at(m, n); },
+                 [&](Sums& sums, int n) { sums.fill(f.bias + n * 32); },
+                 [](int, int, const float*) {});
     }
 
     void step(int t) {
@@ -218,17 +236,18 @@ struct ForwardPass {
         for (int u = 2 * pairs.first; u < 2 * pairs.last; u += K::GROUP)
             for (int r = 0; r < s.rows; r++) {
                 const int column = u * K::COLUMNS / 2;
-                const size_t block = size_t(t % s.steps) * s.rows + r;
                 Ahead ahead;  // W x of this group, which its items add
                 if (!TABLE)
-                    ahead = {f.given + (block * s.pairs * K::COLUMNS + column) * BLOCK_FLOATS, GROUP_COLUMNS * BLOCK_FLOATS / 16};
-                Pacer<Items> pacer(items, waiting, GROUP_COLUMNS * s.pairs, ahead, Ahead());
+                    ahead = {given_at(t % s.steps * s.rows + r, column),
+                             GROUP_COLUMNS * BLOCK_FLOATS / 16};
+                const bf16* h = f.h + (size_t(t % 2) * s.rows + r) * s.pairs * BLOCK;
+                Pacer<Items> pacer(items, waiting, GROUP_COLUMNS * s.pairs, ahead, {}, {});
                 float* gates = own + which * GROUP_COLUMNS * BLOCK_FLOATS;
                 for (int j = 0; j < GROUP_COLUMNS; j++) {
-                    const Sums sums{gates + j * BLOCK_FLOATS};
+                    Sums sums{gates + j * BLOCK_FLOATS};
                     sums.zero();
-                    sums.template add<B_STREAMS>(f.h + (size_t(t % 2) * s.rows + r) * s.pairs * BLOCK,
-                                                 f.w_hh + size_t(column + j) * s.pairs * BLOCK, s.pairs, pacer);
+                    sums.template add<B_STREAMS>(h, f.w_hh + size_t(column + j) * s.pairs * BLOCK,
+                                                 s.pairs, pacer);
                     sums.store();
                 }
                 pacer.finish();

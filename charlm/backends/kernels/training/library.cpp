@@ -1,5 +1,5 @@
-// Training of recurrent layers on processors with AVX-512 BF16: one layer over a window, forward and
-// backward, in bfloat16 tiles with sums in float. Compiled once for each kind of tiles (tiles.hpp).
+// Training of recurrent layers on processors with AVX-512 BF16: one layer over a window, forward
+// and backward, in bfloat16 tiles with sums in float. Compiled for each kind of tiles (tiles.hpp).
 //
 // All functions are plain C, so that no Python or torch headers are needed and one library serves
 // every version of both. There is no global state: memory is the caller's, and calls with memory of
@@ -118,7 +118,7 @@ int training_backward(const Call* call) {
 void training_tile(const bf16* a, const bf16* b, float* c) {
     const TileState tiles;
     const Flushing flushing;
-    const Sums sums{c};
+    Sums sums{c};
     sums.load();
     sums.add<B_STREAMS>(a, b, 1, [] {});
     sums.store();

@@ -13,16 +13,17 @@ namespace {
 struct Ahead {
     const char* at = nullptr;
     int lines = 0;
+    size_t stride = 64;  // bytes from line to line
     Ahead() = default;
-    Ahead(const void* from, int count) : at(static_cast<const char*>(from)), lines(count) {}
+    Ahead(const void* from, int count, size_t bytes = 64)
+        : at(static_cast<const char*>(from)), lines(count), stride(bytes) {}
     INLINE void fetch(int count) {
-        for (int i = 0; i < count && lines > 0; i++, lines--, at += 64)
+        for (int i = 0; i < count && lines > 0; i++, lines--, at += stride)
             __builtin_prefetch(at, 0, 2);
     }
 };
 
 constexpr int K_AT_ONCE = 16;  // k-steps: 32 KB of B, which stay in the L1 cache
-constexpr int MAX_M = 8, MAX_N = 8;  // results that a thread works on at once, in its L2 cache
 
 // Part `part` of `parts` of the next k-steps of an operand.
 INLINE Ahead part_of(const bf16* at, int steps, int part, int parts) {
@@ -55,7 +56,7 @@ INLINE void multiply(Range m_range, Range n_range, int count, A a_at, B b_at, Pl
                 const int lines_a = (of_a.lines + now - 1) / now;
                 const int lines_b = (of_b.lines + now - 1) / now;
                 float* c = place(m, n);
-                const Sums sums{c};
+                Sums sums{c};
                 if (k == 0)
                     begin(sums, n);
                 else
@@ -81,7 +82,7 @@ INLINE void multiply_in_parts(int rows, Range columns, int count, A a_at, B b_at
                      [=](int row, int column) {
                          return results + (size_t(column - n) * MAX_M + (row - m)) * BLOCK_FLOATS;
                      },
-                     [](const Sums& sums, int) { sums.zero(); }, done);
+                     [](Sums& sums, int) { sums.zero(); }, done);
 }
 
 // Pointwise work that is spread over the k-steps of a product, `items` calls over `steps` of them,
@@ -90,15 +91,14 @@ template <class Item>
 struct Pacer {
     Item& item;
     int items, steps;
-    Ahead ahead[2];
-    int done = 0, credit = 0, lines[2];
-    INLINE Pacer(Item& work, int count, int k_steps, Ahead first, Ahead second)
-        : item(work), items(count), steps(k_steps), ahead{first, second} {
-        for (int i = 0; i < 2; i++) lines[i] = (ahead[i].lines + steps - 1) / steps;
+    Ahead ahead[3];
+    int done = 0, credit = 0, lines[3];
+    INLINE Pacer(Item& work, int count, int k_steps, Ahead first, Ahead second, Ahead third)
+        : item(work), items(count), steps(k_steps), ahead{first, second, third} {
+        for (int i = 0; i < 3; i++) lines[i] = (ahead[i].lines + steps - 1) / steps;
     }
     INLINE void operator()() {
-        ahead[0].fetch(lines[0]);
-        ahead[1].fetch(lines[1]);
+        for (int i = 0; i < 3; i++) ahead[i].fetch(lines[i]);
         credit += items;
         while (credit >= steps && done < items) {
             credit -= steps;

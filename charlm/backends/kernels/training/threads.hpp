@@ -37,7 +37,8 @@ struct Range {
     int first, last;
     Range(int begin, int end) : first(begin), last(end) {}
     Range(int count, int me, int members)
-        : first(int(int64_t(count) * me / members)), last(int(int64_t(count) * (me + 1) / members)) {}
+        : first(int(int64_t(count) * me / members)),
+          last(int(int64_t(count) * (me + 1) / members)) {}
     int size() const { return last - first; }
 };
 

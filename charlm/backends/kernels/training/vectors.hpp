@@ -104,8 +104,8 @@ INLINE void transpose(const void* from, vi* out) {
     }
 }
 
-// a b + c and c - a b, rounded once. The compiler fuses nothing by itself (-ffp-contract=off): what it
-// fuses would depend on whether a product is stored too, and so differ between the passes.
+// a b + c and c - a b, rounded once. The compiler fuses nothing by itself (-ffp-contract=off): what
+// it fuses depends on whether a product is stored too, so training would differ from evaluation.
 INLINE vf fused(vf a, vf b, vf c) { return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
 INLINE vf minus(vf a, vf b, vf c) { return (vf)_mm512_fnmadd_ps((__m512)a, (__m512)b, (__m512)c); }
 
@@ -128,8 +128,8 @@ INLINE vf tanh_of(vf x) {
     return (e - 1.0f) * reciprocal(e + 1.0f);
 }
 
-// Subnormal numbers count as zero in this thread while a Flushing lives, as they do in the products:
-// they are slow to compute with, and smaller than anything that matters here.
+// While it lives, subnormal numbers count as zero in its thread, as they do in the products: they
+// are slow to compute with, and smaller than anything that matters here.
 struct Flushing {
     unsigned before = _mm_getcsr();
     Flushing() { _mm_setcsr(before | 0x8040u); }
