@@ -12,6 +12,7 @@ from helpers import encoded_documents, encoded_stream, vocabulary_of
 from charlm.backends import kernel_library
 from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
+from charlm.config.optimizers import OPTIMIZERS
 from charlm.config.settings import Settings
 from charlm.config.text_units import UNITS
 from charlm.config.training import TrainingSettings
@@ -418,6 +419,28 @@ def test_more_passes_never_make_less_dropout() -> None:
 def test_dropout_follows_the_measured_slope(passes: float, dropout: float) -> None:
     """0.02 for each pass up to four and 0.015 beyond (experiments/LOG.md), to the next 0.05."""
     assert planned(stream(100_000), epochs=passes).settings.model.dropout == dropout
+
+
+@pytest.mark.parametrize(
+    ("length", "decay"), [({"epochs": 2.0}, 0.01), ({"epochs": 6.0}, 0.1), ({"epochs": 13.0}, 0.01)]
+)
+def test_a_text_that_is_read_several_times_gets_more_weight_decay(length, decay: float) -> None:
+    """Fewer passes do not need it, more have dropout (experiments/LOG.md); a given decay stays."""
+    assert planned(stream(100_000), **length).settings.training.weight_decay == decay
+    given = planned(stream(100_000), weight_decay=0.5, **length)
+    assert given.settings.training.weight_decay == 0.5
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_only_the_decoupled_weight_decay_grows(optimizer: str) -> None:
+    """Elsewhere it is an L2 penalty, which other optimisers do not have by default."""
+    result = planned(stream(100_000, 5_000), optimizer=optimizer, epochs=7.0)
+    usual = OPTIMIZERS[optimizer].weight_decay
+    grown = constants.WEIGHT_DECAY if optimizer == "adamw" else usual
+    assert result.settings.training.weight_decay == grown
+    names = dataset(encoded_documents([[0] * 7] * 2_000), encoded_documents([[0] * 7] * 50))
+    result = planned(names, optimizer=optimizer, epochs=7.0)
+    assert result.settings.training.weight_decay == usual
 
 
 @pytest.mark.parametrize("minutes", [1.0, 3.0, 10.0, 30.0])

@@ -109,7 +109,7 @@ class TrainingSettings:
     optimizer: str = setting("adamw", "Optimiser", choices=OPTIMIZERS)
     learning_rate: float | None = _positive("Highest learning rate")
     weight_decay: float | None = _number(
-        None, "Weight decay: decoupled for adamw, else L2", default_note="0.01 for adamw, else 0"
+        None, "Weight decay: decoupled for adamw, else L2", default_note="by rule for adamw, else 0"
     )
     momentum: float = _fraction(
         0.0, "Momentum", needs=(row_with("optimizer", OPTIMIZERS, lambda row: not row.has_betas),)

@@ -260,8 +260,7 @@ def _plan_rates(basis: Basis, training: TrainingSettings, model: ModelSettings) 
     elif rate is None:
         rate = basis.choose("training.learning_rate", _rate(basis, training, model), by_optimizer)
     if decay is None:
-        decay = OPTIMIZERS[training.optimizer].weight_decay
-        basis.choose("training.weight_decay", decay, by_optimizer)
+        decay = _weight_decay(basis, training, model)
     if seed is None:
         seed = basis.choose("training.seed", secrets.randbelow(2**32), "random")
     average = _average(basis, training, model)
@@ -288,6 +287,16 @@ def _rate(basis: Basis, training: TrainingSettings, model: ModelSettings) -> flo
         factor = min(factor, 1.0)
     is_wide = (model.hidden_size or 0) > constants.MAX_HIDDEN_OF_ONE_LAYER
     return rate * (factor * (0.5 if is_wide else 1.0))
+
+
+def _weight_decay(basis: Basis, training: TrainingSettings, model: ModelSettings) -> float:
+    """Return the weight decay of the optimiser, or more for a stream that is read several times."""
+    decay, reason = OPTIMIZERS[training.optimizer].weight_decay, f"for {training.optimizer}"
+    passes = basis.passes(training, model) if decay and basis.is_stream else 0.0
+    least, most = constants.PASSES_WITH_DECAY
+    if least <= passes <= most and not basis.parent:
+        decay, reason = constants.WEIGHT_DECAY, f"{passes:.1f} passes"
+    return float(basis.choose("training.weight_decay", decay, reason))
 
 
 def _parent_rate(basis: Basis, training: TrainingSettings, model: ModelSettings) -> float:
