@@ -1,0 +1,62 @@
+"""Functions on static buffers, captured once in a CUDA graph and replayed from then on.
+
+A training step is a thousand small kernels; on a GPU, most of its time is the launching of these. A
+graph launches all of them at once.
+"""
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import torch
+
+MAX_GRAPHS = 64
+"""Number of graphs that are kept; functions with other keys run as they are."""
+
+
+class Graphs:
+    """Runs functions without arguments, as CUDA graphs from the second call with a key on.
+
+    A function must read and write the same tensors in each call, and must not read values on the
+    host. Random numbers come from `generator`. All graphs share a pool of memory.
+    """
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self.generator = generator
+        self.failure = ""
+        """Why functions could not be captured, empty as long as they can."""
+        self._graphs: dict[Hashable, torch.cuda.CUDAGraph | None] = {}
+        self._pool: Any = None
+
+    def run(self, key: Hashable, function: Callable[[], None]) -> None:
+        """Compute a function. Calls with an equal key must give a function of equal operations.
+
+        The first call of a key runs the function as it is: libraries then choose their algorithms
+        and allocate what they keep. The second one captures it. Raises what the function raises.
+        """
+        if self.failure or (key not in self._graphs and len(self._graphs) == MAX_GRAPHS):
+            function()
+        elif key not in self._graphs:
+            self._graphs[key] = None
+            function()
+        else:
+            graph = self._graphs[key] or self._capture(key, function)
+            if graph:
+                graph.replay()
+            else:
+                function()
+
+    def _capture(self, key: Hashable, function: Callable[[], None]) -> torch.cuda.CUDAGraph | None:
+        """Return the graph of a function, None if its operations cannot be captured."""
+        graph = torch.cuda.CUDAGraph()
+        graph.register_generator_state(self.generator)
+        try:
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                function()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            self.failure = str(error).strip().partition("\n")[0]
+            return None
+        self._pool = self._pool or graph.pool()
+        self._graphs[key] = graph
+        return graph

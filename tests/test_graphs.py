@@ -1,0 +1,120 @@
+"""Functions that are captured in a CUDA graph, on a CPU: a fake graph records what is captured."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+
+from charlm.training import graphs
+from charlm.training.graphs import Graphs
+
+
+class Recorded:
+    """A graph that computes what was captured in it."""
+
+    capturing: "Recorded | None" = None
+    failure: Exception | None = None
+
+    def __init__(self) -> None:
+        self.functions: list[Callable[[], None]] = []
+        self.generator: torch.Generator | None = None
+        self.pools: list[Any] = []
+
+    def register_generator_state(self, generator: torch.Generator) -> None:
+        self.generator = generator
+
+    def pool(self) -> str:
+        return "pool"
+
+    def replay(self) -> None:
+        for function in self.functions:
+            function()
+
+
+@contextmanager
+def capture(graph: Recorded, pool: Any, capture_error_mode: str) -> Iterator[None]:
+    """Capture: operations are recorded, and not executed."""
+    assert capture_error_mode == "thread_local"
+    graph.pools.append(pool)
+    Recorded.capturing = graph
+    try:
+        yield
+    finally:
+        Recorded.capturing = None
+    if Recorded.failure:
+        raise Recorded.failure
+
+
+class Counter:
+    """A function on a static buffer, which adds one to it."""
+
+    def __init__(self) -> None:
+        self.value, self.starts = 0, 0
+
+    def add(self) -> None:
+        self.value += 1
+
+    def __call__(self) -> None:
+        self.starts += 1  # what the host does
+        if Recorded.capturing:
+            Recorded.capturing.functions.append(self.add)
+        else:
+            self.add()
+
+
+@pytest.fixture(autouse=True)
+def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Recorded)
+    monkeypatch.setattr(torch.cuda, "graph", capture)
+    monkeypatch.setattr(Recorded, "failure", None)
+
+
+def test_each_call_computes_once_and_the_host_works_in_two_of_them() -> None:
+    """Capturing executes nothing, so the graph is replayed at once."""
+    made, counter = Graphs(torch.Generator()), Counter()
+    for number in range(1, 6):
+        made.run("a", counter)
+        assert counter.value == number
+    assert counter.starts == 2 and not made.failure
+
+
+def test_keys_have_graphs_of_their_own_in_one_pool() -> None:
+    generator = torch.Generator()
+    made, counters = Graphs(generator), (Counter(), Counter())
+    for _ in range(3):
+        for key, counter in enumerate(counters):
+            made.run(key, counter)
+    first, second = made._graphs.values()
+    assert (first.pools, second.pools) == ([None], ["pool"])  # type: ignore[union-attr]
+    assert first.generator is second.generator is generator  # type: ignore[union-attr]
+    assert [counter.value for counter in counters] == [3, 3]
+
+
+def test_functions_beyond_the_limit_run_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphs, "MAX_GRAPHS", 1)
+    made, kept, beyond = Graphs(torch.Generator()), Counter(), Counter()
+    for _ in range(3):
+        made.run("kept", kept)
+        made.run("beyond", beyond)
+    assert (kept.value, kept.starts) == (3, 2) and (beyond.value, beyond.starts) == (3, 3)
+
+
+def test_what_cannot_be_captured_runs_as_it_is() -> None:
+    made, counter = Graphs(torch.Generator()), Counter()
+    Recorded.failure = RuntimeError("operation not permitted\nwhen stream is capturing")
+    for number in range(1, 5):
+        made.run("a", counter)
+        assert counter.value == number
+    assert made.failure == "operation not permitted"
+
+
+def test_full_memory_is_raised() -> None:
+    """The step then reads its batch in parts."""
+    made, counter = Graphs(torch.Generator()), Counter()
+    made.run("a", counter)
+    Recorded.failure = torch.OutOfMemoryError("CUDA out of memory")
+    with pytest.raises(torch.OutOfMemoryError):
+        made.run("a", counter)
+    assert not made.failure
