@@ -120,22 +120,46 @@ def test_bfloat16_is_detected_by_torch_or_by_processor_flags(
     assert devices.processor_has_bf16() is served
 
 
-@pytest.mark.usefixtures("served")
-def test_layers_that_torch_computes_in_float16_use_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As cuDNN does under bfloat16: small gradients vanish."""
-    forward = torch.nn.LSTM.forward
+GPU = torch.device("cuda")
 
-    def halved(layer, x, state):
-        cast = torch.is_autocast_enabled("cpu")
-        with torch.autocast("cpu", enabled=False):
-            y, after = forward(layer, x.float(), tuple(part.float() for part in state))
-        return (y.half() if cast else y), after
 
-    monkeypatch.setattr(torch.nn.LSTM, "forward", halved)
-    assert "computed in float16" in chosen()
-    assert chosen().startswith("fp32: ")
-    with pytest.raises(EnvironmentFailure, match="computed in float16"):
-        chosen("bf16")
+@pytest.mark.parametrize("name", ["bf16", "fp16"])
+def test_a_gpu_trains_a_copy_in_low_precision(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`auto` takes bf16, which has the range of fp32."""
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.setattr(devices, "missing_bf16", lambda _: None)
+    monkeypatch.setattr(devices, "gradient_problem", lambda *given: asked.append(given))
+    requested = ("auto", name) if name == "bf16" else (name,)
+    for each in requested:
+        precision = choose_precision(each, [SETTINGS], 7, GPU, static=True)
+        assert precision.name == asked[-1][-1] == name
+        assert precision.copy_type == getattr(
+            torch, name.replace("bf", "bfloat").replace("fp", "float")
+        )
+    with precision.autocast(GPU):
+        assert not torch.is_autocast_enabled("cuda")
+
+
+@pytest.mark.parametrize(
+    ("static", "changed"),
+    [(False, {}), (True, {"learned_state": True}), (True, {"adaptive_softmax": True})],
+)
+def test_a_model_that_has_no_copy_trains_in_fp32(
+    static: bool, changed: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "missing_bf16", lambda _: None)
+    monkeypatch.setattr(devices, "_probe", None)
+    settings = [replace(SETTINGS, hidden_size=16, **changed)]
+    precision = choose_precision("auto", settings, 50, GPU, static=static)
+    assert (precision.name, precision.copy_type) == ("fp32", None)
+    with pytest.raises(EnvironmentFailure, match=r"cannot be computed by a copy.*--precision fp32"):
+        choose_precision("fp16", settings, 50, GPU, static=static)
+
+
+def test_fp16_is_for_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "_probe", None)
+    with pytest.raises(EnvironmentFailure, match="only a CUDA GPU trains in it, and this is cpu"):
+        chosen("fp16")
 
 
 def test_a_large_output_is_tested_with_fewer_rows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +223,7 @@ def engines_tried(
 ) -> Precision:
     """Return the choice where kernels `amx` exist and engines have these problems."""
     monkeypatch.setattr(devices, "chosen_variant", lambda: "amx")
-    monkeypatch.setattr(devices, "bf16_problem", lambda *given: problems[given[-1]])
+    monkeypatch.setattr(devices, "gradient_problem", lambda *given: problems[given[3]])
     return choose_precision("auto", [SETTINGS], 7, CPU, engine, rows)
 
 

@@ -17,7 +17,7 @@ from charlm.config.optimizers import OPTIMIZERS
 from charlm.config.training import TrainingSettings
 from charlm.errors import DivergenceError
 from charlm.nn.devices import Precision
-from charlm.nn.low_precision import LowCopy
+from charlm.nn.low_precision import LowCopy, can_be_static
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.runs.checkpoints import Checkpoint
 from charlm.tasks.language_model import language_model_task
@@ -26,7 +26,7 @@ from charlm.text.dataset import Dataset
 from charlm.training import optim
 from charlm.training import trainer as trainer_module
 from charlm.training.records import Record, StepRecord, WarningRecord
-from charlm.training.static_step import StaticStep, can_be_static
+from charlm.training.static_step import StaticStep
 from charlm.training.trainer import Trainer
 
 VOCABULARY = vocabulary_of("abcd efgh")
@@ -61,7 +61,7 @@ def make(train=LONG, *, static: bool, model: Any = None, valid=None, **settings:
     task = language_model_task(dataset, chosen, Precision(name="fp32", reason="test"))
     trainer = Trainer(model or tiny_model("lstm", V), task, chosen)
     if static:
-        assert can_be_static(trainer.state, task)
+        assert can_be_static(trainer.model.settings)
         trainer.gradient_step = StaticStep(trainer.state, task)
         trainer.recovery.step = trainer.gradient_step
     return trainer

@@ -231,9 +231,9 @@ class TrainingSettings:
     precision: str = setting(
         "auto",
         "Number format",
-        default_note="bf16 if it is faster",
+        default_note="bf16 if faster; fp16 needs CUDA",
         panel=RUN,
-        choices=("auto", "fp32", "bf16"),
+        choices=("auto", "fp32", "bf16", "fp16"),
     )
     engine: str = setting(
         "auto",

@@ -1,4 +1,4 @@
-"""The device and the number type of a computation, with a check of bfloat16.
+"""The device and the number type of a computation, with a check of low precision.
 
 The check is necessary: with torch 2.13 on processors with AMX, the backward pass of nn.LSTM under
 bfloat16 autocast is silently wrong from hidden size 1024 on. No choice depends on a measured time,
@@ -13,9 +13,10 @@ import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from charlm.backends.kernel_library import processor_features
 from charlm.backends.training_library import chosen_variant
@@ -23,6 +24,7 @@ from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
 from charlm.errors import EnvironmentFailure, named
 from charlm.nn.kernel_layers import computes, kernels_in_use
+from charlm.nn.low_precision import LowCopy, can_be_static
 from charlm.nn.model import RecurrentLanguageModel, multiplied_weights
 
 MAX_GRADIENT_ERROR = 0.05
@@ -42,6 +44,7 @@ MIN_FILLED = 0.75
 256 units, AVX-512 BF16: 0.34 for one row, 0.59 for 8, 0.85 for 16, 1.03 for 24, 1.25 for 32."""
 BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 """Features of processors with bfloat16 in /proc/cpuinfo, for torch builds without probes."""
+COPY_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 MAX_KEPT = 2 << 30
 """Bytes of a process above which freed memory is returned to the system. Without it, 300 steps over
@@ -50,7 +53,7 @@ lines of up to 280 tokens with 33,278 entries held 4.9 GB, of which 1 GB was in 
 
 @dataclass(frozen=True, kw_only=True)
 class Precision:
-    """The number type of training, `fp32` or `bf16`, and the reason for it.
+    """The number type of training, `fp32`, `bf16` or `fp16`, and the reason for it.
 
     `kernels` is the variant of the compiled kernels that compute recurrent layers; without one,
     torch does.
@@ -60,10 +63,15 @@ class Precision:
     reason: str
     kernels: str | None = None
 
+    @property
+    def copy_type(self) -> torch.dtype | None:
+        """Number type of the copy of a model that computes on a GPU, None without a copy."""
+        return COPY_TYPES.get(self.name)
+
     @contextlib.contextmanager
     def autocast(self, device: torch.device) -> Iterator[None]:
-        """Provide the context for the forward pass."""
-        if self.name == "fp32":
+        """Provide the context for the forward pass; on a GPU, a `LowCopy` takes its place."""
+        if self.name == "fp32" or device.type == "cuda":
             yield
             return
         with torch.autocast(device.type, torch.bfloat16), kernels_in_use(self.kernels):
@@ -102,34 +110,45 @@ def choose_precision(
     device: torch.device,
     engine: str = "auto",
     rows: int = TILE_ROWS,
+    *,
+    static: bool = False,
 ) -> Precision:
     """Return bf16 if it is requested or, with `auto`, if it is correct here and the model large.
 
     A model has layers of the shapes of all `networks`, the largest number of weights in the first.
     Of the compiled kernels (`engine` native) and torch, the faster one for batches of this many
-    rows is chosen, or the other one if its gradients are wrong.
-    Raises EnvironmentFailure if bf16 or native is requested and does not work here.
+    rows is chosen, or the other one if its gradients are wrong. On a GPU, a copy of the model
+    computes, which needs a task with `static` steps. Raises EnvironmentFailure if a type or native
+    is requested and does not work here.
     """
     if requested == "fp32":
         return Precision(name="fp32", reason="asked for")
+    if requested == "fp16" and device.type != "cuda":
+        raise EnvironmentFailure(
+            f"fp16 cannot be used: only a CUDA GPU trains in it, and this is {device.type}. Use "
+            "--precision bf16"
+        )
     weights = multiplied_weights(networks[0], vocab_size)
     open_ = requested == "auto" and engine != "native"
     if open_ and device.type == "cpu" and weights < MIN_BF16_WEIGHTS:
         return Precision(name="fp32", reason="bf16 is no faster for a model this small")
-    problem, failures = missing_bf16(device), ""
+    name = "bf16" if requested == "auto" else requested
+    problem, failures = missing_bf16(device) if name == "bf16" else None, ""
+    if device.type == "cuda" and not (static and can_be_static(networks[0])):
+        problem = "the steps of this model cannot be computed by a copy of it"
     for kernels in [] if problem else engines(engine, networks[0], device, rows):
-        problem = bf16_problem(networks, vocab_size, device, kernels)
+        problem = gradient_problem(networks, vocab_size, device, kernels, name)
         if problem is None:
             reason = f"gradients agree with fp32{failures}"
-            return Precision(name="bf16", reason=reason, kernels=kernels)
+            return Precision(name=name, reason=reason, kernels=kernels)
         failures += f"; in {f'{kernels} kernels' if kernels else 'torch'}, {problem}"
     if engine == "native":
         engine_flag = named("engine")
         raise EnvironmentFailure(
             f"{engine_flag} native cannot be used: {problem}. Use {engine_flag} torch"
         )
-    if requested == "bf16":
-        raise EnvironmentFailure(f"bf16 cannot be used: {problem}. Use --precision fp32")
+    if requested == name:
+        raise EnvironmentFailure(f"{name} cannot be used: {problem}. Use --precision fp32")
     return Precision(name="fp32", reason=problem or "")
 
 
@@ -165,20 +184,21 @@ def _native_variant(settings: ModelSettings, device: torch.device) -> str | None
     return chosen_variant() if device.type == "cpu" and computes(settings) else None
 
 
-def bf16_problem(
+def gradient_problem(
     networks: Sequence[ModelSettings],
     vocab_size: int,
     device: torch.device,
     kernels: str | None = None,
+    name: str = "bf16",
 ) -> str | None:
-    """Explain why training in bfloat16 is not reliable here, or return None if it is.
+    """Explain why training in low precision is not reliable here, or return None if it is.
 
     Compares one forward and backward pass with the layer shapes of each network in both types.
     """
     if not CELLS[networks[0].cell].learns_input:
         return "a reservoir has no gradients to compare"
     exact = Precision(name="fp32", reason="probe")
-    rough = Precision(name="bf16", reason="probe", kernels=kernels)
+    rough = Precision(name=name, reason="probe", kernels=kernels)
     errors = []
     for settings in networks:
         try:
@@ -190,11 +210,11 @@ def bf16_problem(
         except EnvironmentFailure as error:  # of kernels that cannot be opened
             return str(error)
         except RuntimeError as error:
-            return f"torch cannot run these layers in bfloat16 ({str(error).splitlines()[0]})"
+            return f"torch cannot run these layers in {name} ({str(error).splitlines()[0]})"
         errors += [(a - b).norm() / a.norm().clamp_min(1e-30) for a, b in pairs]
     worst = float(torch.stack(errors).max())
     if not worst <= MAX_GRADIENT_ERROR:
-        return f"bfloat16 gradients are {100 * worst:.0f} % off at these layer shapes"
+        return f"{name} gradients are {100 * worst:.0f} % off at these layer shapes"
     return None
 
 
@@ -210,11 +230,7 @@ def missing_bf16(device: torch.device) -> str | None:
 def _probe(
     settings: ModelSettings, vocab_size: int, device: torch.device, precision: Precision
 ) -> list[Tensor]:
-    """Return the gradients of the recurrent weights for one small batch, with dropout.
-
-    Raises RuntimeError if torch's layers compute in float16 instead of bfloat16, as cuDNN's do:
-    without scaling, small gradients vanish in it, and the few tokens of a probe do not show it.
-    """
+    """Return the gradients of the recurrent weights for one small batch, with dropout."""
     generator = torch.Generator().manual_seed(0)
     model = RecurrentLanguageModel(settings, vocab_size)
     model.reset_parameters(generator)
@@ -222,17 +238,15 @@ def _probe(
     steps, batch_size = PROBE_SHAPE
     batch_size = max(1, min(batch_size, MAX_PROBED // (steps * vocab_size * settings.mixture)))
     ids = torch.randint(vocab_size, (steps, batch_size), generator=generator).to(device)
-    computed: set[torch.dtype] = set()
-    for layer in model.modules():
-        if isinstance(layer, nn.RNNBase):
-            layer.register_forward_hook(lambda _, __, out: computed.add(out[0].dtype))
+    scale = 1.0
+    if device.type == "cuda" and precision.copy_type:
+        low = LowCopy(model, precision.copy_type)
+        model, scale = cast(RecurrentLanguageModel, low.model), low.scale
     with precision.autocast(device):
         logits, _ = model(ids, None, torch.Generator(device).manual_seed(0))
-    if torch.float16 in computed:
-        raise RuntimeError("its recurrent layers are computed in float16, which has no scale")
-    logits.float().log_softmax(-1)[..., 0].mean().backward()
+    (logits.float().log_softmax(-1)[..., 0].mean() * scale).backward()
     recurrent = [p for p in model.layers.parameters() if p.dim() > 1]
-    return [p.grad.float().cpu() for p in recurrent if p.grad is not None]
+    return [p.grad.float().cpu() / scale for p in recurrent if p.grad is not None]
 
 
 def processor_has_bf16() -> bool:

@@ -5,10 +5,13 @@ the distance to the next number (Micikevicius et al. 2018, arxiv.org/abs/1710.03
 """
 
 import copy
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.backends.cudnn.rnn import get_cudnn_mode
 
+from charlm.config.model import ModelSettings
 from charlm.nn.encoder import Encoder
 
 FP16_SCALE = 1024.0
@@ -36,8 +39,29 @@ class LowCopy:
             torch._foreach_copy_(self._copies, self._originals)
 
     def prepare(self) -> None:
-        """Arrange the weights as the layers of the device need them; nothing on a processor."""
+        """Put the weights of each layer of cuDNN into one block of memory, as it needs them.
+
+        torch's own `flatten_parameters` leaves bfloat16 out, which cuDNN computes as well.
+        """
+        for layer in self.model.modules():
+            if isinstance(layer, nn.RNNBase) and layer.weight_hh_l0.is_cuda:
+                flat = [cast(Tensor, weight) for weight in layer._flat_weights]
+                mode: int = get_cudnn_mode(layer.mode)  # type: ignore[no-untyped-call]
+                with torch.no_grad():
+                    torch._cudnn_rnn_flatten_weight(
+                        flat, len(flat), layer.input_size, mode, layer.hidden_size, 0,
+                        layer.num_layers, layer.batch_first, layer.bidirectional,
+                    )  # fmt: skip
 
     def cast(self, x: Tensor) -> Tensor:
         """Return x in the number type of the copy."""
         return x.to(self.dtype)
+
+
+def can_be_static(settings: ModelSettings) -> bool:
+    """Return whether all weights of a language model have a gradient in each step.
+
+    Some have none in some steps if a first state is learned, and with an adaptive softmax, which
+    also reads on the host which clusters a window has.
+    """
+    return not settings.learned_state and not settings.adaptive_softmax

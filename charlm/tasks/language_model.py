@@ -37,6 +37,7 @@ def language_model_task(dataset: Dataset, settings: TrainingSettings, precision:
         batches=Batches(dataset.train, spec),
         loss=LanguageModelLoss(settings, precision),
         evaluate=None if dataset.valid is None else Validation(dataset.valid),
+        low_precision=precision.copy_type,
     )
 
 

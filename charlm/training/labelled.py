@@ -50,6 +50,8 @@ class LabelledTraining:
     A subclass has `table`, `record`, `task`, `answers`, and `figures` if these are not the answers.
     """
 
+    static = False
+
     def table(self, settings: Settings, dataset: Dataset) -> dict[str, Any]:
         """Return the table `task` of config.json, without the name of the task."""
         raise NotImplementedError

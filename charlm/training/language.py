@@ -45,6 +45,8 @@ class LanguageModelTraining:
     Texts may have conditions, with which they begin; then `dataset.labelled` has those.
     """
 
+    static = True
+
     def dataset(
         self,
         settings: Settings,

@@ -459,5 +459,5 @@ def _choose_precision(
     task, training = training_of(settings), settings.training
     return devices.choose_precision(
         training.precision, task.networks(settings, dataset), task.outputs(settings, dataset),
-        device, training.engine, training.batch_size or 1,
+        device, training.engine, training.batch_size or 1, static=task.static,
     )  # fmt: skip

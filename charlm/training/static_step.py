@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from charlm.nn.encoder import State
-from charlm.nn.low_precision import LowCopy
-from charlm.nn.model import RecurrentLanguageModel
+from charlm.nn.low_precision import LowCopy, can_be_static
 from charlm.tasks.task import Task, WindowLoss
 from charlm.text.batches import MAX_LONGER, PADDING, Batch
 from charlm.text.tokenizers.tokenizer_json import EOS
 from charlm.training.clipping import EXPLODING, Clipped
+from charlm.training.graphs import Graphs
 from charlm.training.optim import skips_on_device
 from charlm.training.processes import ALONE, Processes
 from charlm.training.step import Findings, Step
@@ -333,24 +333,10 @@ def put_state(buffers: Buffers, state: State | None) -> None:
                 tensor[: len(rows)] = rows
 
 
-def can_be_static(state: TrainState, task: Task) -> bool:
-    """Return whether the step of a task can be computed on static tensors.
-
-    The gradients of some weights are missing in some steps if a first state is learned, and with an
-    adaptive softmax, which also reads on the host which clusters a window has.
-    """
-    model = state.model
-    return (
-        isinstance(task.loss, WindowLoss)
-        and isinstance(model, RecurrentLanguageModel)
-        and not model.settings.learned_state
-        and not model.settings.adaptive_softmax
-    )
-
-
 def step_of(state: TrainState, task: Task, processes: Processes = ALONE) -> Step:
     """Return the step that trains a model on a task on its device."""
-    on_gpu = state.generator.device.type == "cuda"
-    if on_gpu and processes.count == 1 and can_be_static(state, task):
-        return StaticStep(state, task, processes)
+    on_gpu, generator = state.generator.device.type == "cuda", state.generator
+    static = isinstance(task.loss, WindowLoss) and can_be_static(state.model.settings)
+    if on_gpu and processes.count == 1 and static:
+        return StaticStep(state, task, processes, lambda: Graphs(generator).run)
     return Step(state, task, processes)

@@ -45,6 +45,9 @@ class Start(NamedTuple):
 class TaskTraining(Protocol):
     """Everything that differs between the training runs of two tasks."""
 
+    static: bool
+    """True if a step on a GPU can be computed on static tensors; see `StaticStep`."""
+
     def dataset(
         self,
         settings: Settings,
