@@ -293,7 +293,7 @@ class Counting:
     """A backend that counts its calls and tokens."""
 
     def __init__(self, inner) -> None:
-        self.inner, self.tokens, self.calls = inner, 0, 0
+        self.inner, self.tokens, self.calls, self.widest = inner, 0, 0, 0
         self.vocab_size, self.logits_each = inner.vocab_size, inner.logits_each
 
     def initial_state(self, rows: int):
@@ -302,6 +302,7 @@ class Counting:
     def nats(self, inputs, targets, state):
         self.tokens += inputs.size
         self.calls += 1
+        self.widest = max(self.widest, inputs.shape[1])
         return self.inner.nats(inputs, targets, state)
 
 
@@ -316,6 +317,17 @@ def test_a_network_that_never_forgets_is_read_at_most_three_times(monkeypatch) -
     counting = Counting(ENGINES["lstm"])
     stream_nats(counting, ids, rows=32)
     assert counting.tokens <= 3 * len(ids)
+
+
+def test_a_backend_says_how_many_sequences_it_reads_side_by_side(monkeypatch) -> None:
+    """A GPU reads more of them; the result does not depend on it."""
+    monkeypatch.setattr(likelihood, "MIN_PIECE", 2)
+    ids, counting = random_ids(200), Counting(ENGINES["lstm"])
+    usual = stream_nats(counting, ids)[0]
+    assert counting.widest == likelihood.MAX_ROWS
+    counting.max_rows = 50
+    np.testing.assert_allclose(stream_nats(counting, ids)[0], usual, atol=1e-4)
+    assert counting.widest == 50
 
 
 def test_few_states_of_windows_are_kept() -> None:

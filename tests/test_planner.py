@@ -212,6 +212,40 @@ def test_a_longer_run_is_measured_for_longer(
     assert asked == [pytest.approx(seconds)]
 
 
+GPU = torch.device("cuda")
+
+
+def test_a_gpu_does_not_read_a_text_more_often_than_it_bears() -> None:
+    """A minute was enough for 22 passes over Shakespeare, of which the last ten over-fitted."""
+    data, fast = stream(1_000_000), {"measure": lambda: 5e13, "minutes": 1.0}
+    card, own = planned(data, device=GPU, **fast), planned(data, **fast)
+    assert card.passes == pytest.approx(16, rel=0.1) and own.passes > 30
+    assert card.settings.training.minutes < 1.0 == own.settings.training.minutes
+    assert "gain nothing" in card.reasons["training.minutes"]
+    sized = planned(data, device=GPU, model=ModelSettings(hidden_size=512), **fast)
+    assert sized.settings.training.minutes == 1.0
+
+
+def test_a_gpu_reads_more_of_a_large_text_side_by_side() -> None:
+    for tokens, rows in ((1_000_000, 64), (3_000_000, 128)):
+        card = planned(stream(tokens), device=GPU, minutes=1.0)
+        assert card.settings.training.batch_size == rows
+
+
+def test_a_gpu_is_measured_with_the_shapes_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It computes large layers several times faster than small ones."""
+    asked: list[tuple[int, tuple[int, int]]] = []
+
+    def measure(settings, _size, shape, *_) -> float:
+        asked.append((settings.hidden_size, shape))
+        return 5e13
+
+    monkeypatch.setattr(speed, "measured_speed", measure)
+    for device in (CPU, GPU):
+        planned(stream(3_000_000), measure=None, device=device, minutes=1.0, bptt=100)
+    assert asked[0] == (384, (64, 16)) and asked[1] == (1024, (100, 128))
+
+
 @pytest.mark.parametrize(
     ("seconds", "steps", "median"), [(0.0, 5, 3.0), (9.0, 5, 3.0), (40.0, 9, 5.0)]
 )

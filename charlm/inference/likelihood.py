@@ -42,12 +42,14 @@ def stream_nats(
     ids: NDArray[Any],
     state: State | None = None,
     first_input: int = EOS,
-    rows: int = MAX_ROWS,
+    rows: int | None = None,
 ) -> tuple[Nats, State]:
     """Return the nats of each token of a stream, shape (N,), and the state after it.
 
     `first_input` is the token before the text: the start symbol, or the last token that was read.
+    `rows` is the largest number of pieces; a backend on a GPU reads more of them side by side.
     """
+    rows = rows or rows_of(backend)
     if len(ids) == 0:
         return np.empty(0), backend.initial_state(1) if state is None else state
     count = max(1, min(rows, len(ids) // MIN_PIECE))
@@ -60,6 +62,11 @@ def stream_nats(
         return nats, after
     rest, after = stream_nats(backend, ids[covered:], after, first_input=int(ids[covered - 1]))
     return np.concatenate([nats, rest]), after
+
+
+def rows_of(backend: Backend) -> int:
+    """Return the number of sequences that a backend reads side by side."""
+    return int(getattr(backend, "max_rows", MAX_ROWS))
 
 
 def _set_row(state: State, row: int, other: State | None) -> None:
@@ -180,13 +187,15 @@ def _differ(left: State, right: State) -> NDArray[np.bool_]:
 def document_nats(
     backend: Backend,
     documents: Sequence[NDArray[Any]],
-    rows: int = MAX_ROWS,
+    rows: int | None = None,
     first_inputs: Sequence[int] | None = None,
 ) -> list[Nats]:
     """Return the nats of each token of texts that are read from the zero state and start symbol.
 
-    Texts of similar length are read side by side; padding does not count.
+    Texts of similar length are read side by side; padding does not count. `rows` is as in
+    `stream_nats`.
     """
+    rows = rows or rows_of(backend)
     pairs = read_documents(backend, documents, partial(nats_alone, backend), rows, first_inputs)
     return [nats for nats, _ in pairs]
 

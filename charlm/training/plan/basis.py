@@ -18,9 +18,11 @@ from charlm.text.batches import BatchStats
 from charlm.text.dataset import Dataset
 from charlm.training.plan import constants, speed
 from charlm.training.plan.memory import memory_problem, training_memory
+from charlm.training.step import MemoryFull
 
 MEASURED_HIDDEN = 384
-"""Largest hidden size of the model whose speed is measured."""
+"""Largest hidden size of the model whose speed is measured on a processor. A GPU is several times
+faster with larger layers and batches, so that those of the run are measured."""
 MAX_LETTER_EMBEDDING = 128
 """Largest planned width of an embedding of letters."""
 
@@ -140,7 +142,8 @@ class Basis:
 
     def _middling_speed(self) -> float:
         """Return the speed of a middling model: measured if minutes were given, else nominal."""
-        model = self.sized(min(self.max_hidden, MEASURED_HIDDEN), 1)
+        most = MEASURED_HIDDEN if self.device.type == "cpu" else self.max_hidden
+        model = self.sized(min(self.max_hidden, most), 1)
         threads = self.settings.training.threads or speed.training_threads(
             model, self.vocab_size, self.batch_size, self.device
         )
@@ -154,7 +157,9 @@ class Basis:
         """Measure a model with batches of the run's own shape; longer for a longer run."""
         minutes = self.settings.training.minutes or 0.0
         seconds = min(60.0 * constants.MEASURING_FRACTION * minutes, 5.0)
-        steps, batch = min(max(round(self.stats.steps), 1), 64), min(self.batch_size, 64)
+        steps, batch = max(round(self.stats.steps), 1), self.batch_size
+        if self.device.type == "cpu":
+            steps, batch = min(steps, 64), min(batch, 64)
         while True:
             is_smallest = steps * batch == 1
             try:
@@ -162,7 +167,7 @@ class Basis:
                     return speed.measured_speed(
                         model, self.vocab_size, (steps, batch), self.device, precision, seconds
                     )
-            except torch.OutOfMemoryError:
+            except (torch.OutOfMemoryError, MemoryFull):
                 if is_smallest:
                     raise
             steps, batch = (steps, batch // 2) if batch > 1 else (steps // 2, batch)

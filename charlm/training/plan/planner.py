@@ -142,6 +142,8 @@ def _batch_size(basis: Basis, training: TrainingSettings, bptt: int) -> int:
     else:
         kind = basis.device.type
         batch = constants.DEFAULT_BATCH[kind] // (2 if _small_step_reason(basis, training) else 1)
+        if kind == "cuda" and basis.tokens > constants.LARGE_TEXT:
+            batch *= 2
         reason = ", ".join(filter(None, (f"on {kind}", _time_reason(basis, training))))
     return int(basis.choose("training.batch_size", batch, reason))
 
@@ -208,14 +210,15 @@ def _useful_passes(basis: Basis) -> float:
 def _useful_minutes(
     basis: Basis, training: TrainingSettings, model: ModelSettings
 ) -> TrainingSettings:
-    """Return fewer minutes than the user gave if a small text does not need them.
+    """Return fewer minutes than the user gave if a small text, or any on a GPU, needs no more.
 
     A model whose size the user chose gets all of its minutes.
     """
     assert training.minutes
     own = basis.settings.model
     is_own_size = (own.hidden_size or own.parameters) and not basis.parent
-    if is_own_size or basis.tokens > constants.FEW_TOKENS:
+    is_fast = basis.device.type == "cuda"
+    if is_own_size or (basis.tokens > constants.FEW_TOKENS and not is_fast):
         return training
     fraction = _useful_passes(basis) / basis.passes(training, model)
     if fraction >= 1.0:

@@ -4,6 +4,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 import torch
@@ -15,14 +16,22 @@ from charlm.nn.devices import Precision
 from charlm.nn.model import RecurrentLanguageModel, multiplied_weights
 from charlm.phases import phase
 from charlm.tasks.language_model import LanguageModelLoss
+from charlm.tasks.task import Order, Task
 from charlm.text.batches import Batch, Position
-from charlm.training.optim import build_optimizer
 from charlm.training.plan import constants
+from charlm.training.static_step import step_of
+from charlm.training.step import Step
+from charlm.training.train_state import TrainState
 
 OPERATIONS_PER_WEIGHT_AND_TOKEN = 6
 """Two for each of three products: forward, and backward for the inputs and for the weights."""
 MIN_STEPS = 5
 """Fewest steps that are measured."""
+WARM_STEPS = {"cuda": 3}
+"""Steps before those that are measured, by device, 1 by default: they allocate, and on a GPU they
+are captured."""
+LITTLE = 1e-9
+"""Learning rate of the steps that are measured."""
 
 
 def training_threads(
@@ -68,14 +77,36 @@ def measured_speed(
     Larger batches make faster steps. The result is the median of the steps in `seconds`, of at
     least five, after one that allocates memory: disturbances of a machine last for seconds.
     """
+    train = training_step(settings, vocab_size, shape, device, precision)
+    times: list[float] = []
+    with phase("measuring the speed of this machine"):
+        for _ in range(WARM_STEPS.get(device.type, 1)):
+            _seconds(train, device)
+        while len(times) < MIN_STEPS or sum(times) < seconds:
+            times.append(_seconds(train, device))
+    weights = multiplied_weights(settings, vocab_size)
+    tokens = shape[0] * shape[1]
+    return OPERATIONS_PER_WEIGHT_AND_TOKEN * weights * tokens / statistics.median(times)
+
+
+def training_step(
+    settings: ModelSettings,
+    vocab_size: int,
+    shape: tuple[int, int],
+    device: torch.device,
+    precision: Precision,
+    step_class: Callable[[TrainState, Task], Step] = step_of,
+) -> Callable[[], None]:
+    """Return a function that makes a training step on random tokens of a shape (T, B)."""
     model = RecurrentLanguageModel(settings, vocab_size)
     generator = torch.Generator().manual_seed(0)
     model.reset_parameters(generator)
-    model.to(device)
     ids = torch.randint(vocab_size, shape, generator=generator).numpy()
-    training = TrainingSettings(learning_rate=1e-9)
-    optimizer = build_optimizer(model.parameters(), training)
-    loss, generator = LanguageModelLoss(training, precision), torch.Generator(device)
+    training = TrainingSettings(learning_rate=LITTLE, bptt=shape[0], batch_size=shape[1])
+    one_batch = cast(Order, None)  # a step asks for no other
+    loss = LanguageModelLoss(training, precision)
+    task = Task(batches=one_batch, loss=loss, evaluate=None, low_precision=precision.copy_type)
+    step = step_class(TrainState(model.to(device), training), task)
     batch = Batch(
         inputs=ids,
         targets=ids,
@@ -87,19 +118,10 @@ def measured_speed(
 
     def train() -> None:
         """Make one training step."""
-        optimizer.zero_grad()
-        value = loss(model, batch, None, generator).loss / batch.tokens
-        value.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        step.add(batch, 1.0)
+        step.update(LITTLE)
 
-    times: list[float] = []
-    with phase("measuring the speed of this machine"):
-        _seconds(train, device)
-        while len(times) < MIN_STEPS or sum(times) < seconds:
-            times.append(_seconds(train, device))
-    weights = multiplied_weights(settings, vocab_size)
-    return OPERATIONS_PER_WEIGHT_AND_TOKEN * weights * ids.size / statistics.median(times)
+    return train
 
 
 def _seconds(train: Callable[[], None], device: torch.device) -> float:
