@@ -365,6 +365,20 @@ def test_a_run_that_starts_from_another_has_defaults_of_its_own(
     assert rates == ([0.003, 0.003] if given else own) and own[0] != own[1]
 
 
+def test_a_run_that_starts_from_another_is_not_longer_than_usual(
+    parents: Path, tmp_path: Path
+) -> None:
+    """More passes only over-fit it, unless its encoder is frozen."""
+    cases = ((None, False), (str(parents / "one"), False), (str(parents / "one"), True))
+    lengths = []
+    for start, freeze in cases:
+        flags = nested(task="classify", sources=[table(tmp_path)], minutes=90.0, freeze=freeze)
+        record = plan_run(Request(flags=flags, checkpoints=tmp_path, start_from=start)).record
+        lengths.append((record["settings"]["training"]["minutes"], record["planned"]["length"]))
+    assert lengths[0] == lengths[2] == (90.0, None)
+    assert lengths[1][0] < 9.0 and "gain nothing" in lengths[1][1]
+
+
 def test_features_of_a_frozen_encoder_are_planned(parents: Path, tmp_path: Path) -> None:
     """They are kept for 40 texts: the last, mean and greatest vectors of 4 numbers."""
     needed = []

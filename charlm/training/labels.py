@@ -1,13 +1,15 @@
 """Training of classifiers: the object of the task `classify`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from charlm.backends.weights import feature_count
+from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings, settings_from
 from charlm.inference.counts import LabelCounts, fit_label_mixture
 from charlm.nn.classifier import Classifier, TorchReader
@@ -15,6 +17,7 @@ from charlm.nn.devices import Precision
 from charlm.nn.encoder import Encoder
 from charlm.runs.bag import bag_to_bytes
 from charlm.runs.layout import BAG
+from charlm.runs.parent import Parent
 from charlm.runs.run import replace_file, write_logit_scale
 from charlm.tasks.classify import classify_task
 from charlm.tasks.task import Task
@@ -24,7 +27,8 @@ from charlm.text.labelled import labelled_of
 from charlm.training.bag import logistic_regression
 from charlm.training.label_floors import compared, floors
 from charlm.training.labelled import LabelledTraining, begin_biases
-from charlm.training.plan.labelled import Costs
+from charlm.training.plan.labelled import Costs, plan_labelled
+from charlm.training.plan.planner import Plan
 from charlm.training.task_training import TaskTraining
 
 if TYPE_CHECKING:
@@ -79,6 +83,25 @@ class LabelTraining(LabelledTraining):
                 + 4 * texts * feature_count(planned.model, task.pooling, task.both_ways)
             )
         )
+
+    def plan(
+        self,
+        settings: Settings,
+        dataset: Dataset,
+        device: torch.device,
+        choose_precision: Callable[[ModelSettings], Precision],
+        *,
+        parent: Parent | None,
+        foreign: bool,  # noqa: ARG002
+    ) -> Plan:
+        """Decide every setting that is open; a run with a parent gets the usual passes at most.
+
+        More only over-fit: on SST-2, 4 passes gave 0.353 nats per text, and 7.7 gave 0.366.
+        """
+        costs = self.costs(settings, dataset)
+        if parent and not settings.task.freeze:
+            costs = costs._replace(most=1.0)
+        return plan_labelled(settings, dataset, device, choose_precision, costs)
 
     def record(self, settings: Settings, dataset: Dataset) -> dict[str, Any]:  # noqa: ARG002
         """Return the floors."""
