@@ -75,12 +75,15 @@ def plan_like(records: Sequence[dict[str, Any]]) -> Iterator[Measured]:
     """Yield the runs that a plan could have made, and those of recipes."""
     ngrams = {record["text"]: record["nats"] for record in records if record["kind"] == "ngram"}
     runs = [record for record in records if record["kind"] == "run" and _has_bias(record)]
-    best: dict[tuple[str, float], float] = {}
+    best: dict[tuple[str, float, str | None], float] = {}
     for run in runs:
-        key = run["text"], run["minutes"]
+        key = run["text"], run["minutes"], run["point"].get("machine")
         best[key] = min(run["nats"], best.get(key, math.inf))
     for run in runs:
-        near = run["nats"] <= (1.0 + NEAR) * best[run["text"], run["minutes"]]
+        near = (
+            run["nats"]
+            <= (1.0 + NEAR) * best[run["text"], run["minutes"], run["point"].get("machine")]
+        )
         if near or run["point"].get("planned"):
             yield _measured(run, ngrams[run["text"]])
     for record in records:

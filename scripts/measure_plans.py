@@ -3,13 +3,16 @@
     CHARLM_DATA=folder python scripts/measure_plans.py speeds
     CHARLM_DATA=folder python scripts/measure_plans.py runs [--share 0/2] [--threads 1]
     CHARLM_DATA=folder python scripts/measure_plans.py ngrams
+    CHARLM_DATA=folder python scripts/measure_plans.py runs --design machine
     python scripts/measure_plans.py table
     python scripts/measure_plans.py --design validation verdict
 
 `--design passes` varies the passes over small texts. `--design validation` compares the planner's
 choice with eight random points, at equal time, on texts that the constants do not come from.
 `--design plans` trains the planner's choice on further texts, for as many passes as a machine of
-300 billion operations a second makes in that time.
+300 billion operations a second makes in that time. `--design machine` adds the points of another
+machine, such as one with a GPU or with AMX: the choice of the planner at the speed that it measures
+there, for the passes that fit into the time. Then `ngrams`, and `fit_expectation.py`.
 
 `speeds` measures the training speed of each point; keep the machine idle. `runs` trains each point
 for the steps that its minutes allow at that speed, so results do not depend on other load, and
@@ -39,7 +42,7 @@ from charlm.config.settings import settings_from
 from charlm.inference.adapt.calibration import fit_scale, sample_of
 from charlm.inference.likelihood import evaluate
 from charlm.ngrams.kneser_ney import ngram_nats
-from charlm.nn.devices import choose_precision, keep_freed_memory, processor_name
+from charlm.nn.devices import choose_device, choose_precision, keep_freed_memory, processor_name
 from charlm.nn.encoder import Encoder
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.nn.torch_backend import TorchBackend
@@ -47,6 +50,7 @@ from charlm.tasks.language_model import language_model_task
 from charlm.text.batches import Batch
 from charlm.text.dataset import Dataset, load_dataset
 from charlm.training.plan.planner import plan
+from charlm.training.plan.speed import set_threads, training_threads
 from charlm.training.pretrained import set_output_bias
 from charlm.training.trainer import Trainer
 from plan_points import (
@@ -62,7 +66,7 @@ from plan_points import (
 )
 
 RESULTS = Path(__file__).parent / "experiments" / "plans.jsonl"
-CPU = torch.device("cpu")
+DEVICE = choose_device("auto")
 TRAINING_SHARE = 0.95
 """Fraction of the minutes for training; the rest is for validation."""
 SPEED_SECONDS, ROUNDS = 1.0, 3
@@ -93,28 +97,50 @@ def plans(lengths: tuple[float, ...] = (1.0, 3.0)) -> Iterator[tuple[str, float,
                 yield name, minutes, point
 
 
-def planned_point(name: str, minutes: float, measure: Callable[[], float] | None = None) -> Point:
-    """Return the point that the planner chooses, from the results if it is there."""
-    known = result_of("plan", name, minutes, {})
+def machine(lengths: tuple[float, ...] = (1.0, 3.0)) -> Iterator[tuple[str, float, Point]]:
+    """Yield the planner's point, with its passes, on this machine for each text and each time."""
+    here = {"machine": f"{DEVICE.type}, {processor_name()}"}
+    if DEVICE.type == "cuda":
+        here = {"machine": torch.cuda.get_device_name()}
+    for minutes in lengths:
+        for name in TEXTS:
+            yield name, minutes, planned_point(name, minutes, here=here)
+
+
+def planned_point(
+    name: str,
+    minutes: float,
+    measure: Callable[[], float] | None = None,
+    here: Point | None = None,
+) -> Point:
+    """Return the point that the planner chooses, from the results if it is there.
+
+    `here` names the machine in the point, which then has passes.
+    """
+    place = here or {}
+    known = result_of("plan", name, minutes, place)
     if known:
         return dict(known["chosen"])
     settings = settings_from(
         TEXTS[name].settings().to_dict() | {"training": {"minutes": minutes, "seed": 1}}
     )
-    planned = plan(settings, dataset_of(name), CPU, lambda model: precision(name, model), measure)
+    planned = plan(
+        settings, dataset_of(name), DEVICE, lambda model: precision(name, model), measure
+    )
     model, training = planned.settings.model, planned.settings.training
     assert model.num_layers and model.hidden_size and training.batch_size and training.bptt
     chosen = make_point(
         model.num_layers, model.hidden_size, training.batch_size, training.bptt,
         training.learning_rate or 0.0, model.dropout or 0.0,
-    ) | {"unigrams": True, "planned": True}  # fmt: skip
-    if measure or training.minutes != minutes:  # the text is too small for that time
+    ) | {"unigrams": True, "planned": True} | place  # fmt: skip
+    if here or measure or training.minutes != minutes:  # the text is too small for that time
         chosen["passes"] = round(planned.passes, 3)
-    add("plan", name, minutes, {}, {"chosen": chosen})
+    add("plan", name, minutes, place, {"chosen": chosen})
     return chosen
 
 
-DESIGNS = {"rules": design, "passes": small, "validation": validation, "plans": plans}
+DESIGNS = {"rules": design, "passes": small, "validation": validation, "plans": plans,
+           "machine": machine}  # fmt: skip
 
 
 @cache
@@ -138,18 +164,23 @@ def trainer_of(name: str, point: Point, steps: int) -> Trainer:
         TEXTS[name].settings().to_dict()
         | {"model": model, "training": training | {"steps": steps, "evals": evals, "seed": 1}}
     )
-    planned = plan(settings, dataset, CPU, lambda model: precision(name, model)).settings
+    planned = plan(settings, dataset, DEVICE, lambda model: precision(name, model)).settings
     network = RecurrentLanguageModel(planned.model, len(dataset.vocabulary))
     network.reset_parameters(torch.Generator().manual_seed(1))
     if point.get("unigrams"):
         set_output_bias(network, dataset.train)
+    network.to(DEVICE)
+    if "machine" in point:
+        set_threads(
+            training_threads(planned.model, len(dataset.vocabulary), point["batch_size"], DEVICE)
+        )
     task = language_model_task(dataset, planned.training, precision(name, planned.model))
     return Trainer(network, task, planned.training)
 
 
 def precision(name: str, model: Any) -> Any:
     """Return the precision that `charlm train` would choose."""
-    return choose_precision("auto", [model], len(dataset_of(name).vocabulary), CPU)
+    return choose_precision("auto", [model], len(dataset_of(name).vocabulary), DEVICE)
 
 
 def speeds(points: list[tuple[str, Point]]) -> Iterator[tuple[str, Point, float]]:
