@@ -76,6 +76,7 @@ ROWS = [
     *(replace(SHAKESPEARE, decay=decay) for decay in (0.01, 0.1)),
     *(replace(CUT, decay=decay) for decay in (0.01, 0.1, 0.3)),
     *(replace(CUT, tokens=tokens, decay=d) for tokens in (501_000, 0) for d in (0.01, 0.1)),
+    *(replace(CUT, tokens=222_000, dropout=0.15, decay=decay) for decay in (0.01, 0.1)),
     *(replace(JAPANESE, decay=decay) for decay in (0.01, 0.1)),
     *(replace(WORDS, decay=decay) for decay in (0.01, 0.1)),
     *(replace(RUSSIAN, decay=decay) for decay in (0.01, 0.1)),

@@ -64,7 +64,7 @@ MAX_PASSES_SMALL_CORPUS = 7
 """MAX_PASSES for a small corpus of documents."""
 DROPOUT = (0.015, 0.4)
 """Dropout for each pass after the fourth, and the most that is planned."""
-PASSES_WITH_DECAY, WEIGHT_DECAY = (3.0, 8.0), 0.1
+PASSES_WITH_DECAY, WEIGHT_DECAY = (3.0, 10.0), 0.1
 """Passes over a stream for which adamw has this weight decay instead of 0.01. Six passes over
 Shakespeare, 2 x 384: 1.397 with 0.01, 1.382 with 0.1; Japanese 4.015, 3.999; words 5.561, 5.541.
 Fewer do not need it (two over Shakespeare, 2 x 192: 1.522, 1.528), and more have enough dropout
