@@ -1,5 +1,10 @@
 """`charlm train`: train a model on a text, or resume a run."""
 
+import contextlib
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -96,6 +101,10 @@ def train(
     more_steps: Annotated[
         int | None, _option("--more-steps", LENGTH, "With --resume: train N steps longer.")
     ] = None,
+    processes: Annotated[
+        int | None,
+        _option("--processes", RUN, "Train with N processes on this machine. (default: 1)"),
+    ] = None,
     run: options.Run = None,
     checkpoints: options.Checkpoints = None,
     as_json: options.Json = False,
@@ -123,14 +132,45 @@ def train(
 
     if request.preset in PRESETS and way != "--resume":  # an unknown one is refused later
         say(f"preset {request.preset}; not as published: {PRESETS[request.preset].differs}")
-    if way == "--plan":
-        _show_plan(request, as_json=as_json)
-        return
-    session = _session(request, way)
-    status = follow_all(session)
-    write_result(session, as_json=as_json)
+    together = processes is not None or "RANK" in os.environ  # of torchrun
+    status = (
+        _train_together(request, way, processes, as_json=as_json)
+        if together
+        else _train(request, way, as_json=as_json)
+    )
     if status:
         raise typer.Exit(status)
+
+
+def _train(
+    request: "Request",
+    way: str,
+    *,
+    as_json: bool,
+    followed: "Callable[[Session], AbstractContextManager[None]]" = contextlib.nullcontext,
+) -> int:
+    """Plan, or train in the context of `followed`; write the result and return the exit status."""
+    if way == "--plan":
+        _show_plan(request, as_json=as_json)
+        return 0
+    session = _session(request, way)
+    with followed(session):
+        status = follow_all(session)
+    write_result(session, as_json=as_json)
+    return status
+
+
+def _train_together(request: "Request", way: str, count: int | None, *, as_json: bool) -> int:
+    """Train with several processes, those of torchrun or `count`; return the exit status."""
+    from charlm.training import launch
+    from charlm.training.processes import training_together
+
+    processes = launch.processes_of(count)
+    with training_together(processes):
+        if processes.rank:
+            Verbosity.level = 0
+            return launch.follow(processes)
+        return _train(request, way, as_json=as_json, followed=partial(launch.followed, processes))
 
 
 def _way(flags: list[str], request: "Request") -> str:

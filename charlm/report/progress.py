@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 def describe_plan(record: Mapping[str, Any], path: Path | None = None) -> list[str]:
     """Describe in a few lines what will be trained, and where."""
-    precision, device = record["precision"], record["machine"]["device"]
+    precision, processes = record["precision"], record["machine"].get("processes", 1)
+    device = record["machine"]["device"] + (f", {processes} processes" if processes > 1 else "")
     report = report_of(record["settings"])
     text, model, run = report.plan_lines(record) if report else _plan_lines(record)
     lines = [

@@ -7,6 +7,7 @@ the mean of the processes, which is another objective where they have unequal nu
 """
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,14 +16,49 @@ import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 
-from charlm.errors import DivergenceError, EnvironmentFailure
+from charlm.config.settings import Settings
+from charlm.config.tasks import LANGUAGE_MODEL
+from charlm.errors import DivergenceError, EnvironmentFailure, UsageError, named
 from charlm.nn.encoder import State, concatenate
 from charlm.text.batches import PADDING, Batch
-from charlm.training.processes import Processes, Result
+from charlm.training.processes import Processes, Result, current_processes
 
 
 class ProcessLost(EnvironmentFailure):
     """Another process of this training has ended."""
+
+
+def check_processes(settings: Settings, device: torch.device) -> None:
+    """Raise an error unless the current processes can train a model together.
+
+    Settings that are not planned yet are left out.
+    """
+    count, batch_size = current_processes().count, settings.training.batch_size or 0
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", count))
+    if count == 1:
+        return
+    found = f"{count} processes with "
+    if settings.task.task != LANGUAGE_MODEL:
+        raise UsageError(
+            f"{found}{named('task')} {settings.task.task}, whose batches are not shared yet; "
+            f"expected {LANGUAGE_MODEL}. Use one process"
+        )
+    if settings.model.direction == "both":
+        raise UsageError(
+            f"{found}{named('direction')} both, which trains two models; expected forward or "
+            "backward. Use one process, or train two runs"
+        )
+    if 0 < batch_size < count:
+        raise UsageError(
+            f"{found}a batch of {batch_size} sequences; expected at most {batch_size}. Use fewer "
+            f"processes, or a larger {named('batch_size')}"
+        )
+    if device.type == "mps" or (device.type == "cuda" and here > torch.cuda.device_count()):
+        devices = torch.cuda.device_count() if device.type == "cuda" else 1
+        raise EnvironmentFailure(
+            f"{here} processes on a machine with {devices} of {device.type}; expected one process "
+            f"for each. Use fewer processes, or {named('device')} cpu"
+        )
 
 
 class Parallel(Processes):
@@ -61,7 +97,7 @@ class Parallel(Processes):
         present = [float(weight.grad is not None) for weight in weights]
         rest = torch.tensor([*present, seconds, float(bool(reason)), *numbers.tolist()])
         flat = torch.cat([*(g.reshape(-1) for g in gradients), rest.to(gradients[0].device)])
-        with _watched():
+        with watched():
             self._add(flat)
         *sums, rest = torch.split(flat, [*(g.numel() for g in gradients), len(rest)])
         torch._foreach_copy_(
@@ -92,7 +128,7 @@ class Parallel(Processes):
                 result = function(), None
             except DivergenceError as error:
                 result = None, error
-        with _watched():
+        with watched():
             value, problem = self._broadcast(result)
         if problem:
             raise problem
@@ -103,7 +139,7 @@ class Parallel(Processes):
         if hidden is None or self._sequences is None:  # no step was taken since the start
             return hidden
         own = tuple(tuple(tensor[: self._sequences] for tensor in layer) for layer in hidden)
-        with _watched():
+        with watched():
             states = self._gather(own)
         return concatenate(states) if states else None
 
@@ -125,7 +161,7 @@ class Parallel(Processes):
 
 
 @contextlib.contextmanager
-def _watched() -> Iterator[None]:
+def watched() -> Iterator[None]:
     """Raise ProcessLost if an exchange fails, which tells that another process has ended."""
     try:
         yield

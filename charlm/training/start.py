@@ -53,10 +53,12 @@ from charlm.training.fine_tuning import (
     freeze,
     keep_old_text,
 )
+from charlm.training.parallel import check_processes
 from charlm.training.plan.constants import SHORT_TEXT, SHORTER_TEXT
 from charlm.training.plan.memory import memory_problem
 from charlm.training.plan.planner import Plan
 from charlm.training.plan.speed import set_threads, training_threads
+from charlm.training.processes import current_processes
 from charlm.training.session import Session
 from charlm.training.task_training import Examples, Tensors, training_of
 from charlm.training.tensorboard import check_log
@@ -146,6 +148,8 @@ def plan_run(
         return settings if origins is None else drop_unused(settings, origins, facts)
 
     settings = checked(settings)
+    device = devices.choose_device(settings.training.device)
+    check_processes(settings, device)
     if parent:
         check_frozen_layers(settings)
     chosen_variant()  # raise now, not at the end, if the chosen kernels are missing
@@ -202,6 +206,7 @@ def plan_run(
             parent=parent, foreign=start is not None and start.foreign,
         )  # fmt: skip
     checked(planned.settings)
+    check_processes(planned.settings, device)
     record = _record(planned, dataset, machine, given) | task.record(planned.settings, dataset)
     if parent:
         record["from"] = parent.about(mode)
@@ -296,12 +301,14 @@ def _origins(
 
 def machine_record(device: torch.device, threads: int) -> dict[str, Any]:
     """Return a description of this machine for run.json."""
+    count = current_processes().count
     return {
         "device": device.type,
         "device_name": torch.cuda.get_device_name()
         if device.type == "cuda"
         else devices.processor_name(),
         "threads": threads,
+        **({"processes": count} if count > 1 else {}),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -392,7 +399,16 @@ def open_session(
     check_log(training)
     devices.keep_freed_memory()
     device = devices.choose_device(training.device)
+    check_processes(settings, device)
+    processes, before = current_processes(), machine.get("processes", 1)
     threads = training.threads or machine.get("threads") or torch.get_num_threads()
+    if processes.count != before:
+        outputs, batch_size = task.outputs(settings, dataset), training.batch_size or 1
+        threads = training.threads or training_threads(settings.model, outputs, batch_size, device)
+        warnings.append(
+            f"the number of processes changed from {before} to {processes.count}; results may "
+            "differ in rounding"
+        )
     threads = set_threads(threads)
     model = task.model(settings, dataset)
     if vectors := pretrained.kept_vectors(path):
@@ -413,7 +429,7 @@ def open_session(
             f"the precision changed from {precision_text(recorded)} to {precision_text(chosen)} "
             f"({precision.reason}); the weights will differ from those of an uninterrupted run"
         )
-    if threads != machine.get("threads"):
+    if threads != machine.get("threads") and processes.count == before:
         warnings.append("the number of threads changed; results may differ in rounding")
     if threads > 1 and not openmp.set_short_spins():
         warnings.append(
@@ -422,6 +438,8 @@ def open_session(
             f"GOMP_SPINCOUNT={openmp.SPINS}"
         )
     record["machine"] = {**machine, "threads": threads}
+    if processes.count != before:
+        record["machine"]["processes"] = processes.count
     record["precision"] = chosen
     record["parameters"] = model.parameter_count()
     if settings.model.direction == "backward":
@@ -429,7 +447,9 @@ def open_session(
     if valid_tokens and dataset.valid is not None:
         dataset = replace(dataset, valid=sample_of(dataset.valid, valid_tokens))
     model = model.to(device)
-    trainer = Trainer(model, task.task(dataset, model, settings, precision), training)
+    trainer = Trainer(
+        model, task.task(dataset, model, settings, precision), training, processes=processes
+    )
     session = Session(
         path=path, trainer=trainer, dataset=dataset, record=record, lock=lock, warnings=warnings
     )

@@ -18,6 +18,7 @@ from charlm.text.batches import BatchStats
 from charlm.text.dataset import Dataset
 from charlm.training.plan import constants, speed
 from charlm.training.plan.memory import memory_problem, training_memory
+from charlm.training.processes import current_processes
 from charlm.training.step import MemoryFull
 
 MEASURED_HIDDEN = 384
@@ -137,7 +138,8 @@ class Basis:
         """Return the operations per second that are spent on tokens and not on padding."""
         if self.known_speed is None:
             measure = self.measure or self._middling_speed
-            self.known_speed = measure() * self.stats.token_fraction
+            each = measure() * self.stats.token_fraction
+            self.known_speed = each * current_processes().count
         return self.known_speed
 
     def _middling_speed(self) -> float:
