@@ -96,7 +96,7 @@ def test_a_process_that_dies_ends_all_and_the_run_resumes(
         (("--processes", "0"), "--processes is 0; expected a whole number, 1 or more"),
         (("--processes", "5"), "5 processes with a batch of 4 sequences; expected at most 4. Use "),
         (("--processes", "2", "--direction", "both"), "2 processes with --direction both, which"),
-        (("--processes", "2", "--task", "classify"), "2 processes with --task classify, whose "),
+        (("--processes", "2", "--task", "series"), "2 processes with --task series, whose "),
     ],
 )
 def test_what_processes_cannot_train_together_is_refused(

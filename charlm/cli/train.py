@@ -147,14 +147,14 @@ def _train(
     way: str,
     *,
     as_json: bool,
-    followed: "Callable[[Session], AbstractContextManager[None]]" = contextlib.nullcontext,
+    followed: "Callable[[Session], AbstractContextManager[None]] | None" = None,
 ) -> int:
     """Plan, or train in the context of `followed`; write the result and return the exit status."""
     if way == "--plan":
         _show_plan(request, as_json=as_json)
         return 0
     session = _session(request, way)
-    with followed(session):
+    with followed(session) if followed else contextlib.nullcontext():
         status = follow_all(session)
     write_result(session, as_json=as_json)
     return status

@@ -13,10 +13,12 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock
 from torch import distributed
+from torch.distributed.rendezvous import rendezvous
 
 from charlm.backends.kernel_library import default_threads
 from charlm.commands import command
@@ -59,7 +61,7 @@ def processes_of(count: int | None) -> Processes:
             )
         processes = Parallel(rank, started)
         try:
-            store = next(iter(distributed.rendezvous("env://", timeout=TIMEOUT)))[0]
+            store = next(iter(rendezvous("env://", timeout=TIMEOUT)))[0]
         except ValueError:
             raise _misplaced() from None
         with watched():
@@ -81,7 +83,7 @@ def _misplaced() -> UsageError:
     )
 
 
-def _join(processes: Processes, store: distributed.Store) -> None:
+def _join(processes: Processes, store: Any) -> None:
     """Connect this process with the others, which have the same store."""
     local = int(os.environ.get("LOCAL_RANK", processes.rank))
     if local < torch.cuda.device_count():
@@ -105,7 +107,7 @@ def followed(processes: Processes, session: Session) -> Iterator[None]:
     started: list[subprocess.Popen[bytes]] = []
     try:
         if not distributed.is_initialized():
-            store = distributed.TCPStore(
+            store = distributed.TCPStore(  # type: ignore[attr-defined]
                 HOST, 0, processes.count, is_master=True, timeout=TIMEOUT, wait_for_workers=False
             )
             started += [

@@ -72,6 +72,7 @@ class Parallel(Processes):
         self.rank, self.count = rank, count
         self._own_news, self._news = (0.0, ""), (0.0, False)
         self._sequences: int | None = None
+        self._gpus: distributed.ProcessGroup | None = None
 
     def own(self, batch: Batch, state: State | None) -> Batch:
         """See `Processes.own`. Without sequences of its own, it reads one that is only padding."""
@@ -144,8 +145,10 @@ class Parallel(Processes):
         return concatenate(states) if states else None
 
     def _add(self, numbers: Tensor) -> None:
-        """Replace a vector by its sum over all processes."""
-        distributed.all_reduce(numbers)
+        """Replace a vector by its sum over all processes; with NCCL on GPUs, gloo elsewhere."""
+        if numbers.is_cuda and self._gpus is None:
+            self._gpus = distributed.new_group(backend="nccl")
+        distributed.all_reduce(numbers, group=self._gpus if numbers.is_cuda else None)
 
     def _broadcast(self, value: Any) -> Any:
         """Return the value of process 0."""

@@ -4,9 +4,7 @@
 """
 
 import contextlib
-import functools
 import hashlib
-import platform
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -14,15 +12,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock
 
-from charlm import __version__, openmp
+from charlm import openmp
 from charlm.backends.kernel_library import chosen_variant
 from charlm.backends.weights import FRESH
 from charlm.config.corpus import VocabularySettings
 from charlm.config.fields import PARENT, VALIDATION
-from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings, settings_from
 from charlm.config.tasks import SERIES, TASKS
 from charlm.config.text_units import UNITS
@@ -53,11 +49,11 @@ from charlm.training.fine_tuning import (
     freeze,
     keep_old_text,
 )
+from charlm.training.machine import Machine, machine_record, session_precision, session_threads
 from charlm.training.parallel import check_processes
 from charlm.training.plan.constants import SHORT_TEXT, SHORTER_TEXT
 from charlm.training.plan.memory import memory_problem
 from charlm.training.plan.planner import Plan
-from charlm.training.plan.speed import set_threads, training_threads
 from charlm.training.processes import current_processes
 from charlm.training.session import Session
 from charlm.training.task_training import Examples, Tensors, training_of
@@ -199,7 +195,7 @@ def plan_run(
     if vocabulary:
         names = (f.name for f in fields(VocabularySettings))
         given |= {f"vocabulary.{name}": f"file {vocabulary}" for name in names}
-    machine = _Machine(settings, dataset)
+    machine = Machine(settings, dataset)
     with phase("planning"):
         planned = task.plan(
             settings, dataset, machine.device, machine.precision,
@@ -232,40 +228,10 @@ def _check_unit(settings: Settings) -> None:
     )
 
 
-class _Machine:
-    """Device, threads and precision of a training on this machine."""
-
-    def __init__(self, settings: Settings, dataset: Dataset) -> None:
-        devices.keep_freed_memory()
-        self.device = devices.choose_device(settings.training.device)
-        self._settings, self._dataset = settings, dataset
-        self._outputs = training_of(settings).outputs(settings, dataset)
-        self._compared = functools.cache(self._precision)
-
-    def precision(self, model: ModelSettings, rows: int | None = None) -> devices.Precision:
-        """Return the precision that training uses for batches of this many sequences."""
-        rows = rows or self._settings.training.batch_size or devices.TILE_ROWS
-        return self._compared(model, devices.TILE_ROWS if devices.fills_tiles(rows) else 1)
-
-    def set_threads(self, model: ModelSettings, batch_size: int) -> int:
-        """Let torch use the threads that training uses; return their number."""
-        return set_threads(
-            self._settings.training.threads
-            or training_threads(model, self._outputs, batch_size, self.device)
-        )
-
-    def _precision(self, model: ModelSettings, rows: int) -> devices.Precision:
-        self.set_threads(model, devices.PROBE_SHAPE[1])
-        training = replace(self._settings.training, batch_size=rows)
-        settings = replace(self._settings, model=model, training=training)
-        with phase("comparing bf16 with fp32"):
-            return _choose_precision(settings, self._dataset, self.device)
-
-
 def _record(
     planned: Plan,
     dataset: Dataset,
-    machine: _Machine,
+    machine: Machine,
     given: Mapping[str, str],
 ) -> dict[str, Any]:
     """Return the planned content of run.json. `given` holds the origins of given settings."""
@@ -297,23 +263,6 @@ def _origins(
     names = [f"{section}.{key}" for section, keys in settings.to_dict().items() for key in keys]
     rules = {name: f"rule: {reason}" for name, reason in reasons.items()}
     return {name: rules.get(name) or given.get(name) or "default" for name in names}
-
-
-def machine_record(device: torch.device, threads: int) -> dict[str, Any]:
-    """Return a description of this machine for run.json."""
-    count = current_processes().count
-    return {
-        "device": device.type,
-        "device_name": torch.cuda.get_device_name()
-        if device.type == "cuda"
-        else devices.processor_name(),
-        "threads": threads,
-        **({"processes": count} if count > 1 else {}),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "charlm": __version__,
-    }
 
 
 def _shrunk(reasons: Mapping[str, str]) -> list[str]:
@@ -395,21 +344,11 @@ def open_session(
     recorded before.
     """
     task, training = training_of(settings), settings.training
-    machine, warnings = record["machine"], []
     check_log(training)
     devices.keep_freed_memory()
     device = devices.choose_device(training.device)
-    check_processes(settings, device)
-    processes, before = current_processes(), machine.get("processes", 1)
-    threads = training.threads or machine.get("threads") or torch.get_num_threads()
-    if processes.count != before:
-        outputs, batch_size = task.outputs(settings, dataset), training.batch_size or 1
-        threads = training.threads or training_threads(settings.model, outputs, batch_size, device)
-        warnings.append(
-            f"the number of processes changed from {before} to {processes.count}; results may "
-            "differ in rounding"
-        )
-    threads = set_threads(threads)
+    machine = dict(record["machine"])
+    warnings = session_threads(settings, dataset, device, machine)
     model = task.model(settings, dataset)
     if vectors := pretrained.kept_vectors(path):
         pretrained.set_vectors(model, vectors)
@@ -422,24 +361,20 @@ def open_session(
     if about := record.get("from"):
         freeze(model, training.freeze_layers, grown=model.vocab_size > about["entries"])
     recorded = record.get("precision")
-    precision = _precision(settings, dataset, device, recorded)
+    precision = session_precision(settings, dataset, device, recorded)
     chosen = precision.record()
     if recorded and precision_text(recorded) != precision_text(chosen):
         warnings.append(
             f"the precision changed from {precision_text(recorded)} to {precision_text(chosen)} "
             f"({precision.reason}); the weights will differ from those of an uninterrupted run"
         )
-    if threads != machine.get("threads") and processes.count == before:
-        warnings.append("the number of threads changed; results may differ in rounding")
-    if threads > 1 and not openmp.set_short_spins():
+    if machine["threads"] > 1 and not openmp.set_short_spins():
         warnings.append(
-            f"torch was imported before charlm, so its {threads} threads wait actively: much "
-            "slower while other programs run. Import charlm first, or set "
+            f"torch was imported before charlm, so its {machine['threads']} threads wait actively: "
+            "much slower while other programs run. Import charlm first, or set "
             f"GOMP_SPINCOUNT={openmp.SPINS}"
         )
-    record["machine"] = {**machine, "threads": threads}
-    if processes.count != before:
-        record["machine"]["processes"] = processes.count
+    record["machine"] = machine
     record["precision"] = chosen
     record["parameters"] = model.parameter_count()
     if settings.model.direction == "backward":
@@ -448,36 +383,11 @@ def open_session(
         dataset = replace(dataset, valid=sample_of(dataset.valid, valid_tokens))
     model = model.to(device)
     trainer = Trainer(
-        model, task.task(dataset, model, settings, precision), training, processes=processes
-    )
+        model, task.task(dataset, model, settings, precision), training,
+        processes=current_processes(),
+    )  # fmt: skip
     session = Session(
         path=path, trainer=trainer, dataset=dataset, record=record, lock=lock, warnings=warnings
     )
     trainer.on_best = session.keep_best
     return session
-
-
-def _precision(
-    settings: Settings, dataset: Dataset, device: torch.device, recorded: Mapping[str, str] | None
-) -> devices.Precision:
-    """Return the recorded precision, unless another is requested or it does not work here."""
-    training = settings.training
-    if recorded and training.precision in ("auto", recorded["name"]):
-        kept = devices.Precision(
-            name=recorded["name"], reason=recorded["reason"], kernels=recorded.get("kernels")
-        )
-        works = kept.name == "fp32" or devices.missing_bf16(device) is None
-        if works and kept.kernels in devices.engines(training.engine, settings.model, device):
-            return kept
-    return _choose_precision(settings, dataset, device)
-
-
-def _choose_precision(
-    settings: Settings, dataset: Dataset, device: torch.device
-) -> devices.Precision:
-    """Return the precision in which the layers of a model have correct gradients here."""
-    task, training = training_of(settings), settings.training
-    return devices.choose_precision(
-        training.precision, task.networks(settings, dataset), task.outputs(settings, dataset),
-        device, training.engine, training.batch_size or 1, static=task.static,
-    )  # fmt: skip

@@ -1,0 +1,120 @@
+"""The machine of a training: its device, processes, threads and precision."""
+
+import functools
+import platform
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from charlm import __version__
+from charlm.config.model import ModelSettings
+from charlm.config.settings import Settings
+from charlm.nn import devices
+from charlm.phases import phase
+from charlm.text.dataset import Dataset
+from charlm.training.parallel import check_processes
+from charlm.training.plan.speed import set_threads, training_threads
+from charlm.training.processes import current_processes
+from charlm.training.task_training import training_of
+
+
+class Machine:
+    """Device, threads and precision of a training on this machine."""
+
+    def __init__(self, settings: Settings, dataset: Dataset) -> None:
+        devices.keep_freed_memory()
+        self.device = devices.choose_device(settings.training.device)
+        self._settings, self._dataset = settings, dataset
+        self._outputs = training_of(settings).outputs(settings, dataset)
+        self._compared = functools.cache(self._precision)
+
+    def precision(self, model: ModelSettings, rows: int | None = None) -> devices.Precision:
+        """Return the precision that training uses for batches of this many sequences."""
+        rows = rows or self._settings.training.batch_size or devices.TILE_ROWS
+        return self._compared(model, devices.TILE_ROWS if devices.fills_tiles(rows) else 1)
+
+    def set_threads(self, model: ModelSettings, batch_size: int) -> int:
+        """Let torch use the threads that training uses; return their number."""
+        return set_threads(
+            self._settings.training.threads
+            or training_threads(model, self._outputs, batch_size, self.device)
+        )
+
+    def _precision(self, model: ModelSettings, rows: int) -> devices.Precision:
+        self.set_threads(model, devices.PROBE_SHAPE[1])
+        training = replace(self._settings.training, batch_size=rows)
+        settings = replace(self._settings, model=model, training=training)
+        with phase("comparing bf16 with fp32"):
+            return choose_precision(settings, self._dataset, self.device)
+
+
+def machine_record(device: torch.device, threads: int) -> dict[str, Any]:
+    """Return a description of this machine for run.json."""
+    count = current_processes().count
+    return {
+        "device": device.type,
+        "device_name": torch.cuda.get_device_name()
+        if device.type == "cuda"
+        else devices.processor_name(),
+        "threads": threads,
+        **({"processes": count} if count > 1 else {}),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "charlm": __version__,
+    }
+
+
+def session_threads(
+    settings: Settings, dataset: Dataset, device: torch.device, machine: dict[str, Any]
+) -> list[str]:
+    """Let torch use the recorded threads, or those that fit the processes; return warnings.
+
+    The record of the machine gets both numbers. Raises an error if the processes cannot train this.
+    """
+    check_processes(settings, device)
+    count, before = current_processes().count, machine.get("processes", 1)
+    chosen, recorded = settings.training.threads, machine.get("threads")
+    if count != before:
+        machine["processes"] = count
+        outputs = training_of(settings).outputs(settings, dataset)
+        size = settings.training.batch_size or 1
+        machine["threads"] = set_threads(
+            chosen or training_threads(settings.model, outputs, size, device)
+        )
+        return [
+            f"the number of processes changed from {before} to {count}; results may differ in "
+            "rounding"
+        ]
+    machine["threads"] = set_threads(chosen or recorded or torch.get_num_threads())
+    if machine["threads"] != recorded:
+        return ["the number of threads changed; results may differ in rounding"]
+    return []
+
+
+def session_precision(
+    settings: Settings, dataset: Dataset, device: torch.device, recorded: Mapping[str, str] | None
+) -> devices.Precision:
+    """Return the recorded precision, unless another is requested or it does not work here."""
+    training = settings.training
+    if recorded and training.precision in ("auto", recorded["name"]):
+        kept = devices.Precision(
+            name=recorded["name"], reason=recorded["reason"], kernels=recorded.get("kernels")
+        )
+        works = kept.name == "fp32" or devices.missing_bf16(device) is None
+        if works and kept.kernels in devices.engines(training.engine, settings.model, device):
+            return kept
+    return choose_precision(settings, dataset, device)
+
+
+def choose_precision(
+    settings: Settings, dataset: Dataset, device: torch.device
+) -> devices.Precision:
+    """Return the precision in which the layers of a model have correct gradients here."""
+    task, training = training_of(settings), settings.training
+    return devices.choose_precision(
+        training.precision, task.networks(settings, dataset), task.outputs(settings, dataset),
+        device, training.engine, training.batch_size or 1, static=task.static,
+    )  # fmt: skip
