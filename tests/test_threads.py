@@ -16,7 +16,7 @@ from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.runs import networks
-from charlm.training import start as starting
+from charlm.training import machine as machine_module
 from charlm.training.plan import speed
 from charlm.training.plan.speed import set_threads, training_threads
 from charlm.training.resume import resume
@@ -240,7 +240,7 @@ def test_a_run_reports_threads_that_spin_long(
 ) -> None:
     """One thread does not wait for others."""
     monkeypatch.setattr(openmp, "set_short_spins", lambda: False)
-    monkeypatch.setattr(starting, "set_threads", lambda number: number)
+    monkeypatch.setattr(machine_module, "set_threads", lambda number: number)
     session = started(tmp_path, threads=threads)
     reported = [text for text in session.warnings if "GOMP_SPINCOUNT=2000" in text]
     assert len(reported) == threads - 1
@@ -252,8 +252,10 @@ def test_a_run_uses_as_many_threads_as_its_model_needs(
 ) -> None:
     """Unless the user asks for another number; the record has the number that was set."""
     numbers: list[int] = []
-    monkeypatch.setattr(starting, "training_threads", lambda *_: 7)
-    monkeypatch.setattr(starting, "set_threads", lambda number: numbers.append(number) or number)
+    monkeypatch.setattr(machine_module, "training_threads", lambda *_: 7)
+    monkeypatch.setattr(
+        machine_module, "set_threads", lambda number: numbers.append(number) or number
+    )
     session = started(tmp_path, threads=asked)
     assert set(numbers) == {threads}
     assert session.record["machine"]["threads"] == threads
