@@ -368,7 +368,7 @@ def test_a_run_that_starts_from_another_has_defaults_of_its_own(
 def test_a_run_that_starts_from_another_is_not_longer_than_usual(
     parents: Path, tmp_path: Path
 ) -> None:
-    """More passes only over-fit it, unless its encoder is frozen."""
+    """More passes gain nothing, unless its encoder is frozen."""
     cases = ((None, False), (str(parents / "one"), False), (str(parents / "one"), True))
     lengths = []
     for start, freeze in cases:
