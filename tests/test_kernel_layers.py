@@ -207,6 +207,43 @@ def test_a_token_outside_of_the_vocabulary_is_refused() -> None:
         model(random_ids() + V)
 
 
+@pytest.mark.parametrize("entries", [V, 40], ids=["table", "embeddings"])
+def test_a_state_of_other_rows_is_refused(entries: int) -> None:
+    """As torch does; the kernels would read beyond it, or leave out sequences."""
+    model, ids = tiny_model("lstm", entries, **SIZES), random_ids(entries)
+    with native():
+        for rows in (B - 1, B + 1):
+            state = model.zero_state(rows)
+            with pytest.raises(RuntimeError, match=rf"shape \({rows}, 36\); expected \({B}, 36\)"):
+                model(ids, state)
+
+
+@pytest.mark.parametrize("entries", [V, 40], ids=["table", "embeddings"])
+def test_other_types_are_converted(entries: int) -> None:
+    """The kernels read int64 and float32 only."""
+    model, ids = tiny_model("lstm", entries, **SIZES), random_ids(entries)
+    with native():
+        right, _ = model(ids)
+        assert torch.equal(model(ids.int())[0], right)
+        model.layers.double()
+        assert torch.equal(model(ids)[0], right)
+    right.float().sum().backward()
+    model.zero_grad()
+    with native():
+        model(ids)[0].float().sum().backward()
+    assert model.layers[0].rnn.weight_hh_l0.grad.dtype == torch.float64
+
+
+def test_a_backward_pass_leaves_its_arguments_to_others() -> None:
+    """Two threads may go backward through one graph at a time, each with memory of its own."""
+    model = tiny_model("lstm", V, **SIZES)
+    with native():
+        y = model.layers[0](torch.ones(T, B, 20), model.zero_state(B)[0])[0]
+    call = bytes(y.grad_fn.call)
+    y.float().sum().backward(retain_graph=True)
+    assert bytes(y.grad_fn.call) == call
+
+
 def test_threads_of_one_process_do_not_disturb_each_other() -> None:
     """The kernels run without Python's lock, each call in memory of its own."""
     model, ids = tiny_model("lstm", V, **SIZES), random_ids()

@@ -86,18 +86,20 @@ def run_layer_kernel(
 ) -> tuple[Tensor, LayerState]:
     """Return the output (T, B, H) in bfloat16 for x (T, B, E), and the state after it in float32.
 
-    Raises RuntimeError for a second derivative.
+    Raises RuntimeError for arguments whose shapes do not fit, and for a second derivative.
     """
-    w_ih, w_hh, b_ih, b_hh = weights
+    w_ih, w_hh, b_ih, b_hh = (weight.float() for weight in weights)
+    _check_shapes(x, state, w_ih, w_hh)
     bias, hidden_bias = b_ih + b_hh, None
     if cell == "gru":  # the reset gate multiplies what comes from the state, its bias included
         hidden_bias = b_hh[-w_hh.shape[1] :]
         bias = torch.cat([bias[: -len(hidden_bias)], b_ih[-len(hidden_bias) :]])
     given: dict[str, Tensor | None] = {"w_hh": w_hh, "hidden_bias": hidden_bias}
     if isinstance(x, Lookup):
+        torch.get_num_threads()  # until the first such call, a new thread ignores set_num_threads
         with torch.autocast("cpu", enabled=False):
             table = F.linear(x.table.float(), w_ih, bias)
-        given |= {"ids": x.ids, "table": table}
+        given |= {"ids": x.ids.long(), "table": table}
     else:
         kept = x if x.dtype == torch.bfloat16 else x.float()
         given |= {"x": kept, "w_ih": w_ih, "bias": bias}
@@ -109,6 +111,17 @@ def run_layer_kernel(
         variant, CELLS[cell], torch.is_grad_enabled(), *read
     )
     return y, tuple(after)
+
+
+def _check_shapes(x: Tensor | Lookup, state: LayerState, w_ih: Tensor, w_hh: Tensor) -> None:
+    """Raise RuntimeError unless the shapes fit: the kernels would read beyond the arrays."""
+    _, rows, inputs = x.shape
+    if inputs != w_ih.shape[1]:
+        raise RuntimeError(f"the input has {inputs} values; expected {w_ih.shape[1]}")
+    expected = (rows, w_hh.shape[1])
+    for part in state:
+        if part.shape != expected:
+            raise RuntimeError(f"the state has the shape {tuple(part.shape)}; expected {expected}")
 
 
 class _Layer(torch.autograd.Function):
@@ -150,7 +163,8 @@ class _Layer(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *outputs: Tensor | None) -> tuple[Tensor | None, ...]:
         saved, *inputs = ctx.saved_tensors
-        call, needed = ctx.call, dict(zip(INPUTS, ctx.needs_input_grad[3:], strict=True))
+        call = Call.from_buffer_copy(ctx.call)  # threads may go backward through one graph
+        needed = dict(zip(INPUTS, ctx.needs_input_grad[3:], strict=True))
         gradients = {
             name: torch.empty(shape, dtype=dtype)
             for name, (shape, dtype) in ctx.like.items()
