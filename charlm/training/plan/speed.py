@@ -126,14 +126,14 @@ def training_step(
 
 def _seconds(train: Callable[[], None], device: torch.device) -> float:
     """Return the seconds that one whole training step takes."""
-    _finish_queued(device)
+    finish_queued(device)
     start = time.perf_counter()
     train()
-    _finish_queued(device)
+    finish_queued(device)
     return time.perf_counter() - start
 
 
-def _finish_queued(device: torch.device) -> None:
+def finish_queued(device: torch.device) -> None:
     """Wait for an accelerator, which only queues what it is given."""
     if device.type == "cuda":
         torch.cuda.synchronize()

@@ -1,0 +1,297 @@
+"""Check and time training on a GPU; print each result at once, and a table of each stage.
+
+    python scripts/measure_gpu.py [TEXT] [--ptb FILE] [--only check speed ...] [--json FILE]
+    python scripts/measure_gpu.py --device cpu --seconds 0
+
+`check` compares the GPU with the CPU, captured steps with the same steps uncaptured, and a resumed
+training with one that never stopped, for every cell; and fills the memory. `speed` makes whole
+steps in turn in one process: plainly, on static tensors, and captured in CUDA graphs in each number
+type; medians count. `quality` runs commands until tiny Shakespeare (TEXT) has a loss of 1.4697 nats
+per character, which nanoGPT reaches in three minutes on an A100. `ptb` makes one pass of the preset
+awd-ptb. On a CPU everything is tiny: that shows that the script works, and no speed.
+"""
+
+import argparse
+import gc
+import itertools
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from charlm.benchmark import alternating
+from charlm.config.cells import CELLS
+from charlm.config.model import ModelSettings
+from charlm.nn.devices import Precision, choose_device
+from charlm.nn.model import multiplied_weights
+from charlm.runs.built_in import built_in_text
+from charlm.tasks.task import Task
+from charlm.training.plan.speed import finish_queued, set_threads, training_step
+from charlm.training.static_step import StaticStep
+from charlm.training.step import Step
+from charlm.training.train_state import TrainState
+from check_gpu import ENTRIES, TYPES, Captures, Measurement, Row, Setup, check
+
+GOAL = 1.4697
+"""Validation loss of nanoGPT's recipe for tiny Shakespeare, in nats per character."""
+PTB_WORDS, PTB_TOKENS = 10_000, 929_589
+"""Entries and tokens of the training text of Penn Treebank."""
+COMMAND_SECONDS = 90.0
+"""Seconds after which a command is ended."""
+SHAPES = [  # hidden units, embedding, entries, rows, steps
+    (512, 128, 65, 64, 128), (512, 128, 65, 128, 128), (1024, 128, 65, 128, 128),
+    (2048, 128, 65, 128, 128), (650, 650, 10_000, 64, 70), (650, 650, 10_000, 20, 35),
+]  # fmt: skip
+TINY_SHAPES = [(8, 4, 11, 3, 5)]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure the stages that are chosen."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("text", nargs="?", type=Path, default=built_in_text())
+    parser.add_argument("--ptb", type=Path, help="training text of Penn Treebank, or random words")
+    parser.add_argument("--only", nargs="+", default=list(STAGES), choices=STAGES)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--seconds", type=float, default=1.0, help="for each way and shape")
+    parser.add_argument(
+        "--limit", type=float, default=450.0, help="seconds after which nothing is started"
+    )
+    parser.add_argument("--json", type=Path, help="file, written after each result")
+    options = parser.parse_args(arguments)
+    begin, console = time.perf_counter(), Console(width=160, highlight=False)
+    device = choose_device(options.device)
+    card = torch.cuda.get_device_name() if device.type == "cuda" else "cpu, tiny"
+    set_threads(1)
+    results: dict[str, dict[str, Row]] = {}
+    console.print(f"{card}, torch {torch.__version__}")
+    with tempfile.TemporaryDirectory() as folder:
+        setup = Setup(
+            device=device, seconds=options.seconds, text=options.text, ptb=options.ptb,
+            folder=Path(folder),
+        )  # fmt: skip
+        for stage in options.only:
+            for name, measure in STAGES[stage](setup):
+                start = time.perf_counter()
+                late = start - begin > options.limit
+                row: Row = {"error": "no time was left"} if late else measured(measure)
+                row["took s"] = time.perf_counter() - start
+                results.setdefault(stage, {})[name] = row
+                figures = ", ".join(f"{key} {shown(value)}" for key, value in row.items())
+                console.print(f"{stage}: {name}: {figures}")
+                if options.json:
+                    content = {"device": card, "torch": torch.__version__, "stages": results}
+                    options.json.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    for stage, rows in results.items():
+        console.print("", *tables_of(stage, rows))
+
+
+def measured(measure: Callable[[], Row]) -> Row:
+    """Return a result, or its error: what follows is measured all the same."""
+    try:
+        return measure()
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"}
+    finally:
+        if torch.cuda.is_available():
+            gc.collect()
+            torch.cuda.empty_cache()
+
+
+def shown(value: object) -> str:
+    """Format a figure with three digits."""
+    return f"{value:,.3g}" if isinstance(value, float) else str(value)
+
+
+def tables_of(stage: str, rows: Mapping[str, Row]) -> Iterator[Table]:
+    """Yield the results of a stage, those in a row with the same columns in one table."""
+    for columns, group in itertools.groupby(rows.items(), key=lambda item: tuple(item[1])):
+        table = Table(stage, *columns, box=None)
+        for name, row in group:
+            table.add_row(name, *map(shown, row.values()))
+        yield table
+
+
+def speed(setup: Setup) -> Iterator[Measurement]:
+    """Yield the speed of a product, of steps in each way, and of all cells."""
+    yield "product in bf16", lambda: {"TFLOP/s": peak(setup) / 1e12}
+    for shape in TINY_SHAPES if setup.tiny else SHAPES:
+        hidden, _, entries, rows, steps = shape
+        yield f"2x{hidden}, V {entries}, {rows} x {steps}", partial(ways, shape, setup)
+    for cell in CELLS:
+        yield cell, partial(cell_speed, cell, setup)
+
+
+def peak(setup: Setup) -> float:
+    """Return the operations per second of one large product in bfloat16."""
+    size = 64 if setup.tiny else 8192
+    a = torch.randn(size, size, device=setup.device).bfloat16()
+    return 2.0 * size**3 / timed({"product": lambda: a @ a}, setup)["product"]
+
+
+def ways(shape: tuple[int, int, int, int, int], setup: Setup) -> Row:
+    """Return milliseconds of a step in each way, and figures of the fastest."""
+    hidden, embedding, entries, rows, steps = shape
+    settings = ModelSettings(num_layers=2, hidden_size=hidden, embedding_size=embedding)
+    captures = Captures()
+    programs = {
+        name: new_step(settings, entries, (steps, rows), name.split()[-1], step_class, setup)
+        for name, step_class in {
+            "plain fp32": Step, "static fp32": StaticStep, "captured fp32": captures.step,
+            "captured bf16": captures.step, "captured fp16": captures.step,
+        }.items()
+    }  # fmt: skip
+    times = timed(programs, setup)
+    least, tokens = min(times.values()), steps * rows
+    operations = 6.0 * multiplied_weights(settings, entries) * tokens
+    return {
+        **{f"{name} ms": 1e3 * seconds for name, seconds in times.items()},
+        "Mtokens/s": tokens / least / 1e6, "gain": times["plain fp32"] / least,
+        "of the peak": operations / least / peak(setup), **captures.failures(),
+    }  # fmt: skip
+
+
+def cell_speed(cell: str, setup: Setup) -> Row:
+    """Return milliseconds of a step of a cell, plainly in fp32 and captured in bf16."""
+    hidden, rows, steps = (8, 3, 5) if setup.tiny else (512, 64, 64)
+    settings = ModelSettings(cell=cell, num_layers=2, hidden_size=hidden, embedding_size=128)
+    captures, shape = Captures(), (steps, rows)
+    programs = {
+        "plain fp32": new_step(settings, ENTRIES, shape, "fp32", Step, setup),
+        "captured bf16": new_step(settings, ENTRIES, shape, "bf16", captures.step, setup),
+    }
+    times = timed(programs, setup)
+    gain = times["plain fp32"] / times["captured bf16"]
+    figures = {f"{name} ms": 1e3 * seconds for name, seconds in times.items()}
+    return figures | {"gain": gain} | captures.failures()
+
+
+def new_step(
+    settings: ModelSettings, vocab_size: int, shape: tuple[int, int], precision: str,
+    step_class: Callable[[TrainState, Task], Step], setup: Setup,
+) -> Callable[[], None]:  # fmt: skip
+    """Return a training step that has been made often enough to be captured."""
+    chosen = Precision(name=precision, reason="measured")
+    step = training_step(settings, vocab_size, shape, setup.device, chosen, step_class)
+    for _ in range(2):
+        step()
+    return step
+
+
+def timed(programs: Mapping[str, Callable[[], object]], setup: Setup) -> dict[str, float]:
+    """Return the median seconds of programs, with all of what they start on the device."""
+
+    def whole(program: Callable[[], object]) -> Callable[[], None]:
+        """Return a program that waits for the device."""
+
+        def finished() -> None:
+            """Run the program and wait."""
+            program()
+            finish_queued(setup.device)
+
+        return finished
+
+    waiting = {name: whole(program) for name, program in programs.items()}
+    return alternating(waiting, setup.seconds)
+
+
+def quality(setup: Setup) -> Iterator[Measurement]:
+    """Yield eight passes of one model in each number type, and runs of a given time."""
+    model = ["--layers=2", "--hidden=512", "--batch=64", "--bptt=64", "--evals=16"]
+    for name in TYPES[:1] if setup.tiny else TYPES:
+        arguments = [*model, f"--precision={name}"]
+        yield f"2x512, 8 passes, {name}", partial(trained, arguments, ["--epochs=8"], setup)
+    for seconds in (3,) if setup.tiny else (3, 6, 60):
+        length = [f"--minutes={seconds / 60}"]
+        yield f"--minutes for {seconds} s", partial(trained, [], length, setup)
+
+
+def trained(arguments: Sequence[str], length: Sequence[str], setup: Setup) -> Row:
+    """Return the figures of a training command on the text."""
+    wall, run, log = run_training([str(setup.text), *arguments], length, setup)
+    validations = [entry for entry in log if entry["kind"] == "evaluation"]
+    nats = [entry["valid_nats_per_token"] for entry in validations]
+    reached = [entry["seconds"] for entry in validations if entry["valid_nats_per_token"] <= GOAL]
+    model, training = run["settings"]["model"], run["settings"]["training"]
+    return {
+        "best nats": min(nats), "last nats": nats[-1],
+        f"s to {GOAL}": reached[0] if reached else "not reached",
+        "training s": run["results"]["seconds"], "wall s": wall,
+        "model": f"{model['num_layers']}x{model['hidden_size']}, dropout {model['dropout']}",
+        "batch": f"{training['batch_size']} x {training['bptt']}",
+        "precision": run["precision"]["name"], "epochs": log[-1]["epoch"] + 1,
+    }  # fmt: skip
+
+
+def ptb(setup: Setup) -> Iterator[Measurement]:
+    """Yield one pass of awd-ptb, and the first steps of the slowest preset."""
+    lengths = {"awd-ptb": "--epochs=1", "mogrifier-ptb": "--steps=60"}
+    for preset, length in list(lengths.items())[: 1 if setup.tiny else 2]:
+        yield f"{preset} {length}", partial(word_pass, preset, length, setup)
+
+
+def word_pass(preset: str, length: str, setup: Setup) -> Row:
+    """Return the seconds of a pass over Penn Treebank, by all steps and by the second half."""
+    source = str(setup.ptb or random_words(setup))
+    wall, run, log = run_training([source, f"--preset={preset}", "--evals=7"], [length], setup)
+    steps = [entry for entry in log if entry["kind"] == "step"]
+    first, middle, last = steps[0], steps[(len(steps) - 1) // 2], steps[-1]
+    early, late = (entry["tokens"] / entry["tokens_per_second"] for entry in (middle, last))
+    tokens = last["tokens"] - middle["tokens"]
+    return {
+        "pass s": late / last["tokens"] * PTB_TOKENS,
+        "second half": (late - early) / tokens * PTB_TOKENS if tokens else "too few steps",
+        "first nats": first["nats_per_token"], "last nats": last["nats_per_token"],
+        "steps": last["step"], "precision": run["precision"]["name"], "wall s": wall,
+    }  # fmt: skip
+
+
+def random_words(setup: Setup) -> Path:
+    """Write a text of as many words as Penn Treebank has, in frequencies of Zipf."""
+    path = setup.folder / "words.txt"
+    if not path.exists():
+        count = 2_000 if setup.tiny else PTB_TOKENS
+        odds = 1.0 / np.arange(1, PTB_WORDS + 1)
+        ids = np.random.default_rng(0).choice(PTB_WORDS, count, p=odds / odds.sum())
+        lines = (" ".join(f"w{word}" for word in ids[k : k + 20]) for k in range(0, count, 20))
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def run_training(
+    arguments: Sequence[str], length: Sequence[str], setup: Setup
+) -> tuple[float, Row, list[Row]]:
+    """Train by a command; return its wall-clock seconds, run.json and the lines of its log."""
+    name = f"run-{len(list(setup.folder.iterdir()))}"
+    options = [f"--device={setup.device.type}", f"--name={name}", f"--checkpoints={setup.folder}"]
+    if setup.tiny:
+        length = ["--steps=20", "--hidden=8", "--layers=1", "--batch=2", "--bptt=4"]
+    start = time.perf_counter()
+    run_command(["-q", "train", *arguments, *length, "--seed=1", *options])
+    wall, path = time.perf_counter() - start, setup.folder / name
+    log, run = ((path / name).read_text(encoding="utf-8") for name in ("metrics.jsonl", "run.json"))
+    return wall, json.loads(run), [json.loads(line) for line in log.splitlines()]
+
+
+def run_command(arguments: Sequence[str]) -> None:
+    """Run a charlm command in a process of its own. Raises RuntimeError if it fails."""
+    program = [sys.executable, "-c", "from charlm.cli import main; main()", *arguments]
+    done = subprocess.run(
+        program, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"exit {done.returncode}: {done.stderr.strip()[-300:]!r}")
+
+
+STAGES = {"check": check, "speed": speed, "quality": quality, "ptb": ptb}
+
+if __name__ == "__main__":
+    main()
