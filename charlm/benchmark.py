@@ -12,11 +12,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from charlm.backends import training_library
 from charlm.backends.interface import Backend
@@ -34,10 +34,18 @@ from charlm.nn.devices import (
 )
 from charlm.nn.model import RecurrentLanguageModel, multiplied_weights
 from charlm.runs.built_in import built_in_text
+from charlm.runs.engines import engine_on
 from charlm.runs.run import load_run, model_config, write_model_files, write_weights
+from charlm.tasks.task import Task
 from charlm.text.boundaries import STREAM
 from charlm.text.tokenizers.building import build_vocabulary
 from charlm.text.tokenizers.vocabulary import Vocabulary
+from charlm.training.plan.speed import finish_queued, training_step
+from charlm.training.static_step import step_of
+from charlm.training.step import Step
+from charlm.training.train_state import TrainState
+
+CPU = torch.device("cpu")
 
 HIDDEN, EMBEDDING, ROWS, STEPS = 512, 128, 64, 64
 SAMPLE_TOKENS = 192
@@ -58,36 +66,39 @@ class Figure:
 
 
 Program = Callable[[], object]
+StepClass = Callable[[TrainState, Task], Step]
 
 
 def run_benchmarks(
-    *, hidden: int = HIDDEN, seconds: float = 4.0, cells: bool = False
+    *, hidden: int = HIDDEN, seconds: float = 4.0, cells: bool = False, device: torch.device = CPU
 ) -> Iterator[Figure]:
     """Yield all figures, group by group; each program runs for about `seconds`.
 
-    With `cells`, also measure training of every cell.
+    Training is measured on `device`, sampling and scoring there as well as on the processor. With
+    `cells`, also measure training of every cell.
     """
     keep_freed_memory()
-    ceilings = dict(_ceilings(seconds))
+    ceilings = dict(_ceilings(seconds, device))
     for (group, name), (value, unit) in ceilings.items():
         yield Figure(group=group, name=name, value=value, unit=unit)
     with tempfile.TemporaryDirectory() as folder:
         path, vocabulary = temporary_run(Path(folder) / "bench", hidden)
         peak = max(v for (group, _), (v, _) in ceilings.items() if group == "products")
-        yield from _training(hidden, len(vocabulary), peak, seconds)
+        yield from _training(hidden, len(vocabulary), peak, seconds, device)
         if cells:
-            yield from _cells(hidden, len(vocabulary), seconds)
-        backends = _backends(path)
+            yield from _cells(hidden, len(vocabulary), seconds, device)
+        backends = _backends(path, device)
         yield from _sampling(backends, vocabulary, seconds)
         yield from _scoring(backends, vocabulary, seconds)
         yield from _encoding(seconds)
         yield from _starting(path, seconds)
 
 
-def machine_name() -> str:
-    """Return the names of the processor, torch and kernels, and the number of threads."""
+def machine_name(device: torch.device = CPU) -> str:
+    """Return the names of device, processor, torch and kernels, and the number of threads."""
+    card = f"{torch.cuda.get_device_name(device)}, " if device.type == "cuda" else ""
     return (
-        f"{processor_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
+        f"{card}{processor_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
         f"kernels {chosen_variant() or 'none'}, for training "
         f"{training_library.chosen_variant() or 'none'}"
     )
@@ -122,86 +133,87 @@ def _figures(
         )
 
 
-def _ceilings(seconds: float) -> Iterator[tuple[tuple[str, str], tuple[float, str]]]:
-    """Yield the speed of one large product in fp32 and bf16, and of copying memory."""
-    size = 2048
-    exact = torch.randn(size, size)
-    rough = exact.bfloat16()
-    products: dict[str, Program] = {"fp32": lambda: exact @ exact}
-    if processor_has_bf16():
-        products["bf16"] = lambda: rough @ rough
-    for name, median in alternating(products, seconds / 4).items():
+def _ceilings(
+    seconds: float, device: torch.device
+) -> Iterator[tuple[tuple[str, str], tuple[float, str]]]:
+    """Yield the speed of one large product in each number type, and of copying memory."""
+    on_gpu = device.type == "cuda"
+    size = 8192 if on_gpu else 2048
+    exact = torch.randn(size, size, device=device)
+    types = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    names = list(types) if on_gpu else ["fp32", "bf16"][: 1 + processor_has_bf16()]
+    products = {name: partial(torch.matmul, *2 * [exact.to(types[name])]) for name in names}
+    for name, median in alternating(_finished(products, device), seconds / 4).items():
         yield ("products", name), (2e-9 * size**3 / median, "GFLOP/s")
-    large = np.ones(1 << 26, np.float32)
-    other = np.empty_like(large)
-    median = alternating({"copy": lambda: np.copyto(other, large)}, seconds / 4)["copy"]
-    yield ("memory", "copy, one thread"), (2e-9 * large.nbytes / median, "GB/s")
+    copies: dict[str, Program] = {}
+    if on_gpu:
+        large, other = torch.ones(2, 1 << 26, device=device)
+        copies["copy"] = lambda: other.copy_(large)
+    else:
+        source = np.ones(1 << 26, np.float32)
+        target = np.empty_like(source)
+        copies["copy, one thread"] = lambda: np.copyto(target, source)
+    for name, median in alternating(_finished(copies, device), seconds / 4).items():
+        yield ("memory", name), (8e-9 * (1 << 26) / median, "GB/s")
 
 
-def _training(hidden: int, vocab_size: int, peak: float, seconds: float) -> Iterator[Figure]:
+def _training(
+    hidden: int, vocab_size: int, peak: float, seconds: float, device: torch.device
+) -> Iterator[Figure]:
     """Measure optimiser steps of a 2-layer LSTM: forward, backward, clip, AdamW."""
     settings = ModelSettings(num_layers=2, hidden_size=hidden, embedding_size=EMBEDDING)
     programs = {
-        name: training_step(settings, vocab_size, precision)
-        for name, precision in _precisions().items()
+        name: training_step(settings, vocab_size, (STEPS, ROWS), device, precision, step_class)
+        for name, (precision, step_class) in ways_to_train(device).items()
     }
-    medians = alternating(programs, seconds)
+    medians = alternating(_finished(programs, device), seconds)
     peak_tokens = peak / (6e-9 * multiplied_weights(settings, vocab_size))  # GFLOP for each token
     group = f"training 2x{hidden}"
     yield from _figures(group, "tokens/s", ROWS * STEPS, medians, peak_tokens)
 
 
-def _precisions() -> dict[str, Precision]:
-    """Return the ways to train on this processor, by name, the fastest last."""
+def ways_to_train(device: torch.device) -> dict[str, tuple[Precision, StepClass]]:
+    """Return the ways to train on a device, by name, the fastest last."""
+    if device.type == "cuda":
+        captured: dict[str, tuple[Precision, StepClass]] = {
+            f"captured {name}": (Precision(name=name, reason="benchmark"), step_of)
+            for name in ("fp32", "fp16", "bf16")
+        }
+        return {"plain fp32": (Precision(name="fp32", reason="benchmark"), Step), **captured}
     names, kernels = ["fp32"], training_library.chosen_variant()
-    if processor_has_bf16():
+    if device.type == "cpu" and processor_has_bf16():
         names.append("bf16")
     ways = {f"torch {name}": Precision(name=name, reason="benchmark") for name in names}
-    if kernels:
+    if device.type == "cpu" and kernels:
         fastest = Precision(name="bf16", reason="benchmark", kernels=kernels)
         ways[f"native {kernels}"] = fastest
-    return ways
+    return {name: (precision, step_of) for name, precision in ways.items()}
 
 
-def _cells(hidden: int, vocab_size: int, seconds: float) -> Iterator[Figure]:
+def _cells(hidden: int, vocab_size: int, seconds: float, device: torch.device) -> Iterator[Figure]:
     """Measure optimiser steps of every cell in the faster number type, the LSTM first."""
     sizes = ModelSettings(num_layers=2, hidden_size=hidden, embedding_size=EMBEDDING)
     others = [cell for cell in CELLS if cell != "lstm"]
-    *_, fastest = _precisions().values()
+    *_, (fastest, step_class) = ways_to_train(device).values()
     programs = {
-        cell: training_step(replace(sizes, cell=cell), vocab_size, fastest)
+        cell: training_step(
+            replace(sizes, cell=cell), vocab_size, (STEPS, ROWS), device, fastest, step_class
+        )
         for cell in ("lstm", *others)
     }
-    medians = alternating(programs, seconds)
+    medians = alternating(_finished(programs, device), seconds)
     yield from _figures(f"cells 2x{hidden}", "tokens/s", ROWS * STEPS, medians)
 
 
-def training_step(
-    settings: ModelSettings,
-    vocab_size: int,
-    precision: Precision,
-    shape: tuple[int, int] | None = None,
-) -> Program:
-    """Return a program that makes one optimiser step on random tokens of a shape (T, B)."""
-    steps, rows = shape or (STEPS, ROWS)
-    model = RecurrentLanguageModel(settings, vocab_size)
-    generator = torch.Generator().manual_seed(0)
-    model.reset_parameters(generator)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
-    ids = torch.randint(vocab_size, (steps + 1, rows), generator=generator)
-    device = torch.device("cpu")
+def _finished(programs: Mapping[str, Program], device: torch.device) -> dict[str, Program]:
+    """Return programs that end when the device has computed all that they started."""
 
-    def step() -> None:
-        """Forward, backward, clip, update."""
-        optimizer.zero_grad()
-        with precision.autocast(device):
-            logits, _ = model(ids[:-1])
-        loss = F.cross_entropy(logits.float().flatten(0, 1), ids[1:].flatten())
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+    def whole(program: Program) -> None:
+        """Run a program and wait for the device."""
+        program()
+        finish_queued(device)
 
-    return step
+    return {name: partial(whole, program) for name, program in programs.items()}
 
 
 def temporary_run(path: Path, hidden: int) -> tuple[Path, Vocabulary]:
@@ -219,9 +231,9 @@ def temporary_run(path: Path, hidden: int) -> tuple[Path, Vocabulary]:
     return path, vocabulary
 
 
-def _backends(path: Path) -> dict[str, Backend]:
+def _backends(path: Path, device: torch.device) -> dict[str, Backend]:
     backends: dict[str, Backend] = {}
-    for name in ("torch", "numpy"):
+    for name in dict.fromkeys(("torch", "numpy", engine_on(device.type, "torch"))):
         backends[name] = load_run(path, engine=name).backend
     if chosen_variant() is not None:
         for weights in ("fp32", "bf16", "int8"):

@@ -23,11 +23,11 @@ from torch import Tensor
 
 from charlm import train
 from charlm.backends.training_library import chosen_variant
-from charlm.benchmark import Program, alternating, training_step
+from charlm.benchmark import Program, alternating
 from charlm.config.model import ModelSettings
 from charlm.nn.devices import Precision, keep_freed_memory, processor_name
 from charlm.nn.model import RecurrentLanguageModel
-from charlm.training.plan.speed import set_threads, training_threads
+from charlm.training.plan.speed import set_threads, training_step, training_threads
 from charlm.training.records import EvaluationRecord, StepRecord
 
 CPU = torch.device("cpu")
@@ -111,7 +111,7 @@ def speed(ways: Mapping[str, Precision], options: argparse.Namespace) -> Iterato
         settings = ModelSettings(num_layers=2, hidden_size=hidden, embedding_size=hidden)
         threads = set_threads(options.threads or training_threads(settings, VOCAB, rows, CPU))
         programs: dict[str, Program] = {
-            name: training_step(settings, VOCAB, precision, (steps, rows))
+            name: training_step(settings, VOCAB, (steps, rows), CPU, precision)
             for name, precision in ways.items()
         }
         exact, rough, native = alternating(

@@ -6,12 +6,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 from charlm import benchmark
 from charlm.benchmark import Figure, alternating, run_benchmarks, temporary_run
 from charlm.cli import main
 from charlm.config.cells import CELLS
 from charlm.runs.verify import verify_run
+from charlm.training.step import Step
 
 
 @pytest.fixture
@@ -79,3 +81,19 @@ def test_the_temporary_run_is_intact(tmp_path: Path) -> None:
     path, vocabulary = temporary_run(tmp_path / "x", 4)
     assert not [check for check in verify_run(path) if check.problems and check.name != "run.json"]
     assert len(vocabulary) > 20
+
+
+def test_a_gpu_trains_plainly_and_captured() -> None:
+    """The first way is that without the gains of a GPU; the last one is what `auto` chooses."""
+    ways = benchmark.ways_to_train(torch.device("cuda"))
+    assert list(ways) == ["plain fp32", "captured fp32", "captured fp16", "captured bf16"]
+    assert [precision.name for precision, _ in ways.values()] == ["fp32", "fp32", "fp16", "bf16"]
+    assert [step_class is Step for _, step_class in ways.values()] == [True, False, False, False]
+
+
+def test_programs_wait_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU only queues what it is given, so the time without waiting would be of the queue."""
+    calls: list[str] = []
+    monkeypatch.setattr(benchmark, "finish_queued", lambda device: calls.append(device.type))
+    benchmark._finished({"a": lambda: calls.append("a")}, torch.device("cuda"))["a"]()
+    assert calls == ["a", "cuda"]

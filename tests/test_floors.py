@@ -35,7 +35,7 @@ FLOORS = {
     "charlm.tasks": 8,
     "charlm.runs": 8,
     "charlm.training": 9,
-    "charlm.benchmark": 9,
+    "charlm.benchmark": 10,
     "charlm.inspect": 10,
     "charlm.report": 11,
     "charlm.api": 12,

@@ -17,6 +17,7 @@ def bench(
     cells: Annotated[
         bool, typer.Option("--cells", help="Measure training of every cell too.")
     ] = False,
+    device: options.Device = "cpu",
     as_json: options.Json = False,
 ) -> None:
     """Measure the speed of this machine: training, sampling, scoring.
@@ -25,16 +26,20 @@ def bench(
     """
     say("measuring; keep the machine quiet ...")
     from charlm import benchmark
+    from charlm.nn.devices import choose_device
 
-    figures = []
-    for figure in benchmark.run_benchmarks(hidden=hidden, seconds=seconds, cells=cells):
+    chosen, figures = choose_device(device), []
+    name = benchmark.machine_name(chosen)
+    for figure in benchmark.run_benchmarks(
+        hidden=hidden, seconds=seconds, cells=cells, device=chosen
+    ):
         say(f"{figure.group}: {figure.name}: {figure.value:,.4g} {figure.unit}", level=2)
         figures.append(figure)
     if as_json:
         rows = [asdict(figure) for figure in figures]
-        write_json({"schema_version": 1, "machine": benchmark.machine_name(), "figures": rows})
+        write_json({"schema_version": 1, "machine": name, "figures": rows})
         return
     from charlm.report.tables import bench_table
 
-    say(benchmark.machine_name())
+    say(name)
     render(bench_table(figures))
