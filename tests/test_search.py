@@ -308,3 +308,34 @@ def test_a_resumed_search_tries_new_values(settings: Settings, tmp_path: Path) -
     values = [first_trial(settings, tmp_path / "s", **one).values for _ in range(2)]
     assert values[0] != values[1]
     assert first_trial(settings, tmp_path / "other", **one).values == values[0]
+
+
+def test_searches_that_share_a_storage_are_one_search(settings: Settings, tmp_path: Path) -> None:
+    """Trials are numbered together; one that another machine trains is left to it."""
+    storage = str(tmp_path / "shared.log")
+    here, there = (tmp_path / name / "s" for name in ("here", "there"))
+    options = {"knobs": ("dropout",), "storage": storage, **TINY}
+    first = search(settings, here, **options)
+    assert next(first).number == 0
+    unfinished = search_module._Study(search_module._optuna(), there, 0, storage).next_trial()
+    second = search(settings, there, **options)
+    assert next(second).number == unfinished.number + 1 == 2
+    assert next(first).number == 3
+    assert sorted(path.name for path in here.glob("trial-*")) == ["trial-000", "trial-003"]
+    assert len(search_module.results(here, storage)) == 4
+    (there / "trial-001").mkdir()  # now it was begun there, and nothing trains it
+    assert next(second).number == 1
+    values = {row["values"]["dropout"] for row in search_module.results(there, storage)}
+    assert len(values) > 1
+    other = settings_from(settings.to_dict() | {"model": {"hidden_size": 5, "num_layers": 1}})
+    with pytest.raises(RunError, match="storage holds a search s over other texts"):
+        first_trial(other, tmp_path / "third" / "s", storage=storage)
+
+
+@pytest.mark.parametrize("storage", ["nowhere/shared.log", "nonsense://secret@host/name"])
+def test_a_storage_that_cannot_be_opened_is_explained(
+    storage: str, settings: Settings, tmp_path: Path
+) -> None:
+    with pytest.raises(EnvironmentFailure, match="storage cannot be opened") as raised:
+        first_trial(settings, tmp_path / "s", storage=storage)
+    assert "secret" not in str(raised.value)

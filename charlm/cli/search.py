@@ -53,6 +53,15 @@ def search(
     pairs: Pairs = None,
     name: Name = "search",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the search.")] = 1,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            "--storage",
+            help="File or database URL of Optuna by which several machines share the search. "
+            "(default: one process searches, in the folder of the search)",
+            show_default=False,
+        ),
+    ] = None,
     as_json: options.Json = False,
     checkpoints: options.Checkpoints = None,
 ) -> None:
@@ -82,9 +91,10 @@ def search(
         names = tuple(part.strip() for part in knobs.split(","))
         _check_varied(names, fixed)
     _report(trials(
-        chosen, folder, minutes=minutes, trial_minutes=trial_minutes, knobs=names, seed=seed
+        chosen, folder, minutes=minutes, trial_minutes=trial_minutes, knobs=names, seed=seed,
+        storage=storage,
     ))  # fmt: skip
-    rows = results(folder)
+    rows = results(folder, storage)
     if as_json:
         write_json({"schema_version": 1, "search": name, "trials": rows})
         return
@@ -134,7 +144,10 @@ def _advise(best: dict[str, Any], folder: Path, words: list[str]) -> None:
     from charlm.training.search import trial_name
 
     trial = folder / trial_name(best["number"])
-    say(f"the best trial is a run: {command('sample', run=trial)}")
+    if trial.exists():
+        say(f"the best trial is a run: {command('sample', run=trial)}")
+    else:
+        say(f"the best trial, number {best['number']}, is a run of another machine")
     values = [word for key, value in best["values"].items() for word in ("--set", f"{key}={value}")]
     longer = command("train", *words, *values, checkpoints=folder.parent)
     say(f"train longer with: {longer}")

@@ -2,9 +2,11 @@
 
 Random search (Bergstra & Bengio 2012) with successive halving (Jamieson & Talwalkar 2016, in the
 asynchronous form of Li et al. 2020), through Optuna (the extra `search`). A search is a folder
-that can be resumed: `study.log` is Optuna's journal, `trial-N` the run of each trial.
+that can be resumed: `study.log` is Optuna's journal, `trial-N` the run of each trial. With a
+storage of Optuna that several machines can reach, they share one search.
 """
 
+import contextlib
 import importlib
 import json
 import time
@@ -22,7 +24,7 @@ from charlm.config.unused import drop_unused, origins_of_arguments
 from charlm.errors import CharlmError, EnvironmentFailure, RunError, UsageError, named
 from charlm.files.atomic import write_json
 from charlm.phases import Phase, phase
-from charlm.runs.folders import lock_run
+from charlm.runs.folders import is_training, lock_run
 from charlm.runs.layout import BEST, OLD_READING, RECORD, SEARCH, STUDY
 from charlm.text.sources.names import check_read_again
 from charlm.training.records import EvaluationRecord
@@ -81,13 +83,16 @@ def search(
     trial_minutes: float,
     knobs: Sequence[str] = USUAL_KNOBS,
     seed: int = 1,
+    storage: str | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[TrialRecord]:
     """Try settings for `minutes` and yield each trial when it ends.
 
     Random values of `knobs` replace those in `settings`. A search that is in the folder is
-    resumed. Raises UsageError for unknown knobs, RunError if the folder holds another search or
-    if trials keep failing, EnvironmentFailure while another process searches there.
+    resumed. With a `storage`, the URL of a database or a file, all processes that name it share
+    the search of this folder's name. Raises UsageError for unknown knobs, RunError if the folder
+    holds another search or if trials keep failing, EnvironmentFailure while another process
+    searches there alone, or if the storage cannot be opened.
     """
     unknown = [knob for knob in knobs if knob not in KNOBS]
     if unknown or not knobs:
@@ -107,9 +112,10 @@ def search(
                 "a search without validation text, by which trials are judged; expected some: "
                 "give it with --valid"
             )
-    study = _open(folder, nested, knobs, seed)
-    lock = lock_run(folder)
-    try:
+    study = _open(folder, nested, knobs, seed, storage)
+    with contextlib.ExitStack() as at_end:
+        if not storage:
+            at_end.callback(lock_run(folder).release)
         deadline, failed = clock() + 60.0 * minutes, 0
         while clock() < deadline:
             record = _trial(study, nested, knobs, deadline, clock)
@@ -120,8 +126,6 @@ def search(
                 raise RunError(
                     f"{failed} trials in a row failed, the last because: {record.problem}"
                 )
-    finally:
-        lock.release()
 
 
 def _check_free(settings: Settings, knobs: Sequence[str]) -> None:
@@ -167,7 +171,9 @@ def _trial(
         with phase(f"training trial {trial.number}") as training:
             state = _follow(session, trial, deadline, clock, training)
     except (CharlmError, MemoryError, RuntimeError) as error:  # RuntimeError: torch out of memory
-        state, problem = "failed", str(error) or type(error).__name__
+        elsewhere = study.shared and is_training(path)  # another process was faster
+        state = "paused" if elsewhere else "failed"
+        problem = str(error) or type(error).__name__
     except BaseException:  # interrupted by the user, not killed
         study.set_starts(trial, 0)
         raise
@@ -233,21 +239,25 @@ def _newest_report(trial: Any) -> int:
 
 
 class _Study:
-    """An Optuna study in a folder."""
+    """An Optuna study: in a folder, or in a storage that several machines share."""
 
-    def __init__(self, optuna: Any, folder: Path, seed: int) -> None:
-        self.optuna, self.folder = optuna, folder
+    def __init__(self, optuna: Any, folder: Path, seed: int, shared: str | None = None) -> None:
+        self.optuna, self.folder, self.shared = optuna, folder, shared is not None
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        backend = optuna.storages.journal.JournalFileBackend(str(folder / STUDY))
-        storage = optuna.storages.JournalStorage(backend)
+        name = folder.name if shared else "charlm"
+        with _explained_storage() if shared else contextlib.nullcontext():
+            storage = _storage(optuna, shared or str(folder / STUDY))
+            names = [study.study_name for study in storage.get_all_studies()]
         trials = 0
-        if storage.get_all_studies():
-            trials = len(storage.get_all_trials(storage.get_study_id_from_name("charlm")))
+        if name in names:
+            trials = len(storage.get_all_trials(storage.get_study_id_from_name(name)))
         self.study = optuna.create_study(
             storage=storage,
-            study_name="charlm",
+            study_name=name,
             load_if_exists=True,
-            sampler=optuna.samplers.RandomSampler(seed=seed + trials),  # new values after a resume
+            sampler=optuna.samplers.RandomSampler(  # new values after a resume, and on each machine
+                seed=None if shared else seed + trials
+            ),
             pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=HALVING),
         )
 
@@ -256,8 +266,14 @@ class _Study:
         return list(self.study.get_trials(deepcopy=False, states=states))
 
     def next_trial(self) -> Any:
-        """Return a trial that was interrupted, else a new one."""
+        """Return a trial that was interrupted, else a new one.
+
+        Of a shared search, those in this folder that no process trains are interrupted.
+        """
         for frozen in self._trials("RUNNING"):
+            path = self.folder / trial_name(frozen.number)
+            if self.shared and (not path.exists() or is_training(path)):
+                continue
             trial = self.optuna.trial.Trial(self.study, frozen._trial_id)
             if self.starts(trial) < MAX_STARTS:
                 return trial
@@ -285,15 +301,45 @@ class _Study:
             )
 
     def write_best(self) -> None:
-        """Write the name of the best complete trial, if any, which stands for the search."""
+        """Write the name of the best complete trial, which stands for the search.
+
+        Nothing is written if there is none, or if it is in the folder of another machine.
+        """
         best = min(self._trials("COMPLETE"), key=lambda trial: trial.value, default=None)
-        if best is not None:
+        if best is not None and (self.folder / trial_name(best.number)).exists():
             content = {"trial": trial_name(best.number), "nats_per_token": best.value}
             write_json(self.folder / BEST, {"format": 1, **content})
 
 
+def _storage(optuna: Any, place: str) -> Any:
+    """Return Optuna's storage in a database, by its URL, or in a journal file."""
+    if "://" in place:
+        return optuna.storages.RDBStorage(place)
+    return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(place))
+
+
+@contextlib.contextmanager
+def _explained_storage() -> Iterator[None]:
+    """Raise EnvironmentFailure for whatever a database or its driver raises.
+
+    The URL is not shown, since it may hold a password.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise EnvironmentFailure(
+            f"{named('storage')} cannot be opened ({type(error).__name__}); expected a file in a "
+            "folder that exists, or the URL of a database with its driver installed, such as "
+            "sqlite:///search.db or postgresql://USER@HOST/NAME"
+        ) from error
+
+
 def _open(
-    folder: Path, nested: dict[str, dict[str, Any]], knobs: Sequence[str], seed: int
+    folder: Path,
+    nested: dict[str, dict[str, Any]],
+    knobs: Sequence[str],
+    seed: int,
+    storage: str | None,
 ) -> _Study:
     """Open the search in a folder. Raises RunError if it has other settings or knobs.
 
@@ -317,7 +363,16 @@ def _open(
     else:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / SETTINGS, content)
-    return _Study(optuna, folder, seed)
+    study = _Study(optuna, folder, seed, storage)
+    if storage:
+        before = study.study.user_attrs.get(SETTINGS, content)
+        if before != content:
+            raise RunError(
+                f"{named('storage')} holds a search {folder.name} over other texts, settings or "
+                "knobs; expected the same ones on all machines. Give another --name"
+            )
+        study.study.set_user_attr(SETTINGS, content)
+    return study
 
 
 def _optuna() -> Any:
@@ -331,9 +386,9 @@ def _optuna() -> Any:
         ) from error
 
 
-def results(folder: Path) -> list[dict[str, Any]]:
+def results(folder: Path, storage: str | None = None) -> list[dict[str, Any]]:
     """Return number, state, values and nats per token of all trials of a search, best first."""
-    study = _Study(_optuna(), folder, 0).study
+    study = _Study(_optuna(), folder, 0, storage).study
     trials = []
     for trial in study.trials:
         state = trial.state.name.lower().replace("running", "paused")
