@@ -18,6 +18,7 @@ from charlm.nn.devices import Precision, choose_device, choose_precision
 from charlm.nn.layers import RecurrentLayer
 from charlm.nn.model import RecurrentLanguageModel, multiplied_weights
 from charlm.nn.tagger import Tagger
+from charlm.nn.torch_layers import LstmLayer
 from charlm.nn.translator import Translator
 from charlm.training.tags import TagTraining
 from charlm.training.task_training import training_of
@@ -281,9 +282,9 @@ def test_every_network_of_a_model_is_compared(monkeypatch: pytest.MonkeyPatch) -
 def test_the_comparison_has_the_dropout_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """State dropout makes layers run step by step, which may be right or wrong on its own."""
     steps = []
-    forward = torch.nn.LSTM.forward
+    forward = LstmLayer.forward
     monkeypatch.setattr(
-        torch.nn.LSTM,
+        LstmLayer,
         "forward",
         lambda self, x, state: (steps.append(len(x)), forward(self, x, state))[1],
     )

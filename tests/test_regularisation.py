@@ -71,6 +71,25 @@ def test_the_raw_weight_gets_the_gradient(cell: str) -> None:
     assert weight.grad[mask > 0].any()
 
 
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_weight_drop_leaves_the_weights_where_they_are(
+    cell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CUDA graphs write to their addresses; torch moves the weights of a GPU if one is replaced."""
+
+    def move(rnn: torch.nn.RNNBase) -> None:
+        with torch.no_grad():
+            for weight in rnn._flat_weights:
+                weight.set_(weight.clone())  # as cuDNN's flattening does
+
+    model = tiny_model(cell, V, weight_drop=0.5)
+    monkeypatch.setattr(torch.nn.RNNBase, "flatten_parameters", move)
+    places = [weight.data_ptr() for weight in model.parameters()]
+    for seed in (1, 2, None):
+        logits_of(model, seed)
+        assert [weight.data_ptr() for weight in model.parameters()] == places
+
+
 def kernels(model: RecurrentLanguageModel) -> dict[str, int]:
     """Count the runs of each recurrent kernel, forward and backward, in bfloat16."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:

@@ -4,6 +4,7 @@ Each is a module of one layer: dropout between layers then comes from our genera
 hidden random state of its own).
 """
 
+import warnings
 from typing import cast
 
 import torch
@@ -17,6 +18,8 @@ from charlm.nn.layers import LayerState, Lookup, RecurrentLayer, without_init
 
 WEIGHTS = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
 """Names of the weights of a torch module, in the order of `LayerWeights`."""
+# a dropped weight is in memory of its own in each step, so cuDNN has to copy the weights together
+warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")
 
 
 class TorchLayer(RecurrentLayer):
@@ -36,12 +39,17 @@ class TorchLayer(RecurrentLayer):
 
     def forward(self, x: Tensor | Lookup, state: LayerState) -> tuple[Tensor, LayerState]:
         """See `RecurrentLayer.forward`; x is a Lookup only if the kernels in use serve it."""
+        weights = LayerWeights(*(cast(Tensor, getattr(self.rnn, name)) for name in WEIGHTS))
         if serves(self.settings, x):
-            weights = LayerWeights(*(cast(Tensor, getattr(self.rnn, name)) for name in WEIGHTS))
             return run_layer_kernel(self.settings.cell, x, state, weights)
         before = tuple(tensor.unsqueeze(0) for tensor in state)  # (1, B, H) each
-        y, after = self.rnn(x, before if len(before) > 1 else before[0])
-        after = after if isinstance(after, tuple) else (after,)
+        # not self.rnn(x): given a dropped weight, it moves all weights to other memory on a GPU,
+        # where the optimiser and the graphs of a training step no longer find them
+        compute = getattr(torch, self.rnn.mode.lower())  # torch.lstm, gru, rnn_tanh, rnn_relu
+        y, *after = compute(
+            x, before if len(before) > 1 else before[0], weights,
+            True, 1, 0.0, self.rnn.training, False, False,
+        )  # fmt: skip
         return y, tuple(tensor.squeeze(0) for tensor in after)
 
     def gate_values(self, x: Tensor, state: LayerState) -> dict[str, Tensor]:
