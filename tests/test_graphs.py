@@ -11,18 +11,31 @@ from charlm.training import graphs
 from charlm.training.graphs import Graphs
 
 
+class Generator:
+    """A generator that a failed capture leaves in its capture, as those of a GPU before 2.12."""
+
+    capturing = False
+
+    def clone_state(self) -> "Generator":
+        return Generator()
+
+    def graphsafe_set_state(self, state: "Generator") -> None:
+        self.capturing = state.capturing
+
+
 class Recorded:
     """A graph that computes what was captured in it."""
 
     capturing: "Recorded | None" = None
     failure: Exception | None = None
+    stream = "default"
 
     def __init__(self) -> None:
         self.functions: list[Callable[[], None]] = []
-        self.generator: torch.Generator | None = None
+        self.generator: Generator | None = None
         self.pools: list[Any] = []
 
-    def register_generator_state(self, generator: torch.Generator) -> None:
+    def register_generator_state(self, generator: Generator) -> None:
         self.generator = generator
 
     def pool(self) -> str:
@@ -39,12 +52,17 @@ def capture(graph: Recorded, pool: Any, capture_error_mode: str) -> Iterator[Non
     assert capture_error_mode == "thread_local"
     graph.pools.append(pool)
     Recorded.capturing = graph
+    Recorded.stream = "capture"
     try:
         yield
+        if Recorded.failure:
+            raise Recorded.failure
+    except RuntimeError:
+        graph.generator.capturing = True  # type: ignore[union-attr]
+        raise RuntimeError("operation failed due to a previous error during capture")  # noqa: B904
     finally:
         Recorded.capturing = None
-    if Recorded.failure:
-        raise Recorded.failure
+    Recorded.stream = "default"
 
 
 class Counter:
@@ -69,11 +87,15 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Recorded)
     monkeypatch.setattr(torch.cuda, "graph", capture)
     monkeypatch.setattr(Recorded, "failure", None)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: Recorded.stream)
+    monkeypatch.setattr(
+        torch.cuda, "set_stream", lambda stream: setattr(Recorded, "stream", stream)
+    )
 
 
 def test_each_call_computes_once_and_the_host_works_in_two_of_them() -> None:
     """Capturing executes nothing, so the graph is replayed at once."""
-    made, counter = Graphs(torch.Generator()), Counter()
+    made, counter = Graphs(Generator()), Counter()
     for number in range(1, 6):
         made.run("a", counter)
         assert counter.value == number
@@ -81,7 +103,7 @@ def test_each_call_computes_once_and_the_host_works_in_two_of_them() -> None:
 
 
 def test_keys_have_graphs_of_their_own_in_one_pool() -> None:
-    generator = torch.Generator()
+    generator = Generator()
     made, counters = Graphs(generator), (Counter(), Counter())
     for _ in range(3):
         for key, counter in enumerate(counters):
@@ -94,7 +116,7 @@ def test_keys_have_graphs_of_their_own_in_one_pool() -> None:
 
 def test_functions_beyond_the_limit_run_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graphs, "MAX_GRAPHS", 1)
-    made, kept, beyond = Graphs(torch.Generator()), Counter(), Counter()
+    made, kept, beyond = Graphs(Generator()), Counter(), Counter()
     for _ in range(3):
         made.run("kept", kept)
         made.run("beyond", beyond)
@@ -102,19 +124,37 @@ def test_functions_beyond_the_limit_run_as_they_are(monkeypatch: pytest.MonkeyPa
 
 
 def test_what_cannot_be_captured_runs_as_it_is() -> None:
-    made, counter = Graphs(torch.Generator()), Counter()
+    """The first error is the reason. torch is used as before; after a reset nothing is captured."""
+    generator = Generator()
+    made, counter = Graphs(generator), Counter()
     Recorded.failure = RuntimeError("operation not permitted\nwhen stream is capturing")
     for number in range(1, 5):
         made.run("a", counter)
         assert counter.value == number
     assert made.failure == "operation not permitted"
+    assert Recorded.stream == "default" and not generator.capturing
+    made.clear()
+    for _ in range(3):
+        made.run("a", counter)
+    assert counter.starts == 8  # of which one was the capture
+
+
+def test_graphs_are_captured_again_after_they_are_dropped() -> None:
+    made, counter = Graphs(Generator()), Counter()
+    for _ in range(3):
+        made.run("a", counter)
+    made.clear()
+    for number in range(4, 8):
+        made.run("a", counter)
+        assert counter.value == number
+    assert counter.starts == 4
 
 
 def test_full_memory_is_raised() -> None:
     """The step then reads its batch in parts."""
-    made, counter = Graphs(torch.Generator()), Counter()
+    made, counter = Graphs(Generator()), Counter()
     made.run("a", counter)
     Recorded.failure = torch.OutOfMemoryError("CUDA out of memory")
     with pytest.raises(torch.OutOfMemoryError):
         made.run("a", counter)
-    assert not made.failure
+    assert not made.failure and Recorded.stream == "default"

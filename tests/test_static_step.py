@@ -25,6 +25,7 @@ from charlm.text.batches import Position
 from charlm.text.dataset import Dataset
 from charlm.training import optim
 from charlm.training import trainer as trainer_module
+from charlm.training.graphs import Graphs
 from charlm.training.records import Record, StepRecord, WarningRecord
 from charlm.training.static_step import StaticStep
 from charlm.training.trainer import Trainer
@@ -217,6 +218,24 @@ def test_a_gradient_that_explodes_is_a_warning() -> None:
     warnings = [r.text for r in trainer.run() if isinstance(r, WarningRecord)]
     assert len(warnings) == 1
     assert warnings[0].startswith("step 3: the gradient explodes, norm ")
+
+
+def test_steps_that_cannot_be_captured_are_a_warning() -> None:
+    """Once in a session, even if all buffers and graphs are dropped in between."""
+    trainer = make(static=True, steps=20)
+    graphs = Graphs(trainer.state.generator)
+    graphs.failure = "operation not permitted"
+    trainer.gradient_step = StaticStep(trainer.state, trainer.task, graphs=graphs)
+    trainer.recovery.step = trainer.gradient_step
+    warnings = []
+    for record in trainer.run():
+        if isinstance(record, WarningRecord):
+            warnings.append(record.text)
+            trainer.gradient_step.reset()
+    assert warnings == [
+        "step 5: steps cannot be captured in CUDA graphs (operation not permitted); training "
+        "continues, but takes longer"
+    ]
 
 
 # ------------------------------------------------------------------ what a CUDA graph needs

@@ -26,6 +26,11 @@ class Graphs:
         """Why functions could not be captured, empty as long as they can."""
         self._graphs: dict[Hashable, torch.cuda.CUDAGraph | None] = {}
         self._pool: Any = None
+        self._failed: torch.cuda.CUDAGraph | None = None
+
+    def clear(self) -> None:
+        """Drop all graphs. After a failure, functions are still run as they are."""
+        self._graphs, self._pool = {}, None
 
     def run(self, key: Hashable, function: Callable[[], None]) -> None:
         """Compute a function. Calls with an equal key must give a function of equal operations.
@@ -49,13 +54,21 @@ class Graphs:
         """Return the graph of a function, None if its operations cannot be captured."""
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(self.generator)
+        stream, random = torch.cuda.current_stream(), self.generator.clone_state()
         try:
             with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
                 function()
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:
-            self.failure = str(error).strip().partition("\n")[0]
+            # if the end of the capture fails as well, torch leaves its stream current, the
+            # generator in the capture, and a pointer to the graph in its allocator
+            torch.cuda.set_stream(stream)
+            self.generator.graphsafe_set_state(random)
+            self._failed = graph if error.__context__ else None
+            first = error.__context__ or error
+            if isinstance(first, torch.OutOfMemoryError):
+                raise first from None
+            self.failure = str(first).strip().partition("\n")[0]
+            self.clear()
             return None
         self._pool = self._pool or graph.pool()
         self._graphs[key] = graph

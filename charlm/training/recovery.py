@@ -25,6 +25,7 @@ class Recovery:
     def __init__(self, state: TrainState, step: Step) -> None:
         self.state, self.step = state, step
         self.warnings: list[str] = []
+        self._slow = False
 
     def run(self, take_step: Callable[[], None], batches: Sequence[Batch]) -> None:
         """Take one step with some batches.
@@ -54,6 +55,12 @@ class Recovery:
         Raises DivergenceError as `run` does.
         """
         found, counters = self.step.settle(), self.state.counters
+        if self.step.uncaptured and not self._slow:
+            self._slow = True
+            self.warnings.append(
+                f"step {counters.step}: steps cannot be captured in CUDA graphs "
+                f"({self.step.uncaptured}); training continues, but takes longer"
+            )
         if found is None:
             return
         if found.failed:

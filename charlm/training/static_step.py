@@ -93,10 +93,10 @@ class Buffers:
 class StaticStep(Step):
     """The step on buffers that are allocated once; captured or not, the same operations run.
 
-    `new_run` returns what runs the functions; all that it keeps of the buffers is dropped by
-    `reset`. A number that is not finite is found on the device, where the optimiser then changes
-    nothing: with `on_nonfinite` skip in that step, otherwise in all steps until `settle` reports
-    it. The average of the weights counts skipped steps too, with unchanged weights.
+    `graphs` capture the functions; without them they run as they are. A number that is not finite
+    is found on the device, where the optimiser then changes nothing: with `on_nonfinite` skip in
+    that step, otherwise in all steps until `settle` reports it. The average of the weights counts
+    skipped steps too, with unchanged weights.
     """
 
     def __init__(
@@ -104,13 +104,13 @@ class StaticStep(Step):
         state: TrainState,
         task: Task,
         processes: Processes = ALONE,
-        new_run: Callable[[], Run] = lambda: immediately,
+        graphs: Graphs | None = None,
     ) -> None:
         super().__init__(state, task, processes)
         settings = state.settings
         assert settings.batch_size and settings.bptt, "planned settings have sizes"
         self.loss = cast(WindowLoss, task.loss)
-        self.new_run, self.run = new_run, new_run()
+        self.graphs, self.run = graphs, cast(Run, graphs.run if graphs else immediately)
         self.size = settings.batch_size
         self.max_steps = settings.bptt + MAX_LONGER * settings.random_bptt
         self.decides = skips_on_device(state.optimizer) and not settings.clip_value
@@ -182,7 +182,13 @@ class StaticStep(Step):
         super().reset()
         self.state.optimizer.zero_grad()
         self._buffers = self._low = self._rows = None
-        self.run = self.new_run()
+        if self.graphs:
+            self.graphs.clear()
+
+    @property
+    def uncaptured(self) -> str:
+        """See `Step.uncaptured`."""
+        return self.graphs.failure if self.graphs else ""
 
     def _allocated(self) -> Buffers:
         """Return the buffers, with the gradients of the weights in them."""
@@ -338,5 +344,5 @@ def step_of(state: TrainState, task: Task, processes: Processes = ALONE) -> Step
     on_gpu, generator = state.generator.device.type == "cuda", state.generator
     static = isinstance(task.loss, WindowLoss) and can_be_static(state.model.settings)
     if on_gpu and processes.count == 1 and static:
-        return StaticStep(state, task, processes, lambda: Graphs(generator).run)
+        return StaticStep(state, task, processes, Graphs(generator))
     return Step(state, task, processes)

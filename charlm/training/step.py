@@ -96,6 +96,11 @@ class Step:
         state.optimizer.step()
         self._clear_gradients()
 
+    @property
+    def uncaptured(self) -> str:
+        """Why steps are not replayed as CUDA graphs although they should be, or ""."""
+        return ""
+
     def settle(self) -> Findings | None:
         """Bring the counters up to date with the device; here they are after each update."""
         return None
