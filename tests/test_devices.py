@@ -124,6 +124,14 @@ def test_bfloat16_is_detected_by_torch_or_by_processor_flags(
 GPU = torch.device("cuda")
 
 
+def test_a_gpu_that_emulates_bfloat16_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those before compute capability 8.0: torch supports the type there, more slowly than fp32."""
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation
+    )
+    assert devices.missing_bf16(GPU) == "bfloat16 is not supported on this cuda device"
+
+
 @pytest.mark.parametrize("name", ["bf16", "fp16"])
 def test_a_gpu_trains_a_copy_in_low_precision(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """`auto` takes bf16, which has the range of fp32."""

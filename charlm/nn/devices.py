@@ -220,7 +220,10 @@ def gradient_problem(
 
 def missing_bf16(device: torch.device) -> str | None:
     """Explain why a device does not compute in bfloat16, or return None if it does."""
-    if device.type == "mps" or (device.type == "cuda" and not torch.cuda.is_bf16_supported()):
+    problem = device.type == "mps"
+    if device.type == "cuda":  # older GPUs emulate it, which takes longer than float32
+        problem = not torch.cuda.is_bf16_supported(including_emulation=False)
+    if problem:
         return f"bfloat16 is not supported on this {device.type} device"
     if device.type == "cpu" and not processor_has_bf16():
         return "this processor has no bfloat16 arithmetic"
