@@ -94,3 +94,21 @@ def test_n_grams_have_distributions_and_no_units(order: int) -> None:
     np.testing.assert_array_equal(ended[0][0], after[0][0])
     with pytest.raises(UsageError, match="no units, so no c; expected a network"):
         backend.trace(IDS, state, ["c"])
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_layers_compute_in_float32(allowed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without TF32, the default on a GPU, in which a state depends on the sequences beside it."""
+    backend, used, cudnn = backend_of("lstm"), [], torch.backends.cudnn
+    read, before = backend.model.read, cudnn.allow_tf32
+    monkeypatch.setattr(
+        backend.model, "read", lambda *given: (used.append(cudnn.allow_tf32), read(*given))[1]
+    )
+    cudnn.allow_tf32 = allowed
+    try:
+        backend.nats(IDS, IDS, backend.initial_state(B))
+        backend.trace(IDS, backend.initial_state(B), ["h"])
+        assert used == [False] * (1 + T)
+        assert cudnn.allow_tf32 == allowed
+    finally:
+        cudnn.allow_tf32 = before

@@ -1,6 +1,7 @@
 """The backend of torch's layers: every cell, on any device."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -16,6 +17,20 @@ from charlm.nn.model import RecurrentLanguageModel
 Result = TypeVar("Result")
 GPU_ROWS = 256
 """Sequences that a GPU reads side by side: it takes little longer for them than for a few."""
+
+
+@contextlib.contextmanager
+def float32_layers() -> Iterator[None]:
+    """Compute recurrent layers of a GPU in float32: by default, their products have 11 bits (TF32).
+
+    The states of equal texts in batches of different sizes would then differ, so that `stream_nats`
+    reads its pieces again and again.
+    """
+    before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 class TorchBackend:
@@ -86,6 +101,7 @@ class TorchBackend:
         return rows.log_softmax(dim=-1).cpu().double().numpy()
 
     @torch.inference_mode()
+    @float32_layers()
     def trace(
         self, inputs: Ids, state: State, signals: Sequence[str]
     ) -> tuple[dict[str, Array], State]:
@@ -117,6 +133,7 @@ class TorchBackend:
         return contexts, nats, after
 
     @torch.inference_mode()
+    @float32_layers()
     def _read(
         self,
         inputs: Ids,
