@@ -245,7 +245,10 @@ def test_a_backward_pass_leaves_its_arguments_to_others() -> None:
 
 
 def test_threads_of_one_process_do_not_disturb_each_other() -> None:
-    """The kernels run without Python's lock, each call in memory of its own."""
+    """The kernels run without Python's lock, each call in memory of its own.
+
+    Results may differ in rounding: torch's own operations have other numbers of threads there.
+    """
     model, ids = tiny_model("lstm", V, **SIZES), random_ids()
     expected = results(copy.deepcopy(model), ids, kernels=True)
     found: list[list[Tensor]] = []
@@ -260,7 +263,7 @@ def test_threads_of_one_process_do_not_disturb_each_other() -> None:
     for worker in workers:
         worker.join()
     assert len(found) == 15
-    assert all(all(map(torch.equal, one, expected)) for one in found)
+    assert max(error(one, expected) for one in found) < 1e-5
 
 
 def test_settings_decide_which_cells_the_kernels_have() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import encoded_documents, encoded_stream, tiny_model, vocabulary_of
-from waiting import Ticking
+from waiting import PATIENCE, Ticking
 
 from charlm.config.model import ModelSettings
 from charlm.config.training import TrainingSettings
@@ -70,7 +70,7 @@ class Exchange:
     """What processes exchange, if they are threads of one process."""
 
     def __init__(self, count: int) -> None:
-        self.barrier = threading.Barrier(count, timeout=120)
+        self.barrier = threading.Barrier(count, timeout=PATIENCE)
         self.values: list[Any] = [None] * count
 
     def of_all(self, rank: int, value: Any) -> list[Any]:

@@ -28,7 +28,7 @@ def usual_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 def begun_in_bf16(folder: Path, monkeypatch: pytest.MonkeyPatch, **training) -> Path:
     """Return a run of three steps that `auto` or `bf16` began in bf16."""
     with monkeypatch.context() as patch:
-        patch.setattr(starting.devices, "choose_precision", lambda *_: CHOSEN)
+        patch.setattr(starting.devices, "choose_precision", lambda *_, **__: CHOSEN)
         patch.setattr(starting.devices, "missing_bf16", lambda _: None)
         session = started(folder, **{"precision": "auto"} | training)
     list(session.records())

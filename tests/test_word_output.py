@@ -102,7 +102,7 @@ def test_a_table_of_words_fits_a_terminal() -> None:
 
 def test_a_text_without_words_has_no_table_of_words(call: Call, runs: Path) -> None:
     _, out, _ = call("score", "--by", "word", "--format", "table", "  ")
-    assert "log" in out and "surprisal" not in out
+    assert "ln P" in out and "surprisal" not in out
 
 
 def test_words_of_lines_of_a_file(call: Call, runs: Path) -> None:
