@@ -1,0 +1,66 @@
+"""Measure how much faster two processes train than one, with `charlm train --processes`.
+
+    python scripts/measure_processes.py [--hidden 128 256] [--turns 3] [--steps 60]
+
+Each row is a model of two LSTM layers, with 32 sequences of 64 characters. The ways to use the
+cores take turns; each turn is a training of its own, so that starting does not count: tokens and
+seconds are those between the first step record and the last. Prints tokens a second (median of the
+turns), and the speed relative to one process with one thread. On a busy machine, only the columns
+of one row can be compared. Takes less than three minutes on two quiet cores.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import charlm
+
+
+def main() -> None:
+    """Print a row for each size of the layers."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--hidden", type=int, nargs="+", default=[128, 256])
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto")
+    options = parser.parse_args()
+    cores = os.cpu_count() or 1
+    ways = {(1, 1): "1 process, 1 thread", (1, cores): f"1 process, {cores} threads"}
+    ways[(cores, 1)] = f"{cores} processes, 1 thread each"
+    print(f"charlm {charlm.__version__}, tokens/s (relative to {ways[1, 1]})\n")
+    print(f"| units | {' | '.join(ways.values())} |")
+    print("|---:|" + "---:|" * len(ways))
+    for hidden in options.hidden:
+        speeds: dict[tuple[int, int], list[float]] = {way: [] for way in ways}
+        for _ in range(options.turns):
+            for way in ways:
+                speeds[way].append(speed(*way, hidden, options.steps, options.precision))
+        medians = {way: statistics.median(values) for way, values in speeds.items()}
+        cells = [f"{value:,.0f} ({value / medians[1, 1]:.2f})" for value in medians.values()]
+        print(f"| {hidden} | {' | '.join(cells)} |", flush=True)
+
+
+def speed(processes: int, threads: int, hidden: int, steps: int, precision: str) -> float:
+    """Train with some processes of some threads, and return the tokens a second of all."""
+    with tempfile.TemporaryDirectory() as folder:
+        flags = {
+            "hidden": hidden, "layers": 2, "batch": 32, "bptt": 64, "steps": steps, "seed": 1,
+            "precision": precision, "device": "cpu", "valid-fraction": 0, "ngram": 0, "name": "run",
+            "dropout": 0.2, "checkpoints": folder, "processes": processes, "threads": threads,
+        }  # fmt: skip
+        words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+        command = [sys.executable, "-m", "charlm", "--quiet", "train", *words]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        lines = (Path(folder) / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    records = [record for record in map(json.loads, lines) if record["kind"] == "step"]
+    first, last = records[0], records[-1]
+    return float((last["tokens"] - first["tokens"]) / (last["seconds"] - first["seconds"]))
+
+
+if __name__ == "__main__":
+    main()
