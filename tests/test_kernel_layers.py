@@ -12,7 +12,7 @@ from torch import Tensor
 
 from charlm.backends import training_library
 from charlm.config.model import ModelSettings
-from charlm.nn import kernel_layers, torch_layers
+from charlm.nn import devices, kernel_layers, torch_layers
 from charlm.nn.kernel_layers import kernels_in_use
 from charlm.nn.model import RecurrentLanguageModel
 
@@ -264,6 +264,46 @@ def test_threads_of_one_process_do_not_disturb_each_other() -> None:
         worker.join()
     assert len(found) == 15
     assert max(error(one, expected) for one in found) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["y", "h_after", "c_after", "dx", "dtable", "dw_ih", "dw_hh", "dbias", "dh0", "dc0", None],
+)
+@pytest.mark.parametrize("entries", [16, 300], ids=["table", "embeddings"])
+def test_kernels_with_one_wrong_result_are_not_used(
+    name: str | None, entries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The comparison with float32 sees each result: one of them is doubled."""
+    if name in ({"dtable"} if entries > 16 else {"dx", "dw_ih", "dbias"}):
+        pytest.skip("one layer has no such result")
+    point, library = kernel_layers._point, kernel_layers.open_library(VARIANT)
+    wrong: list[Tensor] = []
+
+    class Wrong:
+        training_sizes = library.training_sizes
+
+        def __getattr__(self, function: str):
+            def call(arguments) -> int:
+                failed = getattr(library, function)(arguments)
+                for tensor in wrong:
+                    tensor.mul_(2)
+                wrong.clear()
+                return failed
+
+            return call
+
+    def watched(call, tensors):
+        forward_result = name in ("y", "h_after", "c_after")
+        if tensors.get(name) is not None and ("saved" not in tensors or not forward_result):
+            wrong.append(tensors[name])
+        point(call, tensors)
+
+    monkeypatch.setattr(kernel_layers, "_point", watched)
+    monkeypatch.setattr(kernel_layers, "open_library", lambda _: Wrong())
+    settings = ModelSettings(num_layers=1, hidden_size=36, embedding_size=20)
+    problem = devices.gradient_problem([settings], entries, torch.device("cpu"), VARIANT)
+    assert (problem is None) == (name is None)
 
 
 def test_settings_decide_which_cells_the_kernels_have() -> None:

@@ -31,6 +31,11 @@ MAX_GRADIENT_ERROR = 0.05
 """Largest relative error of bfloat16 gradients that count as correct; correct ones have 0.01."""
 PROBE_SHAPE = (16, 32)
 """Steps and sequences of the check."""
+PROBE_REST = 3
+"""Steps of a second window, which begins in the state after the first."""
+MIN_COMPARED = 64
+"""Fewest gradients of a bias that are compared, as the terms of few may cancel, and number of
+logits of each token that are."""
 MAX_PROBED = 2**26
 """Largest number of logits in the check, at 22 bytes each; batches are smaller if need be."""
 MIN_BF16_WEIGHTS = 100_000
@@ -233,23 +238,37 @@ def missing_bf16(device: torch.device) -> str | None:
 def _probe(
     settings: ModelSettings, vocab_size: int, device: torch.device, precision: Precision
 ) -> list[Tensor]:
-    """Return the gradients of the recurrent weights for one small batch, with dropout."""
+    """Return the gradients of the recurrent weights for one small batch, with dropout.
+
+    For the cells of the kernels, all that these compute is returned: outputs, states, which a
+    second window begins with, and the gradients of embeddings and biases.
+    """
     generator = torch.Generator().manual_seed(0)
     model = RecurrentLanguageModel(settings, vocab_size)
     model.reset_parameters(generator)
     model.to(device)
-    steps, batch_size = PROBE_SHAPE
+    whole, (steps, batch_size) = computes(settings), PROBE_SHAPE
     batch_size = max(1, min(batch_size, MAX_PROBED // (steps * vocab_size * settings.mixture)))
-    ids = torch.randint(vocab_size, (steps, batch_size), generator=generator).to(device)
+    shape = (steps + whole * PROBE_REST, batch_size)
+    ids = torch.randint(vocab_size, shape, generator=generator).to(device)
     scale = 1.0
     if device.type == "cuda" and precision.copy_type:
         low = LowCopy(model, precision.copy_type)
         model, scale = cast(RecurrentLanguageModel, low.model), low.scale
-    with precision.autocast(device):
-        logits, _ = model(ids, None, torch.Generator(device).manual_seed(0))
-    (logits.float().log_softmax(-1)[..., 0].mean() * scale).backward()
-    recurrent = [p for p in model.layers.parameters() if p.dim() > 1]
-    return [p.grad.float().cpu() / scale for p in recurrent if p.grad is not None]
+    state, masks = None, torch.Generator(device).manual_seed(0)
+    loss, results = torch.zeros((), device=device), list[Tensor]()
+    for window in (ids[:steps], ids[steps:]) if whole else (ids,):
+        with precision.autocast(device):
+            logits, state = model(window, state, masks)
+        loss = loss + logits.float().log_softmax(-1)[..., 0].mean()
+        if whole:
+            results += [logits[..., :MIN_COMPARED], *(part for layer in state for part in layer)]
+    torch.autograd.backward(loss * scale)
+    weights = [p for p in model.layers.parameters() if p.dim() > 1 or whole]
+    weights += model.embedding.parameters() if whole else ()
+    many = [p for p in weights if p.dim() > 1 or p.numel() >= MIN_COMPARED]
+    results += [p.grad.float() / scale for p in many if p.grad is not None]
+    return [result.detach().float().cpu() for result in results]
 
 
 def processor_has_bf16() -> bool:
