@@ -20,6 +20,9 @@ from charlm.nn.model import RecurrentLanguageModel, multiplied_weights
 from charlm.nn.tagger import Tagger
 from charlm.nn.torch_layers import LstmLayer
 from charlm.nn.translator import Translator
+from charlm.training import machine
+from charlm.training.parallel import Parallel
+from charlm.training.processes import ALONE, training_together
 from charlm.training.tags import TagTraining
 from charlm.training.task_training import training_of
 
@@ -323,3 +326,45 @@ def test_the_networks_of_a_task_have_all_shapes_of_its_layers(
     assert networks[0] == model
     found = set().union(*(layer_sizes(RecurrentLanguageModel(each, 7)) for each in networks))
     assert found == layer_sizes(whole)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "device", "processes", "kept"),
+    [
+        ("bf16", GPU, 1, True),
+        ("bf16", GPU, 2, False),
+        ("fp16", GPU, 1, True),
+        ("fp16", CPU, 1, False),
+        ("fp32", GPU, 2, True),
+    ],
+)
+def test_a_resumed_run_keeps_a_precision_that_works_here(
+    recorded: str,
+    device: torch.device,
+    processes: int,
+    kept: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Several processes take plain steps, in fp32; a processor that was left fp16 took bf16."""
+    other = Precision(name="other", reason="")
+    monkeypatch.setattr(devices, "missing_bf16", lambda _: None)
+    settings = settings_from({"model": vars(SETTINGS)})
+    monkeypatch.setattr(machine, "choose_precision", lambda *_: other)
+    with training_together(Parallel(0, processes) if processes > 1 else ALONE):
+        chosen = machine.session_precision(
+            settings, None, device, {"name": recorded, "reason": "as before"}
+        )
+    assert chosen.name == (recorded if kept else "other")
+
+
+def test_several_processes_on_gpus_train_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take plain steps, which use no copy."""
+    asked: list[bool] = []
+    task = training_of(settings_from({}))
+    monkeypatch.setattr(type(task), "networks", lambda *_: [SETTINGS])
+    monkeypatch.setattr(type(task), "outputs", lambda *_: 7)
+    monkeypatch.setattr(devices, "choose_precision", lambda *_, static, **__: asked.append(static))
+    for processes in (ALONE, Parallel(0, 2)):
+        with training_together(processes):
+            machine.choose_precision(settings_from({}), None, GPU)
+    assert asked == [True, False]

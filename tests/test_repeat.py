@@ -35,7 +35,7 @@ def begun_in_bf16(folder: Path, monkeypatch: pytest.MonkeyPatch, **training) -> 
     return session.path
 
 
-def refused(*_: object) -> Precision:
+def refused(*_: object, **__: object) -> Precision:
     raise AssertionError("the precision was chosen again")
 
 

@@ -138,9 +138,7 @@ def choose_precision(
     if open_ and device.type == "cpu" and weights < MIN_BF16_WEIGHTS:
         return Precision(name="fp32", reason="bf16 is no faster for a model this small")
     name = "bf16" if requested == "auto" else requested
-    problem, failures = missing_bf16(device) if name == "bf16" else None, ""
-    if device.type == "cuda" and not (static and can_be_static(networks[0])):
-        problem = "the steps of this model cannot be computed by a copy of it"
+    problem, failures = missing_type(name, networks[0], device, static=static), ""
     for kernels in [] if problem else engines(engine, networks[0], device, rows):
         problem = gradient_problem(networks, vocab_size, device, kernels, name)
         if problem is None:
@@ -221,6 +219,20 @@ def gradient_problem(
     if not worst <= MAX_GRADIENT_ERROR:
         return f"{name} gradients are {100 * worst:.0f} % off at these layer shapes"
     return None
+
+
+def missing_type(
+    name: str, model: ModelSettings, device: torch.device, *, static: bool
+) -> str | None:
+    """Explain why a device does not train a model in bf16 or fp16, or return None if it does.
+
+    `static` is as in `choose_precision`.
+    """
+    if device.type == "cuda" and not (static and can_be_static(model)):
+        return "the steps of this training cannot be computed by a copy of the model"
+    if name == "fp16" and device.type != "cuda":
+        return f"only a CUDA GPU trains in fp16, and this is {device.type}"
+    return missing_bf16(device) if name == "bf16" else None
 
 
 def missing_bf16(device: torch.device) -> str | None:

@@ -103,8 +103,10 @@ def session_precision(
         kept = devices.Precision(
             name=recorded["name"], reason=recorded["reason"], kernels=recorded.get("kernels")
         )
-        works = kept.name == "fp32" or devices.missing_bf16(device) is None
-        if works and kept.kernels in devices.engines(training.engine, settings.model, device):
+        missing = kept.name != "fp32" and devices.missing_type(
+            kept.name, settings.model, device, static=_is_static(settings)
+        )
+        if not missing and kept.kernels in devices.engines(training.engine, settings.model, device):
             return kept
     return choose_precision(settings, dataset, device)
 
@@ -116,5 +118,10 @@ def choose_precision(
     task, training = training_of(settings), settings.training
     return devices.choose_precision(
         training.precision, task.networks(settings, dataset), task.outputs(settings, dataset),
-        device, training.engine, training.batch_size or 1, static=task.static,
+        device, training.engine, training.batch_size or 1, static=_is_static(settings),
     )  # fmt: skip
+
+
+def _is_static(settings: Settings) -> bool:
+    """Return whether a GPU can compute steps on static tensors, which several processes do not."""
+    return training_of(settings).static and current_processes().count == 1
