@@ -16,6 +16,7 @@ from charlm.config.model import ModelSettings
 from charlm.config.optimizers import OPTIMIZERS
 from charlm.config.training import TrainingSettings
 from charlm.errors import DivergenceError
+from charlm.nn import low_precision
 from charlm.nn.devices import Precision
 from charlm.nn.low_precision import LowCopy, can_be_static
 from charlm.nn.model import RecurrentLanguageModel
@@ -422,18 +423,24 @@ def test_the_copy_follows_the_weights() -> None:
     assert [weight.data_ptr() for weight in low.model.parameters()] == places
 
 
-def low_trainer(dtype: torch.dtype | None, **chosen: Any) -> Trainer:
-    trainer = make(static=True, model=tiny_model("gru", V, hidden_size=12), **chosen)
+def low_trainer(dtype: torch.dtype | None, cell: str = "gru", **chosen: Any) -> Trainer:
+    weight_drop = 0.5 if cell == "lstm" else 0.0
+    model = tiny_model(cell, V, hidden_size=12, weight_drop=weight_drop)
+    trainer = make(static=True, model=model, **chosen)
     vars(trainer.task)["low_precision"] = dtype
     return trainer
 
 
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_gradients_of_the_copy_are_those_of_the_weights(dtype: torch.dtype) -> None:
-    """Within the rounding of the type; the scale of float16 is divided out."""
+def test_gradients_of_the_copy_are_those_of_the_weights(dtype: torch.dtype, cell: str) -> None:
+    """Within the rounding of the type; the scale of float16 is divided out.
+
+    The LSTM has weight drop, whose dropped weights are the copy's.
+    """
     found = []
     for kind in (None, dtype):
-        trainer = low_trainer(kind)
+        trainer = low_trainer(kind, cell)
         for batch in list(trainer.task.batches.epoch(Position()))[:2]:
             trainer.gradient_step.add(batch, 1.0)
         found.append(torch.cat([w.grad.flatten() for w in trainer.gradient_step.weights]))
@@ -441,6 +448,14 @@ def test_gradients_of_the_copy_are_those_of_the_weights(dtype: torch.dtype) -> N
     exact, rough = found
     error = float((rough - exact).norm() / exact.norm())
     assert 1e-5 < error < {torch.bfloat16: 0.05, torch.float16: 0.005}[dtype]
+
+
+def test_a_gradient_beyond_float16_is_named_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be finite in another type."""
+    monkeypatch.setattr(low_precision, "FP16_SCALE", 1e9)
+    trainer = low_trainer(torch.float16, steps=5)
+    with pytest.raises(DivergenceError, match=r"step 1: the gradient is not finite in float16"):
+        list(trainer.run())
 
 
 def test_training_with_a_copy_ends_as_well() -> None:

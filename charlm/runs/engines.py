@@ -1,4 +1,4 @@
-"""The backend that computes with the weights of a run: its choice, and the compiled one."""
+"""Choice of the engine and the device that compute with a run's weights, and the native backend."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -35,12 +35,11 @@ def load_backend(
 
     `engine` is native (compiled kernels), numpy, torch or auto: the kernels if they are installed,
     else numpy, and torch for models that only torch computes; or torch on another device (see
-    `engine_on`). `weights` is the type in which the
-    kernels keep weights: fp32, bf16 or int8. All logits are multiplied by `logit_scale`, by default
-    the factor that older runs keep in the file. `conditions` is the number of conditions in the
-    file, and `first` the one with which texts begin, None for EOS. Raises UsageError for unknown
-    names or a wrong combination, EnvironmentFailure if the kernels are missing, RunError for a
-    damaged file.
+    `engine_on`). `weights` is the type in which the kernels keep weights: fp32, bf16 or int8. All
+    logits are multiplied by `logit_scale`, by default the factor that older runs keep in the file.
+    `conditions` is the number of conditions in the file, and `first` the one with which texts
+    begin, None for EOS. Raises UsageError for unknown names or a wrong combination,
+    EnvironmentFailure if the kernels are missing, RunError for a damaged file.
     """
     engine = chosen_engine(settings, engine, weights)
     check = unchanged(path)

@@ -168,7 +168,8 @@ class StaticStep(Step):
         before = counters.step - int(numbers.steps)
         problem = explodes = ""
         if numbers.failed:
-            what = "the gradient is not finite"
+            kind = f" in {str(self._low.dtype).removeprefix('torch.')}" if self._low else ""
+            what = f"the gradient is not finite{kind}"
             if not np.isfinite(numbers.loss):
                 what = f"the loss is {numbers.loss:.4g}"
             problem = f"step {before + int(numbers.first)}: {what}"
