@@ -350,10 +350,11 @@ def test_a_resumed_run_keeps_a_precision_that_works_here(
     monkeypatch.setattr(devices, "missing_bf16", lambda _: None)
     settings = settings_from({"model": vars(SETTINGS)})
     monkeypatch.setattr(machine, "choose_precision", lambda *_: other)
+    monkeypatch.setattr(machine, "device_name", str)
+    precision = {"name": recorded, "reason": "as before"}
+    record = {"precision": precision, "machine": {"device_name": str(device)}}
     with training_together(Parallel(0, processes) if processes > 1 else ALONE):
-        chosen = machine.session_precision(
-            settings, None, device, {"name": recorded, "reason": "as before"}
-        )
+        chosen = machine.session_precision(settings, None, device, record)
     assert chosen.name == (recorded if kept else "other")
 
 

@@ -9,9 +9,10 @@ from helpers import Call, started
 from charlm.backends import training_library
 from charlm.config.training import precision_text
 from charlm.errors import EnvironmentFailure, UsageError
-from charlm.nn import devices
+from charlm.nn import devices, kernel_layers
 from charlm.runs.layout import WEIGHTS, read_record
 from charlm.runs.verify import verify_run
+from charlm.training import machine
 from charlm.training.records import StepRecord
 from charlm.training.resume import resume
 from charlm.training.session import Session
@@ -98,6 +99,45 @@ def test_a_run_in_kernels_resumes_without_them_and_says_so(
         assert [note.partition(";")[0] for note in notes] == ([expected] if before else [])
         session.lock.release()
         assert after in ("", precision_text(session.record["precision"]))
+
+
+def test_a_resumed_run_is_compared_again_on_another_processor(
+    kernels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On one with AMX, torch's bf16 may be wrong that was right on another."""
+    monkeypatch.setattr(devices, "MIN_BF16_WEIGHTS", 0)
+    session = native(tmp_path, engine="torch", steps=2)
+    session.lock.release()
+    monkeypatch.setattr(devices, "processor_name", lambda: "another")
+    for problems, expected in (({}, None), ({None: "33 % off"}, kernels)):
+        monkeypatch.setattr(devices, "gradient_problem", lambda *a, p=problems: p.get(a[3]))
+        session = resume(session.path, {"training": {"engine": "auto"}})
+        session.lock.release()
+        assert session.record["precision"]["name"] == "bf16"
+        assert session.record["precision"].get("kernels") == expected
+    assert "bf16 in" in session.warnings[-1] and "in torch, 33 % off" in session.warnings[-1]
+
+
+def test_a_run_whose_kernels_cannot_be_opened_resumes_in_torch(
+    kernels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container may not permit tiles; the run ended with an error at its first step."""
+    monkeypatch.setattr(devices, "MIN_BF16_WEIGHTS", 0)
+    session = native(tmp_path, engine="auto", steps=2, batch_size=24, bptt=4)
+    session.lock.release()
+    assert session.record["precision"]["kernels"] == kernels
+
+    def refused(variant: str) -> None:
+        raise EnvironmentFailure(f"the {variant} training kernels need tiles")
+
+    monkeypatch.setattr(machine, "open_library", refused)
+    monkeypatch.setattr(kernel_layers, "open_library", refused)
+    session = resume(session.path, {})
+    session.lock.release()
+    assert "kernels" not in session.record["precision"]
+    assert f"in {kernels} kernels, the {kernels} training kernels need tiles" in "".join(
+        session.warnings
+    )
 
 
 def test_a_machine_without_kernels_refuses_a_request_for_them(

@@ -1,5 +1,6 @@
 """The machine of a training: its device, processes, threads and precision."""
 
+import contextlib
 import functools
 import platform
 from collections.abc import Mapping
@@ -9,8 +10,10 @@ from typing import Any
 import torch
 
 from charlm import __version__
+from charlm.backends.training_library import open_library
 from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings
+from charlm.errors import EnvironmentFailure
 from charlm.nn import devices
 from charlm.phases import phase
 from charlm.text.dataset import Dataset
@@ -50,14 +53,17 @@ class Machine:
             return choose_precision(settings, self._dataset, self.device)
 
 
+def device_name(device: torch.device) -> str:
+    """Return the name of the GPU or the processor."""
+    return torch.cuda.get_device_name() if device.type == "cuda" else devices.processor_name()
+
+
 def machine_record(device: torch.device, threads: int) -> dict[str, Any]:
     """Return a description of this machine for run.json."""
     count = current_processes().count
     return {
         "device": device.type,
-        "device_name": torch.cuda.get_device_name()
-        if device.type == "cuda"
-        else devices.processor_name(),
+        "device_name": device_name(device),
         "threads": threads,
         **({"processes": count} if count > 1 else {}),
         "system": f"{platform.system()} {platform.machine()}",
@@ -95,20 +101,42 @@ def session_threads(
 
 
 def session_precision(
-    settings: Settings, dataset: Dataset, device: torch.device, recorded: Mapping[str, str] | None
+    settings: Settings, dataset: Dataset, device: torch.device, record: Mapping[str, Any]
 ) -> devices.Precision:
     """Return the recorded precision, unless another is requested or it does not work here."""
-    training = settings.training
+    training, recorded = settings.training, record.get("precision")
     if recorded and training.precision in ("auto", recorded["name"]):
         kept = devices.Precision(
             name=recorded["name"], reason=recorded["reason"], kernels=recorded.get("kernels")
         )
-        missing = kept.name != "fp32" and devices.missing_type(
-            kept.name, settings.model, device, static=_is_static(settings)
-        )
-        if not missing and kept.kernels in devices.engines(training.engine, settings.model, device):
+        here = record["machine"].get("device_name") == device_name(device)
+        if _works(kept, settings, dataset, device, compared=here):
             return kept
     return choose_precision(settings, dataset, device)
+
+
+def _works(
+    kept: devices.Precision,
+    settings: Settings,
+    dataset: Dataset,
+    device: torch.device,
+    *,
+    compared: bool,
+) -> bool:
+    """Report whether a recorded precision works here, if need be by comparing it with fp32."""
+    low = kept.name != "fp32"
+    if low and devices.missing_type(kept.name, settings.model, device, static=_is_static(settings)):
+        return False
+    if kept.kernels not in devices.engines(settings.training.engine, settings.model, device):
+        return False
+    if low and not compared:
+        task = training_of(settings)
+        networks, outputs = task.networks(settings, dataset), task.outputs(settings, dataset)
+        problem = devices.gradient_problem(networks, outputs, device, kept.kernels, kept.name)
+        return problem is None
+    with contextlib.suppress(EnvironmentFailure):  # of kernels that cannot be opened
+        return kept.kernels is None or bool(open_library(kept.kernels))
+    return False
 
 
 def choose_precision(

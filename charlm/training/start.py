@@ -361,7 +361,7 @@ def open_session(
     if about := record.get("from"):
         freeze(model, training.freeze_layers, grown=model.vocab_size > about["entries"])
     recorded = record.get("precision")
-    precision = session_precision(settings, dataset, device, recorded)
+    precision = session_precision(settings, dataset, device, record)
     chosen = precision.record()
     if recorded and precision_text(recorded) != precision_text(chosen):
         warnings.append(
