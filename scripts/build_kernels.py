@@ -1,6 +1,6 @@
 """Compile the kernels in charlm/backends/kernels: libraries for inference and for training.
 
-Each is compiled once for each instruction set. Those for training (on x86-64 only) are linked
+Each is compiled once for each instruction set. Those for training (x86-64 Linux only) are linked
 without an OpenMP runtime, so that its functions are those of torch's.
 
 Run by the installation (as a hatchling build hook), and by hand after a change:
@@ -78,12 +78,15 @@ def compiler() -> list[str] | None:
 
 def build(force: bool = False) -> list[Path]:
     """Compile the libraries that are older than the source; return those that exist now."""
-    variants = X86 if platform.machine() in ("x86_64", "AMD64") else OTHERS
+    variants = dict(X86 if platform.machine() in ("x86_64", "AMD64") else OTHERS)
+    if not sys.platform.startswith("linux"):
+        variants = {name: flags for name, flags in variants.items() if "-fopenmp" not in flags}
     program = compiler()
     if program is None or sys.platform == "win32":
         print("charlm: no C++ compiler found; kernels are left out, numpy is used", file=sys.stderr)
         return []
-    changed = max(path.stat().st_mtime for path in KERNELS.rglob("*.?pp"))
+    sources = [Path(__file__), *KERNELS.rglob("*.?pp")]  # this file has the flags
+    changed = max(path.stat().st_mtime for path in sources)
     with ThreadPoolExecutor() as pool:
         paths = pool.map(
             lambda name: _compile(program, name, variants[name], 2**63 if force else changed),
