@@ -293,3 +293,47 @@ def test_all_processes_skip_a_step_that_is_not_finite(monkeypatch: pytest.Monkey
     assert difference(saved, shared) < 2e-6
     with pytest.raises(DivergenceError, match="step 5"):
         trained("stream", 3, kind=Broken)
+
+
+def test_a_rewind_that_stops_at_once_keeps_the_state_of_all_sequences() -> None:
+    """The state of the first sequences was saved twice, in place of the others."""
+
+    class Rewinding(Trainer):
+        def run(self) -> Any:
+            yield from super().run()
+            if self.processes.rank == 0:
+                self.restore(self.checkpoint())
+            yield from super().run()
+
+    once, _, _ = trained("stream", 2)
+    again, _, _ = trained("stream", 2, kind=Rewinding)
+    assert difference(once, again) == 0.0
+
+
+def test_weights_that_cannot_be_saved_stop_all_processes_at_once() -> None:
+    """Process 0 alone found them when it saved, and rewound while the others took a step."""
+
+    class Broken(Trainer):
+        def step(self, batches: Any) -> None:
+            super().step(batches)
+            if self.counters.step == 2:
+                with torch.no_grad():
+                    self.model.embedding.weight.fill_(float("inf"))
+
+    with pytest.raises(DivergenceError, match="not finite after step 2"):
+        trained("stream", 2, kind=Broken)
+
+
+def test_process_0_decides_which_weights_are_the_best() -> None:
+    """Its figures may differ: lost weights are validated again when it saves."""
+
+    class Other(Trainer):
+        def step(self, batches: Any) -> None:
+            super().step(batches)
+            if self.counters.step == 5 and self.processes.rank == 0:
+                self.counters.best_nats = 0.0
+                self.counters.best_tally |= {"nats": 0.0}
+
+    _, _, trainers = trained("plateau", 2, kind=Other)
+    assert [trainer.counters.without_gain for trainer in trainers] == [2, 2]
+    assert trainers[0].counters.plateau == trainers[1].counters.plateau < 1

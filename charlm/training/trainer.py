@@ -75,6 +75,7 @@ class Trainer:
     def run(self) -> Iterator[Record]:
         """Train until the run is complete or asked to stop. `Recovery.run` lists the errors."""
         self._share()
+        first = self.counters.step
         self._started = self.clock() - self.counters.seconds
         steps = self._batches_of_steps()
         while not self._has_ended():
@@ -84,12 +85,13 @@ class Trainer:
             self.counters.seconds = max(self.counters.seconds, elapsed)
             records = self._records()
             if records:
-                self._whole = self.processes.whole_state(self.state.hidden)
+                self._gather()
             for number, record in enumerate(records, start=1):
                 self.settled = number == len(records)
                 yield record
         self.recovery.settle()
-        self._whole = self.processes.whole_state(self.state.hidden)
+        if self.counters.step > first:
+            self._gather()
         yield from self._warning_records()
 
     def _share(self) -> None:
@@ -99,6 +101,12 @@ class Trainer:
             if self.processes.rank:
                 restore(self.state, checkpoint, self.task.batches)
                 self.gradient_step.reset()
+
+    def _gather(self) -> None:
+        """Collect in process 0 what it may save; weights that it would not save stop all."""
+        if self.processes.count > 1:
+            check_weights(self.state)
+            self._whole = self.processes.whole_state(self.state.hidden)
 
     def step(self, batches: Sequence[Batch]) -> None:
         """Update the weights once, with the mean gradient of some batches in a row."""
@@ -196,9 +204,7 @@ class Trainer:
         counters, started = self.counters, self.clock()
         check_weights(self.state)
         with self.state.kept_weights():
-            tally = self.processes.from_first(self._evaluate)
-            badness = self.task.badness
-            best = counters.best is None or badness(tally) < badness(counters.best)
+            tally, best = self.processes.from_first(self._evaluate)
             if best:
                 counters.take_as_best(tally)
                 self.on_best(self.model)
@@ -220,9 +226,13 @@ class Trainer:
             **self.state.record_fields(), progress=self.progress, best=best, tally=tally
         )
 
-    def _evaluate(self) -> Figures:
-        """Return the validation figures. Raises DivergenceError if they are not finite."""
+    def _evaluate(self) -> tuple[Figures, bool]:
+        """Return the validation figures, and whether they are the best so far.
+
+        Raises DivergenceError if they are not finite.
+        """
         assert self.task.evaluate is not None
+        best, badness = self.counters.best, self.task.badness
         tally = self.task.evaluate(self.model)
         if not math.isfinite(tally.nats):  # the state is carried further than in training
             problem = f"step {self.counters.step}: the validation loss is {tally.nats:.4g}"
@@ -232,7 +242,7 @@ class Trainer:
                 "rewind",
                 problem,
             )
-        return tally
+        return tally, best is None or badness(tally) < badness(best)
 
     def checkpoint(self) -> Checkpoint:
         """Return everything needed to resume with any number of processes, as of this record."""
