@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -119,3 +120,64 @@ def test_variables_of_torchrun_that_make_no_sense_are_a_usage_error(
         launch.processes_of(None)
     with pytest.raises(UsageError, match="processes 3 in one of 2 processes"):
         launch.processes_of(3)
+
+
+@pytest.mark.parametrize(
+    ("rank", "count"), [("5", "2"), ("-1", "2"), ("0", "-2"), ("1", None), (None, "0")]
+)
+def test_a_rank_outside_of_its_processes_is_refused_at_once(
+    rank: str | None, count: str | None, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """These waited for two hours, or trained alone beside others that did so too."""
+    monkeypatch.setattr(launch, "_joined", lambda _: pytest.fail("waits for others"))
+    for name, value in {"RANK": rank, "WORLD_SIZE": count}.items():
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    code, _, err = call("train", "t.txt", *TINY)
+    assert (code, "RANK below WORLD_SIZE. Unset them" in err) == (2, True), err
+
+
+def test_one_of_several_processes_without_a_number_is_refused(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    code, _, err = call("train", "t.txt", *TINY)
+    assert (code, "RANK 'unset', WORLD_SIZE '2'" in err) == (2, True), err
+
+
+def test_a_port_in_use_is_an_error_that_names_it(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        place = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        for name, value in place.items():
+            monkeypatch.setenv(name, value)
+        code, _, err = call("train", "t.txt", *TINY)
+    assert code == 5
+    assert f"process 0 of 2 cannot meet the others at 127.0.0.1:{port}: " in err
+
+
+def test_a_follower_leaves_the_best_weights_to_process_0(call: Call) -> None:
+    """A late follower replaced the weights that the end of the run had calibrated."""
+    assert call("train", "t.txt", *TINY, "--name", "run")[0] == 0
+    weights_file = Path("checkpoints/run/model.safetensors")
+    before = weights_file.read_bytes()
+    trainer = launch._opened(Path("checkpoints/run"))
+    trainer.on_best(trainer.model)
+    assert weights_file.read_bytes() == before
+
+
+def test_a_follower_does_not_outlive_process_0(tmp_path: Path) -> None:
+    """Its connection would be tried again for minutes after process 0 was killed."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        follower = launch._start(1, 2, silent.getsockname()[1])
+        assert follower.stdin is not None
+        follower.stdin.close()
+        assert follower.wait(PATIENCE) == -signal.SIGKILL

@@ -127,12 +127,14 @@ def train(
         start_from=start_from, vocabulary=vocabulary,
     )  # fmt: skip
     ways = {"--resume": resume, "--continue": go_on, "--overwrite": overwrite, "--plan": plan}
+    together = processes is not None or {"RANK", "WORLD_SIZE"} & os.environ.keys()  # of torchrun
+    if os.environ.get("RANK", "0") != "0":
+        Verbosity.level = 0  # process 0 reports
     way = _way([flag for flag, is_given in ways.items() if is_given], request)
     from charlm.config.presets import PRESETS
 
     if request.preset in PRESETS and way != "--resume":  # an unknown one is refused later
         say(f"preset {request.preset}; not as published: {PRESETS[request.preset].differs}")
-    together = processes is not None or "RANK" in os.environ  # of torchrun
     status = (
         _train_together(request, way, processes, as_json=as_json)
         if together
@@ -168,7 +170,6 @@ def _train_together(request: "Request", way: str, count: int | None, *, as_json:
     processes = launch.processes_of(count)
     with training_together(processes):
         if processes.rank:
-            Verbosity.level = 0
             return launch.follow(processes)
         return _train(request, way, as_json=as_json, followed=partial(launch.followed, processes))
 

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -24,6 +25,7 @@ from charlm.backends.kernel_library import default_threads
 from charlm.commands import command
 from charlm.config.settings import settings_from
 from charlm.errors import CharlmError, DivergenceError, UsageError, check_count, named
+from charlm.phases import phase
 from charlm.runs import layout
 from charlm.runs.data import read_data
 from charlm.text.tokenizers.vocabulary import load_vocabulary
@@ -35,6 +37,10 @@ from charlm.training.trainer import Trainer
 
 TIMEOUT = timedelta(hours=2)
 """Longest wait for another process: the others wait while process 0 plans and validates."""
+CONNECT_TIMEOUT = timedelta(minutes=10)
+"""Longest wait until all processes have started and found each other."""
+FOLLOWER = "CHARLM_FOLLOWER"
+"""Environment variable of a process that process 0 has started, and that must not outlive it."""
 HOST = "127.0.0.1"
 POLL_SECONDS = 0.02
 ENDING_POLLS = 100
@@ -48,9 +54,11 @@ def processes_of(count: int | None) -> Processes:
     and ProcessLost if not all of its processes answer.
     """
     try:
-        rank, started = (int(os.environ.get(name, 0)) for name in ("RANK", "WORLD_SIZE"))
+        rank, started = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     except ValueError:
         raise _misplaced() from None
+    if not 0 <= rank < started:
+        raise _misplaced()
     if count is not None:
         check_count("processes", count, 1)
     if started > 1:
@@ -59,18 +67,39 @@ def processes_of(count: int | None) -> Processes:
                 f"{named('processes')} {count} in one of {started} processes that another program "
                 f"has started; expected one of both. Leave {named('processes')} out"
             )
-        processes = Parallel(rank, started)
-        try:
-            store = next(iter(rendezvous("env://", timeout=TIMEOUT)))[0]
-        except ValueError:
-            raise _misplaced() from None
-        with watched():
-            _join(processes, store)
-        return processes
+        return _joined(Parallel(rank, started))
     if count in (None, 1):
         return ALONE
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, default_threads() // count)))
     return Parallel(0, count)
+
+
+def _joined(processes: Processes) -> Processes:
+    """Connect this process with the others that torchrun, or process 0, has started."""
+    if FOLLOWER in os.environ:
+        threading.Thread(target=_end_with_first, daemon=True).start()
+    with phase("waiting for the other processes"):
+        try:
+            store = next(iter(rendezvous("env://", timeout=CONNECT_TIMEOUT)))[0]
+        except ValueError:
+            raise _misplaced() from None
+        except RuntimeError as error:  # nobody answers, or the port is in use
+            place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+            raise ProcessLost(
+                f"process {processes.rank} of {processes.count} cannot meet the others at {place}: "
+                f"{str(error).splitlines()[0]:.200}; expected a free port of the first machine, "
+                "and all processes. Check MASTER_ADDR and MASTER_PORT"
+            ) from error
+        store.set_timeout(TIMEOUT)
+        with watched():
+            _join(processes, store)
+    return processes
+
+
+def _end_with_first() -> None:
+    """Kill this process when process 0 has ended in any way, which closes the pipe from it."""
+    os.read(0, 1)
+    os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
 
 
 def _misplaced() -> UsageError:
@@ -78,8 +107,8 @@ def _misplaced() -> UsageError:
     names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     found = ", ".join(f"{name} {os.environ.get(name, 'unset')!r:.40}" for name in names)
     return UsageError(
-        f"the environment has {found}; expected all four as torchrun sets them. Unset them to "
-        "train with one process"
+        f"the environment has {found}; expected all four as torchrun sets them, RANK below "
+        "WORLD_SIZE. Unset them to train with one process"
     )
 
 
@@ -127,20 +156,20 @@ def followed(processes: Processes, session: Session) -> Iterator[None]:
         if distributed.is_initialized():
             distributed.destroy_process_group()
         for process in started:
-            process.kill()
-            process.wait()
+            with process:
+                process.kill()
 
 
 def _start(rank: int, count: int, port: int) -> subprocess.Popen[bytes]:
     """Start a follower on this machine, out of reach of the terminal's Ctrl-C."""
     place = {
         "RANK": rank, "WORLD_SIZE": count, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": count,
-        "MASTER_ADDR": HOST, "MASTER_PORT": port,
+        "MASTER_ADDR": HOST, "MASTER_PORT": port, FOLLOWER: 1,
     }  # fmt: skip
     return subprocess.Popen(
         [sys.executable, "-m", "charlm", "train"],
         env=os.environ | {name: str(value) for name, value in place.items()},
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         start_new_session=True,
     )
@@ -203,4 +232,6 @@ def _opened(path: Path) -> Trainer:
     settings = settings_from(record["settings"], str(path / layout.RECORD))
     vocabulary = load_vocabulary(path / layout.TOKENIZER)
     dataset = read_data(path, settings, vocabulary, record)
-    return open_session(path, settings, dataset, record, FileLock(path / ".lock")).trainer
+    trainer = open_session(path, settings, dataset, record, FileLock(path / ".lock")).trainer
+    trainer.on_best = lambda _: None  # process 0 keeps the best weights
+    return trainer
