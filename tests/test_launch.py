@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from helpers import Call
 from waiting import PATIENCE
 
+from charlm.cli.output import Verbosity
 from charlm.errors import UsageError
 from charlm.runs.tensors import tensors_from_file
 from charlm.training import launch
@@ -89,6 +91,31 @@ def test_a_process_that_dies_ends_all_and_the_run_resumes(
     )
     code, _, err = call("train", "--resume", "--run", "run")
     assert (code, "number of processes changed from 2 to 1" in err) == (0, True)
+
+
+def test_a_second_signal_ends_the_wait_for_a_process_that_hangs(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that has lost its network does not close connections."""
+    started: list[Any] = []
+    start = launch._start
+    monkeypatch.setattr(launch, "_start", lambda *a: started.append(start(*a)) or started[-1])
+    monkeypatch.setattr(Verbosity, "stop_reported", False)
+
+    def interrupt() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        while not Verbosity.stop_reported:
+            os.sched_yield()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def hang() -> None:
+        started[0].send_signal(signal.SIGSTOP)
+        threading.Thread(target=interrupt).start()
+
+    at_step(monkeypatch, 4, hang)
+    code, _, err = call("train", "t.txt", *TINY, "--processes", "2", "--name", "run")
+    assert (code, "stopped at once" in err) == (143, True), err
+    assert started[0].returncode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize(

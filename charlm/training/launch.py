@@ -153,11 +153,11 @@ def followed(processes: Processes, session: Session) -> Iterator[None]:
     except ProcessLost as error:
         raise _explained(session.path, started) from error
     finally:
-        if distributed.is_initialized():
-            distributed.destroy_process_group()
-        for process in started:
+        for process in started:  # first, since torch waits for a sum that has begun
             with process:
                 process.kill()
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
 
 
 def _start(rank: int, count: int, port: int) -> subprocess.Popen[bytes]:

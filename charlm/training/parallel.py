@@ -8,6 +8,7 @@ the mean of the processes, which is another objective where they have unequal nu
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,6 +23,9 @@ from charlm.errors import DivergenceError, EnvironmentFailure, UsageError, named
 from charlm.nn.encoder import State, concatenate
 from charlm.text.batches import PADDING, Batch
 from charlm.training.processes import Processes, Result, current_processes
+
+POLL_SECONDS = 1e-4
+"""Wait between two looks at the sum of a step, so that a second Ctrl-C ends a wait for others."""
 
 
 class ProcessLost(EnvironmentFailure):
@@ -148,7 +152,11 @@ class Parallel(Processes):
         """Replace a vector by its sum over all processes; with NCCL on GPUs, gloo elsewhere."""
         if numbers.is_cuda and self._gpus is None:
             self._gpus = distributed.new_group(backend="nccl")
-        distributed.all_reduce(numbers, group=self._gpus if numbers.is_cuda else None)
+        group = self._gpus if numbers.is_cuda else None
+        work = distributed.all_reduce(numbers, group=group, async_op=True)
+        while not work.is_completed():  # Python handles no signal while it waits inside torch
+            time.sleep(POLL_SECONDS)
+        work.wait()
 
     def _broadcast(self, value: Any) -> Any:
         """Return the value of process 0."""
