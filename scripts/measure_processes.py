@@ -1,8 +1,8 @@
 """Measure how much faster two processes train than one, with `charlm train --processes`.
 
-    python scripts/measure_processes.py [--hidden 128 256] [--turns 3] [--steps 60]
+    python scripts/measure_processes.py [--hidden 128 256] [--batch 32] [--turns 3] [--steps 60]
 
-Each row is a model of two LSTM layers, with 32 sequences of 64 characters. The ways to use the
+Each row is a model of two LSTM layers, with --batch sequences of 64 characters. The ways to use the
 cores take turns; each turn is a training of its own, so that starting does not count: tokens and
 seconds are those between the first step record and the last. Prints tokens a second (median of the
 turns), and the speed relative to one process with one thread. On a busy machine, only the columns
@@ -25,6 +25,7 @@ def main() -> None:
     """Print a row for each size of the layers."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hidden", type=int, nargs="+", default=[128, 256])
+    parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto")
@@ -39,19 +40,20 @@ def main() -> None:
         speeds: dict[tuple[int, int], list[float]] = {way: [] for way in ways}
         for _ in range(options.turns):
             for way in ways:
-                speeds[way].append(speed(*way, hidden, options.steps, options.precision))
+                speeds[way].append(speed(*way, hidden, options))
         medians = {way: statistics.median(values) for way, values in speeds.items()}
         cells = [f"{value:,.0f} ({value / medians[1, 1]:.2f})" for value in medians.values()]
         print(f"| {hidden} | {' | '.join(cells)} |", flush=True)
 
 
-def speed(processes: int, threads: int, hidden: int, steps: int, precision: str) -> float:
+def speed(processes: int, threads: int, hidden: int, options: argparse.Namespace) -> float:
     """Train with some processes of some threads, and return the tokens a second of all."""
     with tempfile.TemporaryDirectory() as folder:
         flags = {
-            "hidden": hidden, "layers": 2, "batch": 32, "bptt": 64, "steps": steps, "seed": 1,
-            "precision": precision, "device": "cpu", "valid-fraction": 0, "ngram": 0, "name": "run",
-            "dropout": 0.2, "checkpoints": folder, "processes": processes, "threads": threads,
+            "hidden": hidden, "layers": 2, "batch": options.batch, "bptt": 64, "seed": 1,
+            "steps": options.steps, "precision": options.precision, "device": "cpu",
+            "valid-fraction": 0, "ngram": 0, "name": "run", "dropout": 0.2, "checkpoints": folder,
+            "processes": processes, "threads": threads,
         }  # fmt: skip
         words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
         command = [sys.executable, "-m", "charlm", "--quiet", "train", *words]
