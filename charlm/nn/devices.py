@@ -128,11 +128,6 @@ def choose_precision(
     """
     if requested == "fp32":
         return Precision(name="fp32", reason="asked for")
-    if requested == "fp16" and device.type != "cuda":
-        raise EnvironmentFailure(
-            f"fp16 cannot be used: only a CUDA GPU trains in it, and this is {device.type}. Use "
-            "--precision bf16"
-        )
     weights = multiplied_weights(networks[0], vocab_size)
     open_ = requested == "auto" and engine != "native"
     if open_ and device.type == "cpu" and weights < MIN_BF16_WEIGHTS:
@@ -231,7 +226,7 @@ def missing_type(
     if device.type == "cuda" and not (static and can_be_static(model)):
         return "the steps of this training cannot be computed by a copy of the model"
     if name == "fp16" and device.type != "cuda":
-        return f"only a CUDA GPU trains in fp16, and this is {device.type}"
+        return f"only a CUDA GPU trains in it, and this is {device.type}"
     return missing_bf16(device) if name == "bf16" else None
 
 
