@@ -8,6 +8,7 @@ import torch
 import charlm
 from charlm.errors import EnvironmentFailure, UsageError
 from charlm.nn import devices
+from charlm.runs import engines
 from charlm.runs.engines import device_of, engine_on, uses_torch
 
 Call = Callable[..., tuple[int, str, str]]
@@ -17,6 +18,7 @@ Call = Callable[..., tuple[int, str, str]]
 def cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine whose other device is torch's `meta` device, which keeps shapes only."""
     monkeypatch.setattr(devices, "choose_device", lambda _: torch.device("meta"))
+    monkeypatch.setattr(engines, "GPU_ENGINES", ("torch meta",))
 
 
 def test_the_cpu_leaves_the_engine_as_it_is() -> None:
@@ -52,3 +54,20 @@ def test_a_device_that_is_not_here_is_refused(verb: tuple[str, ...], call: Call)
         charlm.load("prose", device="mps")
     with pytest.raises(UsageError, match="device is 'gpu'; expected one of cpu, cuda, mps, auto"):
         charlm.load("prose", device="gpu")
+
+
+@pytest.mark.parametrize(
+    ("engine", "status", "message"),
+    [
+        ("torch gpu", 2, "engine is 'torch gpu'; expected one of auto, native, numpy, torch"),
+        ("torch mps", 5, "device mps is not available here"),
+    ],
+)
+def test_an_engine_with_a_device_that_is_wrong_or_not_here_is_refused(
+    engine: str, status: int, message: str, call: Call
+) -> None:
+    """Either was once an error of torch, which was reported as a bug of charlm."""
+    if torch.backends.mps.is_available():
+        pytest.skip("this machine has the device")
+    code, out, err = call("score", "a", "--engine", engine, "--run", "prose")
+    assert (code, out) == (status, "") and message in err

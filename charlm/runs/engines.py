@@ -15,6 +15,8 @@ from charlm.errors import EnvironmentFailure, RunError, UsageError, check_choice
 ENGINES = ("auto", "native", "numpy", "torch")
 TORCH = "torch"
 DEVICES = ("cpu", "cuda", "mps", "auto")
+GPU_ENGINES = ("torch cuda", "torch mps")
+"""Engines that `engine_on` returns for a GPU; users name its device instead."""
 WEIGHT_KINDS = ("fp32", "bf16", "int8")
 
 
@@ -24,7 +26,7 @@ def chosen_engine(settings: ModelSettings, engine: str, weights: str = "fp32") -
     torch may be followed by a device, as `engine_on` returns it. `weights` is the type in which the
     kernels keep weights. Raises UsageError for unknown names or a wrong combination.
     """
-    known = ENGINES if device_of(engine) == "cpu" else (engine,)
+    known = GPU_ENGINES if engine in GPU_ENGINES else ENGINES
     for name, value, choices in (
         ("engine", engine, known), ("weights", weights, WEIGHT_KINDS)
     ):  # fmt: skip

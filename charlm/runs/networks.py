@@ -52,10 +52,12 @@ def load_backend(
     settings, arrays = read()
     scale = old_logit_scale(path) if logit_scale is None else logit_scale
     if uses_torch(engine):
+        from charlm.nn.devices import choose_device
         from charlm.nn.torch_backend import TorchBackend
 
+        device = choose_device(device_of(engine))
         network = torch_network(settings, vocab_size, arrays, threads)
-        return TorchBackend(network.to(device_of(engine)), scale)
+        return TorchBackend(network.to(device), scale)
     plain = weights_from(settings, arrays, scale)
     if engine == "numpy":
         return NumpyBackend(plain)

@@ -107,6 +107,7 @@ class TaskWeights:
         """
         import torch
 
+        from charlm.nn.devices import choose_device
         from charlm.nn.task_models import build_model
 
         model = build_model(self.settings, self.config["vocab_size"], self.task)
@@ -115,4 +116,4 @@ class TaskWeights:
         )
         work = sum(tensor.numel() for tensor in model.get_submodule(part).parameters())
         torch.set_num_threads(self.threads or useful_threads(work, WEIGHTS_PER_THREAD))
-        return model.to(device_of(self.engine)).requires_grad_(False)
+        return model.to(choose_device(device_of(self.engine))).requires_grad_(False)
