@@ -72,6 +72,10 @@ class Row:
 IMDB = Row(
     folder="imdb", options="--minutes 4", bar=0.905, train="train.tsv.gz", test="test.tsv.gz"
 )
+TWEETS = Row(
+    folder="tweets", options="--minutes 3", bar=0.61, figure="macro_recall", valid="dev.tsv",
+    train="train.tsv.gz", test="test.tsv.gz",
+)  # fmt: skip
 CRF = "crf"
 """In place of a task: a linear-chain CRF, an oracle."""
 WNUT = Row(
@@ -94,10 +98,9 @@ ROWS = {
     "sst2": Row(folder="sst2", options="--minutes 1", bar=0.82, valid="dev.tsv"),
     "sst2-from": Row(folder="sst2", options="--minutes 1", bar=0.85, valid="dev.tsv", started=True),
     "trec": Row(folder="trec", options="--minutes 1", bar=0.92),
-    "tweets": Row(
-        folder="tweets", options="--minutes 3", bar=0.61, figure="macro_recall", valid="dev.tsv",
-        train="train.tsv.gz", test="test.tsv.gz",
-    ),
+    "trec-from": Row(folder="trec", options="--minutes 1", bar=0.92, started=True),
+    "tweets": TWEETS,
+    "tweets-balanced": replace(TWEETS, options=f"{TWEETS.options} --set balance=true"),
     # tags: span-F1 as conlleval counts it, or accuracy; beside a linear CRF
     "wnut17": WNUT,
     "wnut17-crf": replace(WNUT, options="", task=CRF),
