@@ -326,7 +326,12 @@ def test_a_forecast_imports_no_torch(folder) -> None:
 
 def test_the_row_names_what_a_series_has() -> None:
     row = TASKS[SERIES]
-    assert (row.target, row.gives, row.verb, row.headline) == ("value", "numbers", "sample", "mse")
+    assert (row.target, row.gives, row.verb, row.headline({})) == (
+        "value",
+        "numbers",
+        "sample",
+        "mse",
+    )
     assert row.labelled
 
 

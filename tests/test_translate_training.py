@@ -14,13 +14,16 @@ from torch.nn import functional as F
 from charlm.api.sessions import Request, plan_run, start_run
 from charlm.config.settings import Settings, settings_from
 from charlm.errors import CharlmError, UsageError
+from charlm.files.atomic import write_json
 from charlm.inference.translation_counts import TranslationCounts
 from charlm.nn.devices import Precision
 from charlm.nn.encoder import Encoder
 from charlm.nn.task_models import build_model
+from charlm.report.run_list import run_lines
 from charlm.report.translation_figures import figures_text
 from charlm.runs.data import read_data
-from charlm.runs.layout import read_config, read_record
+from charlm.runs.layout import RECORD, read_config, read_record
+from charlm.runs.overview import list_runs
 from charlm.runs.run import torch_model
 from charlm.runs.tensors import tensors_from_file
 from charlm.runs.translate_run import load_translate_run
@@ -105,6 +108,20 @@ def test_the_loss_comes_first_and_bleu_is_for_sentences() -> None:
     assert "BLEU" not in short and short.startswith("exact 1.000 (1.000 to 1.000), chrF 100.0")
     old = {key: value for key, value in figures.items() if key != "reference_letters"}
     assert figures_text(old).startswith("chrF")
+
+
+def test_every_report_has_the_same_headline(
+    reversing: tuple[Path, FinishedRecord], tmp_path: Path
+) -> None:
+    """The list of runs showed chrF of dates and sums, whose other reports begin with exact."""
+    path = Path(shutil.copytree(reversing[0], tmp_path / "runs" / "own"))
+    for letters in (3.5, 40.0, None):
+        record = read_record(path)
+        record["results"]["valid"]["reference_letters"] = letters
+        write_json(path / RECORD, record)
+        listed = run_lines(list_runs(path.parent), 0.0, 100).plain.splitlines()[1]
+        head = figures_text(record["results"]["valid"]).split(" (")[0]
+        assert head.startswith("exact 1.000" if letters == 3.5 else "chrF 100.0") and head in listed
 
 
 def test_words_are_copied(tmp_path: Path) -> None:

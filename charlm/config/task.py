@@ -9,11 +9,6 @@ from charlm.config.training import WITH_PARENT
 
 HEADS = ("auto", "softmax", "crf")
 """Output layers of a tagger: each tag by itself, or a linear-chain conditional random field."""
-SHORT_TRANSLATION = 40
-"""Number of characters below which translations, such as dates, are short.
-
-They are read by characters, and equality comes first among their figures.
-"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ A new task is an object of the protocol `charlm.training.task_training.TaskTrain
 here. Rows name it by import path, so that this module imports nothing heavy.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,24 @@ LANGUAGE_MODEL, CLASSIFY, TAG, TRANSLATE = "language-model", "classify", "tag", 
 SERIES = "series"
 POOLINGS = ("concat", "last", "mean", "max")
 """Ways to make one vector of the hidden vectors of a text; concat is the other three together."""
+SHORT_TRANSLATION = 40
+"""Number of characters below which translations, such as dates, are short.
+
+They are read by characters, and equality comes first among their figures.
+"""
+Figures = Mapping[str, Any]
+
+
+def figure_of_tags(figures: Figures) -> str:
+    """Return f1 if tags are spans, else accuracy."""
+    return "f1" if "f1" in figures else "accuracy"
+
+
+def figure_of_translations(figures: Figures) -> str:
+    """Return exact for short translations, else chrf, as in runs that lack the length."""
+    letters = figures.get("reference_letters")
+    is_short = isinstance(letters, int | float) and letters < SHORT_TRANSLATION
+    return "exact" if is_short else "chrf"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +66,8 @@ class TaskSpec:
     """Noun of its model."""
     pipeline: str = "text-generation"
     """Name that model hubs have for what it does."""
-    headline: str = ""
-    """Key of the figure that the list of runs shows; "" for bits per byte."""
+    headline: Callable[[Figures], str] = lambda _: "bits_per_byte"
+    """Function of the figures of a text that returns the key of the most important one."""
     figures: Mapping[str, str] = field(default_factory=dict)
     """Figures of a model card: keys in run.json, and their names."""
     floors: Mapping[str, str] = field(default_factory=dict)
@@ -98,7 +116,7 @@ TASKS: dict[str, TaskSpec] = {
         needs_example="a table with columns text and label",
         noun="classifier",
         pipeline="text-classification",
-        headline="accuracy",
+        headline=lambda _: "accuracy",
         figures={
             "texts": "texts", "accuracy": "accuracy", "macro_f1": "macro-F1",
             "macro_recall": "macro-recall", "nats_per_text": "nats per text",
@@ -141,7 +159,7 @@ TASKS: dict[str, TaskSpec] = {
         needs_example="CoNLL files",
         noun="tagger",
         pipeline="token-classification",
-        headline="f1",
+        headline=figure_of_tags,
         figures={
             "tags": "words", "f1": "span-F1", "precision": "precision", "recall": "recall",
             "accuracy": "accuracy", "nats_per_tag": "nats per tag", "ece": "calibration error",
@@ -179,12 +197,12 @@ TASKS: dict[str, TaskSpec] = {
         needs_example="a table with --column en --target de, or two files",
         noun="translator",
         pipeline="translation",
-        headline="chrf",
+        headline=figure_of_translations,
         figures={
             "texts": "texts", "exact": "exact", "chrf": "chrF", "bleu": "BLEU",
             "nats_per_token": "nats per token",
         },
-        floors={"copy": "copy of the source"},
+        floors={"copy": "copy of the source (chrF, or exact if short)"},
         gives="translations",
         verb="predict",
         format=2,
@@ -208,7 +226,7 @@ TASKS: dict[str, TaskSpec] = {
         needs_example="a file with a column of numbers",
         noun="series model",
         pipeline="time-series-forecasting",
-        headline="mse",
+        headline=lambda _: "mse",
         figures={
             "values": "values", "mse": "mean squared error", "mae": "mean absolute error",
             "explained": "explained", "nats_per_value": "nats per value",

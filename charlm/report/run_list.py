@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from charlm.config.tasks import TASKS
 from charlm.files.escapes import escape_unprintable
 from charlm.report.text import age, number, short_count
 from charlm.runs.overview import (
@@ -27,7 +26,7 @@ COLOURS = {TRAINING: "green", INTERRUPTED: "yellow", DIVERGED: "red", BROKEN: "r
 BUILT_IN = "built-in"
 HEAD = ("run", "text", "unit", "size", "bits/byte", "age", "status", "disk")
 SHORT = {"accuracy": "acc", "f1": "F1", "chrf": "chrF", "mse": "MSE"}
-"""Names of the headlines of tasks in the list."""
+"""Names of figures in the list, if they are not their keys."""
 LEFT = (0, 1, 2, 6)
 """Columns that are aligned to the left."""
 TEXT_COLUMN, MIN_TEXT = 1, 8
@@ -75,13 +74,12 @@ def _cells(depth: int, run: RunInfo, now: float) -> tuple[str, ...]:
 
 
 def _figure(run: RunInfo) -> str:
-    """Return the bits per byte of a run, or the headline of its task, such as the accuracy."""
-    for row in reversed(TASKS.values()):  # a tagger has an accuracy beside its F1
-        value = run.figures.get(row.headline)
-        if value is not None:
-            shown = f"{value:.2g}" if 0.0 < value < 1e-3 else number(value, 3)
-            return f"{SHORT.get(row.headline, row.headline)} {shown}"
-    return number(run.figures.get("bits_per_byte"))
+    """Return the headline of a run: its bits per byte, or a figure of its task by name."""
+    value = run.figures.get(run.headline)
+    if value is None or run.headline == "bits_per_byte":
+        return number(value)
+    shown = f"{value:.2g}" if 0.0 < value < 1e-3 else number(value, 3)
+    return f"{SHORT.get(run.headline, run.headline)} {shown}"
 
 
 def _padded(cell: str, width: int, *, left: bool) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from charlm.config.tasks import figure_of_tags
 from charlm.config.training import counted_length, length_of
 from charlm.report.labels import label_shares
 from charlm.report.tag_predictions import TagPredictions
@@ -151,7 +152,7 @@ def floor_text(record: Json) -> str:
 
 def figures_text(figures: Json, *, with_interval: bool = False) -> str:
     """Return "span-F1 0.846, precision 0.851, recall 0.841, accuracy 0.968, 0.051 nats/tag"."""
-    figure = "f1" if "f1" in figures else "accuracy"
+    figure = figure_of_tags(figures)
     low_high = (figures.get("intervals") or {}).get(figure) if with_interval else None
     ends = f" ({low_high[0]:.3f} to {low_high[1]:.3f})" if low_high else ""
     named = [f"{HEADLINES[figure]} {number(figures[figure], 3)}{ends}"]

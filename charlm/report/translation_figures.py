@@ -1,6 +1,6 @@
 """Figures of translations for people: which are shown, their names, and a line of them."""
 
-from charlm.config.task import SHORT_TRANSLATION
+from charlm.config.tasks import figure_of_translations
 from charlm.report.task_reports import Json
 from charlm.report.text import number
 
@@ -14,7 +14,7 @@ def shown_figures(letters: float | None) -> list[str]:
     `letters` is the mean length of the references. Short texts have no BLEU, which counts runs of
     four words.
     """
-    is_short = letters is not None and letters < SHORT_TRANSLATION
+    is_short = figure_of_translations({"reference_letters": letters}) == "exact"
     return ["exact", "chrf"] if is_short else ["chrf", "bleu", "exact"]
 
 

@@ -223,7 +223,7 @@ def _task_results(record: Mapping[str, Any]) -> list[str]:
     floors = record.get("floors") or {}
     for key, label in row.floors.items():
         values = [(floors.get(key) or {}).get(name) for name in figures]
-        values = [v.get(row.headline) if isinstance(v, Mapping) else v for v in values]
+        values = [v.get(row.headline(v)) if isinstance(v, Mapping) else v for v in values]
         if any(value is not None for value in values):
             lines.append(f"| {label} | " + " | ".join(map(_number, values)) + " |")
     name, last = list(figures.items())[-1]

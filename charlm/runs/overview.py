@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from charlm.config.tasks import LANGUAGE_MODEL, TASKS
 from charlm.errors import RunError
 from charlm.files.safe_read import parse_json, read_bytes, read_json
 from charlm.runs import layout
@@ -39,9 +40,10 @@ class RunInfo:
 
     `kind` is network, ngram, search or empty (unknown). `status` is "training now", "finished",
     "interrupted", "diverged", "broken", or "pruned" (a trial); `problem` says what is broken.
-    `size` counts weights, or n-grams. `figures` are those of the best model on the validation text;
-    empty if there are none. `changed` is the time of the last change in seconds since 1970, `bytes`
-    the size on disk with everything in the folder.
+    `size` counts weights, or n-grams. `figures` are those of the best model on the validation text,
+    empty if there are none, and `headline` is the key of the most important one. `changed` is the
+    time of the last change in seconds since 1970, `bytes` the size on disk with everything in the
+    folder.
     """
 
     name: str
@@ -54,6 +56,7 @@ class RunInfo:
     model: str = ""
     size: int | None = None
     figures: Figures = field(default_factory=dict)
+    headline: str = "bits_per_byte"
     step: int | None = None
     seconds: float | None = None
     created: str = ""
@@ -155,6 +158,7 @@ def _search(path: Path, times: Mapping[str, float], size: int) -> RunInfo:
         model=chosen.model if chosen else "",
         size=chosen.size if chosen else None,
         figures=chosen.figures if chosen else {},
+        headline=chosen.headline if chosen else "bits_per_byte",
         seconds=math.fsum(row.seconds or 0.0 for row in trials),
         changed=max([times[layout.SEARCH], *(row.changed for row in trials)]),
         bytes=size,
@@ -186,12 +190,12 @@ def _described(
         return about(status=BROKEN, problem=layout.named_inside(path, str(error)))
     network = layout.kind_of(config) == layout.NETWORK
     ngrams, results = record.get("ngrams"), record.get("results") or {}
-    names = FIGURES_OF.get(config.get(layout.TASK, {}).get("name"), FIGURES)
-    figures = _chosen(results.get("valid") or {}, names)
+    valid: Mapping[str, Any] = results.get("valid") or {}
     step, seconds = results.get("step"), results.get("seconds")
     status = _status(path, config, record)
     if not results or status == TRAINING:  # run.json has the results of the end alone
-        figures, step, seconds = _logged(path, figures, names)
+        valid, step, seconds = _logged(path, valid)
+    task = config.get(layout.TASK, {}).get("name", LANGUAGE_MODEL)
     model = layout.WEIGHTS if network else layout.NGRAMS
     missing = status == FINISHED and model not in times
     return about(
@@ -202,7 +206,8 @@ def _described(
         unit=config["vocabulary"]["unit"],
         model=model_shape(config["model"]),
         size=record.get("parameters") if network else sum(ngrams["sizes"]) if ngrams else None,
-        figures=figures,
+        figures=_chosen(valid, FIGURES_OF.get(task, FIGURES)),
+        headline=TASKS[task].headline(valid),
         step=step,
         seconds=seconds,
         created=record["created"],
@@ -243,15 +248,15 @@ def _status(path: Path, config: Mapping[str, Any], record: Mapping[str, Any]) ->
         return INTERRUPTED
 
 
-def _chosen(figures: Mapping[str, Any], names: Iterable[str], prefix: str = "") -> Figures:
-    """Return the figures of the list of runs, of those in a record; none if it has no loss."""
-    found = {name: figures.get(f"{prefix}{name}") for name in names}
+def _chosen(figures: Mapping[str, Any], names: Iterable[str]) -> Figures:
+    """Return the figures of the list of runs, of those of a text; none if it has no loss."""
+    found = {name: figures.get(name) for name in names}
     return found if any(value is not None for value in found.values()) else {}
 
 
 def _logged(
-    path: Path, figures: Figures, names: Iterable[str]
-) -> tuple[Figures, int | None, float | None]:
+    path: Path, figures: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], int | None, float | None]:
     """Return the best figures in the log of a run, and the step and seconds that it reached.
 
     `figures` are kept if the log has none; lines that charlm did not write are left out.
@@ -266,7 +271,8 @@ def _logged(
             step, seconds = record.get("step"), record.get("seconds")
             nats = loss_of(record, "valid_")
             if isinstance(nats, float) and record.get("best", nats <= (loss_of(best) or math.inf)):
-                best = _chosen(record, names, "valid_")
+                valid = (key for key in record if key.startswith("valid_"))
+                best = {key.removeprefix("valid_"): record[key] for key in valid}
     return best, step, seconds
 
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from charlm.config.corpus import CorpusSettings, VocabularySettings
 from charlm.config.fields import MAX_COUNT
-from charlm.config.task import SHORT_TRANSLATION, TaskSettings
+from charlm.config.task import TaskSettings
+from charlm.config.tasks import SHORT_TRANSLATION
 from charlm.errors import CorpusError, RunError, named
 from charlm.files.atomic import json_bytes
 from charlm.files.safe_read import read_json
