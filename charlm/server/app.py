@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from charlm.server import models, page_routes, predict_route, tokenizer_routes
-from charlm.server.channel import ClientGone
+from charlm.server.client import ClientGone
 from charlm.server.completions import completions
 from charlm.server.errors import BUG, CLIENT_LEFT, Refused
 from charlm.server.limits import Limits

@@ -8,19 +8,10 @@ from types import TracebackType
 from starlette.types import Receive
 
 from charlm.inference.rows import Event, Failed, Finished, NewText, Rows, Ticket, Work
+from charlm.server.client import ClientGone, departure
 
 MAX_WAITING = 1 << 20
 """Size of events that wait for a slow client, about in bytes, from which its rows pause."""
-
-
-class ClientGone(Exception):
-    """Client that has closed the connection."""
-
-
-async def departure(receive: Receive) -> None:
-    """Return once the client has closed the connection; the body has been read."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 class Channel:

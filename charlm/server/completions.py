@@ -13,7 +13,8 @@ from charlm.errors import UsageError
 from charlm.inference.rows import Event, PromptFigures, QueueFull, Stopping
 from charlm.server.answers import Answer, event_text
 from charlm.server.bodies import read_json
-from charlm.server.channel import Channel, ClientGone
+from charlm.server.channel import Channel
+from charlm.server.client import ClientGone
 from charlm.server.errors import BUG, Refused
 from charlm.server.requests import Completion, read_completion, read_fields
 from charlm.server.service import Served, Service

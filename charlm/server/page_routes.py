@@ -22,6 +22,7 @@ from charlm.errors import CharlmError, CorpusError
 from charlm.inference.rows import QueueFull, Stopping
 from charlm.inspect.find_units import check_pattern
 from charlm.server.bodies import read_json
+from charlm.server.client import check_client, watched
 from charlm.server.errors import Refused
 from charlm.server.requests import REQUIRED, Fields, read_fields, text, whole
 from charlm.server.service import Served, Service
@@ -90,7 +91,7 @@ async def model(request: Request) -> Response:
     def facts() -> dict[str, Any]:
         return {"models": [page.facts(shared(each)) for each in service.models.values()]}
 
-    return await answer(slots(request).readers, facts, "run")
+    return await answer(request, slots(request).readers, facts, "run")
 
 
 async def score(request: Request) -> Response:
@@ -98,7 +99,10 @@ async def score(request: Request) -> Response:
     asked = read_fields(await read_json(request), SCORE)
     own = served(request, asked)
     return await answer(
-        slots(request).readers, lambda: page.score(own, asked["text"], asked["top"]), "text"
+        request,
+        slots(request).readers,
+        lambda: page.score(own, asked["text"], asked["top"]),
+        "text",
     )
 
 
@@ -108,7 +112,10 @@ async def inside(request: Request) -> Response:
     own, units, signals = served(request, asked), asked["units"], asked["signals"]
     param = "units" if units else "signals" if signals else "text"
     return await answer(
-        slots(request).searchers, lambda: page.inside(own, asked["text"], units, signals), param
+        request,
+        slots(request).searchers,
+        lambda: page.inside(own, asked["text"], units, signals),
+        param,
     )
 
 
@@ -121,7 +128,7 @@ async def find(request: Request) -> Response:
         check_pattern(asked["pattern"])
         return page.find(own, asked["pattern"], asked["text"], asked["top"])
 
-    return await answer(slots(request).searchers, found, "pattern")
+    return await answer(request, slots(request).searchers, found, "pattern")
 
 
 async def compare(request: Request) -> Response:
@@ -129,14 +136,14 @@ async def compare(request: Request) -> Response:
     asked = read_fields(await read_json(request), COMPARE)
     own, other = served(request, asked), served(request, asked, "other")
     return await answer(
-        slots(request).readers, lambda: page.compare(own, asked["text"], other), "other"
+        request, slots(request).readers, lambda: page.compare(own, asked["text"], other), "other"
     )
 
 
 async def runs(request: Request) -> Response:
     """Return the runs of the folder with the curves of their training."""
     service: Service = request.app.state.service
-    return await answer(slots(request).readers, lambda: page.runs(service.checkpoints))
+    return await answer(request, slots(request).readers, lambda: page.runs(service.checkpoints))
 
 
 def slots(request: Request) -> Slots:
@@ -162,21 +169,26 @@ def shared(each: Served) -> Model:
 
 
 async def answer(
-    places: asyncio.Semaphore, make: Callable[[], dict[str, Any]], param: str | None = None
+    request: Request,
+    places: asyncio.Semaphore,
+    make: Callable[[], dict[str, Any]],
+    param: str | None = None,
 ) -> Response:
     """Return what a function makes, run in a thread of its own once there is a place, as JSON.
 
-    Raises Refused: 503 while the server is busy or stopping, 400 for other errors of charlm, which
-    are about the field `param`.
+    The function ends early, by `check_client`, once the client has gone. Raises ClientGone then,
+    and Refused: 503 while the server is busy or stopping, 400 for other errors of charlm, which are
+    about the field `param`.
     """
 
     def content() -> bytes:
+        check_client()  # it may have left while it waited for a place
         data = {"schema_version": 1, **make()}
         text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         return text.encode()
 
     try:
-        async with places:
+        async with watched(request.receive), places:
             return Response(await run_in_threadpool(content), media_type="application/json")
     except (QueueFull, Stopping) as error:
         raise Refused(503, str(error), headers={"Retry-After": "1"}) from error

@@ -1,7 +1,5 @@
 """POST /api/predict: answers to texts, by a run that gives labels, tags or translations."""
 
-import asyncio
-import threading
 from typing import Any
 
 from starlette.requests import Request
@@ -10,7 +8,7 @@ from starlette.responses import Response
 from charlm.report.task_reports import report_of_task
 from charlm.runs.layout import run_task
 from charlm.server.bodies import read_json
-from charlm.server.channel import ClientGone, departure
+from charlm.server.client import check_client
 from charlm.server.errors import Refused
 from charlm.server.page_routes import answer, shown_text, slots
 from charlm.server.requests import REQUIRED, Fields, read_fields, text
@@ -50,21 +48,14 @@ async def predict(request: Request) -> Response:
             "text",
         )
     report = report_of_task(run_task(model.path))
-    gone = threading.Event()
 
     def answered() -> dict[str, Any]:
         found = []
         for start in range(0, len(asked["text"]), READ_AT_ONCE):
-            if gone.is_set():
-                raise ClientGone
+            check_client()
             group = asked["text"][start : start + READ_AT_ONCE]
             found += [report.predictions.json(each) for each in model.predict(group)]
         labels = {"labels": model.labels} if model.labels else {}
         return {"run": model.path.name, **labels, "predictions": found}
 
-    watch = asyncio.ensure_future(departure(request.receive))
-    watch.add_done_callback(lambda _: gone.set())
-    try:
-        return await answer(slots(request).readers, answered, "text")
-    finally:
-        watch.cancel()
+    return await answer(request, slots(request).readers, answered, "text")

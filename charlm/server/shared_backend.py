@@ -5,6 +5,7 @@ from typing import TypeVar
 
 from charlm.backends.interface import Array, Entries, Ids, Logits, Nats, State
 from charlm.inference.rows import Rows
+from charlm.server.client import check_client
 
 Value = TypeVar("Value")
 
@@ -12,8 +13,8 @@ Value = TypeVar("Value")
 class SharedBackend:
     """Compute between the rounds of rows, one window at a time, so samples go on meanwhile.
 
-    Callers wait for their turn: they need a thread of their own. Every method raises `QueueFull`
-    and `Stopping` as `Rows.call`.
+    Callers wait for their turn: they need a thread of their own, in the context of a request that
+    is `watched`. Every method raises `QueueFull` and `Stopping` as `Rows.call`, and `ClientGone`.
     """
 
     def __init__(self, rows: Rows) -> None:
@@ -22,6 +23,7 @@ class SharedBackend:
         self.logits_each = self._backend.logits_each
 
     def _call(self, function: Callable[[], Value]) -> Value:
+        check_client()
         value: Value = self._rows.call(function).result()
         return value
 

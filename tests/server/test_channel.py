@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from charlm.inference.rows import Failed, Finished, NewText, Work
-from charlm.server.channel import MAX_WAITING, Channel, ClientGone
+from charlm.server.channel import MAX_WAITING, Channel
+from charlm.server.client import ClientGone
 
 BIG = NewText(0, "x" * (MAX_WAITING + 1), [], 1, None, None)
 

@@ -3,13 +3,16 @@
 import json
 import queue
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from serving import Serving
-from waiting import PATIENCE
+from waiting import PATIENCE, wait_until
 
 from charlm.api import page
 from charlm.inference.rows import QueueFull, Stopping
+from charlm.server.client import GONE
 from charlm.server.page_routes import MAX_SEARCHERS
 from charlm.server.service import Service
 
@@ -125,6 +128,43 @@ def test_a_busy_server_asks_to_try_again(
     monkeypatch.setattr(page, "score", refuse)
     answer = server.client.post("/api/score", json={"text": "a"})
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+
+
+LONG = {"text": TEXT * 9, "run": "format-1"}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("score", LONG),
+        ("inside", LONG),
+        ("find", {"pattern": "[aeiou]", "run": "format-1"}),
+        ("compare", LONG | {"other": "tales"}),
+    ],
+)
+def test_a_client_that_leaves_ends_the_work(
+    server: Serving, service: Service, monkeypatch: pytest.MonkeyPatch, path: str, body: dict
+) -> None:
+    """What is computed at that moment is the last of it."""
+    rows, begun, calls = service.models["format-1"].rows, threading.Event(), []
+    own_call = rows.call
+
+    def call(function: Callable[[], Any]) -> Any:
+        """Compute once the client has left."""
+        calls.append(function)
+        begun.set()
+        gone = GONE.get()
+        assert gone and gone.wait(PATIENCE)
+        return own_call(function)
+
+    content, before = json.dumps(body), len(server.log)
+    monkeypatch.setattr(rows, "call", call)
+    with server.connect() as client:
+        head = f"POST /api/{path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json"
+        client.sendall(f"{head}\r\nContent-Length: {len(content)}\r\n\r\n{content}".encode())
+        assert begun.wait(PATIENCE)
+    wait_until(lambda: len(server.log) > before)
+    assert server.log[before].startswith(f"POST /api/{path} 499") and len(calls) == 1
 
 
 def test_few_requests_search_at_once(server: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
