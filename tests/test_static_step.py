@@ -15,7 +15,7 @@ from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
 from charlm.config.optimizers import OPTIMIZERS
 from charlm.config.training import TrainingSettings
-from charlm.errors import DivergenceError
+from charlm.errors import DivergenceError, EnvironmentFailure
 from charlm.nn import low_precision
 from charlm.nn.devices import Precision
 from charlm.nn.low_precision import LowCopy, can_be_static
@@ -29,6 +29,7 @@ from charlm.training import trainer as trainer_module
 from charlm.training.graphs import Graphs
 from charlm.training.records import Record, StepRecord, WarningRecord
 from charlm.training.static_step import StaticStep
+from charlm.training.step import MemoryFull
 from charlm.training.trainer import Trainer
 
 VOCABULARY = vocabulary_of("abcd efgh")
@@ -362,6 +363,91 @@ def test_too_little_memory_goes_on_in_parts() -> None:
     assert trainer.counters.parts == 2
     assert trainer.counters.tokens == plain.counters.tokens
     assert trainer.counters.sum_nats == pytest.approx(plain.counters.sum_nats, rel=1e-5)
+    torch.testing.assert_close(weights_of(trainer), weights_of(plain), atol=1e-5, rtol=1e-4)
+
+
+class Full(TorchDispatchMode):
+    """Memory that is full from the allocation of this number on, counted from 0."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.left = number
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        changes = any(argument.alias_info for argument in func._schema.arguments)
+        if not changes and func.namespace == "aten":
+            self.left -= 1
+            if self.left < 0:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+        return func(*args, **(kwargs or {}))
+
+
+def changeable(trainer: Trainer) -> list[torch.Tensor]:
+    """Return the weights, the state of the optimiser and of the generator."""
+    tensors = trainer.checkpoint().tensors
+    return [tensors[n].clone() for n in sorted(tensors) if not n.startswith("hidden.")]
+
+
+@pytest.mark.parametrize("kind", ["plain", "static", "host", "rmsprop"])
+@pytest.mark.parametrize("first", [True, False])
+def test_too_little_memory_in_an_update_changes_nothing(kind: str, first: bool) -> None:
+    """Wherever it happens: nothing is allocated once a weight or a moment has changed.
+
+    With an optimiser that allocates in between, the run ends.
+    """
+    chosen: dict[str, Any] = {"optimizer": "rmsprop" if kind == "rmsprop" else "adamw"}
+    chosen |= {"model": tiny_model("lstm", V, dropout=0.3), "clip_norm": 0.01}
+    trainer = make(static=kind != "plain", **chosen)
+    step, batches = trainer.gradient_step, trainer.task.batches.epoch(Position())
+    if kind == "host":
+        vars(step)["decides"] = False
+    if not first:
+        step.add(next(batches), 1.0)
+        step.update(0.1)
+    before, batch, failures = changeable(trainer), next(batches), 0
+    for number in range(999):
+        step.add(batch, 1.0)
+        try:
+            with Full(number):
+                step.update(0.1)
+            break
+        except (MemoryFull, EnvironmentFailure) as error:
+            failures += 1
+            assert isinstance(error, EnvironmentFailure) == (kind == "rmsprop")
+        if kind == "rmsprop":
+            return
+        step.reset()
+        for ours, theirs in zip(changeable(trainer), before, strict=True):
+            assert torch.equal(ours, theirs), number
+    assert failures > 5
+    assert any(not torch.equal(a, b) for a, b in zip(changeable(trainer), before, strict=False))
+
+
+@pytest.mark.parametrize("static", [True, False])
+def test_too_little_memory_for_moments_goes_on_in_parts(
+    static: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first update has made some of them; they are dropped, and the step is repeated."""
+    plain = make(static=False, steps=4)
+    list(plain.run())
+    trainer = make(static=static, steps=4)
+    optimizer, take_step, zeros = trainer.state.optimizer, trainer.state.optimizer.step, []
+
+    def cramped(like: torch.Tensor, **more: Any) -> torch.Tensor:
+        zeros.append(like)
+        if len(zeros) == 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return torch.zeros(like.shape, dtype=like.dtype)
+
+    def step() -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(torch, "zeros_like", cramped)
+            take_step()
+
+    monkeypatch.setattr(optimizer, "step", step)
+    warning, *_ = [r.text for r in trainer.run() if isinstance(r, WarningRecord)]
+    assert warning.startswith("step 1: too little memory for 3 sequences at once")
+    assert trainer.counters.parts == 2
     torch.testing.assert_close(weights_of(trainer), weights_of(plain), atol=1e-5, rtol=1e-4)
 
 

@@ -16,8 +16,12 @@ def skips_on_device(optimizer: torch.optim.Optimizer) -> bool:
 
     Fused ones of torch do, but SGD would begin with an undefined momentum.
     """
-    groups = optimizer.param_groups
-    return all(group.get("fused") and not group.get("momentum") for group in groups)
+    return is_fused(optimizer) and not any(g.get("momentum") for g in optimizer.param_groups)
+
+
+def is_fused(optimizer: torch.optim.Optimizer) -> bool:
+    """Return whether an optimiser changes all weights in one operation, which allocates nothing."""
+    return all(group.get("fused") for group in optimizer.param_groups)
 
 
 def build_optimizer(

@@ -137,14 +137,15 @@ class StaticStep(Step):
             self._adopt(buffers, batch)
 
     def update(self, rate: float) -> None:
-        """Change the weights; raise an error only if the host decides."""
+        """Change the weights. Raises an error only for want of memory, or if the host decides."""
         buffers = self._buffers
         if self._full or buffers is None:
             super().update(rate)
         elif self.decides:
+            random = self._random
             self._begin()
             self._set_rate(rate)
-            self.run("update", self._update)
+            self._try(partial(self.run, "update", self._update), random)
         else:
             nats, loss, _ = buffers.pending.tolist()
             buffers.pending.zero_()
@@ -269,7 +270,10 @@ class StaticStep(Step):
 
     @torch.no_grad()
     def _update(self) -> None:
-        """Check, clip and change the weights, unless a number is not finite; count it."""
+        """Check, clip and change the weights, unless a number is not finite; count it.
+
+        Nothing is allocated after the step of the optimiser, see `_try`.
+        """
         buffers, settings = self._allocated(), self.state.settings
         total = torch.nn.utils.get_total_norm(buffers.gradients)
         before, norm = Numbers(*buffers.numbers.unbind()), total.double()
@@ -279,8 +283,6 @@ class StaticStep(Step):
         good = finite if settings.on_nonfinite == "skip" else finite & unfailed
         if settings.clip_norm:
             torch.nn.utils.clip_grads_with_norm_(self.weights, settings.clip_norm, total)
-        buffers.found_inf.copy_(~good)
-        self.state.optimizer.step()
         steps, first = before.steps + 1, ~finite & unfailed
         norm_if_good = norm.masked_fill(~good, 0.0)
         numbers = Numbers(
@@ -296,11 +298,15 @@ class StaticStep(Step):
             largest=torch.maximum(before.largest, norm_if_good),
             largest_at=torch.where(norm_if_good > before.largest, steps, before.largest_at),
         )
-        buffers.numbers.copy_(torch.stack(numbers))
+        together, bad = torch.stack(numbers), ~good
+        buffers.found_inf.copy_(bad)
+        self.state.optimizer.step()
+        buffers.numbers.copy_(together)
         buffers.pending.zero_()
         self._clear_gradients()
         for layer in buffers.hidden:  # after a failed step, sequences begin in the initial state
-            torch._foreach_copy_(list(layer), [tensor.masked_fill(~good, 0.0) for tensor in layer])
+            for tensor in layer:
+                tensor.masked_fill_(bad, 0.0)
         if self._low:
             self._low.refresh()
 

@@ -4,18 +4,20 @@
 """
 
 import math
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from charlm.errors import DivergenceError
+from charlm.errors import DivergenceError, EnvironmentFailure
 from charlm.nn.encoder import State, concatenate
 from charlm.tasks.task import Task
 from charlm.text.batches import Batch
 from charlm.training.clipping import Clipped, clip
+from charlm.training.optim import is_fused
 from charlm.training.processes import ALONE, Processes
 from charlm.training.train_state import TrainState
 
@@ -75,25 +77,21 @@ class Step:
     def update(self, rate: float) -> None:
         """Change the weights at a learning rate, by the gradients added since the last update.
 
-        Raises MemoryFull or DivergenceError; the weights are unchanged then.
+        Raises MemoryFull or DivergenceError, and the weights are unchanged; or EnvironmentFailure.
         """
-        state, counters = self.state, self.state.counters
+        counters = self.state.counters
         numbers, random = [float(self._full), self._broken, *self._nats], self._random
         self._begin()
         full, broken, *nats = self.processes.total(
             self.weights, torch.tensor(numbers, dtype=torch.float64)
         ).tolist()
         if full:
-            if random is not None:  # a process whose memory is full has read less than others
-                state.generator.set_state(random)
-            raise MemoryFull
+            self._raise_full(random)  # a process whose memory is full has read less than others
         if not math.isfinite(broken):
             raise DivergenceError(f"the loss is {broken:.4g}")
-        self.clipped = clip(state.model, state.settings, name_largest=counters.warns)
+        self._try(partial(self._change, rate), random)
         for value in nats:
             counters.sum_nats += value
-        self._set_rate(rate)
-        state.optimizer.step()
         self._clear_gradients()
 
     @property
@@ -113,6 +111,46 @@ class Step:
         """Keep the state of the generator before the first batch, for `MemoryFull`."""
         if self._random is None:
             self._random = self.state.generator.get_state()
+
+    def _change(self, rate: float) -> None:
+        """Clip the gradients and change the weights. Raises DivergenceError before it does."""
+        state = self.state
+        self.clipped = clip(state.model, state.settings, name_largest=state.counters.warns)
+        self._set_rate(rate)
+        state.optimizer.step()
+
+    def _try(self, change: Callable[[], None], random: Tensor | None) -> None:
+        """Call a function that ends with a step of the optimiser and changes the weights by it.
+
+        Raises MemoryFull if there is too little memory, with weights and optimiser as they were.
+        That is so for fused optimisers: they allocate nothing but the state of weights that had
+        none, which is dropped here, and do that before they change anything. Other optimisers may
+        fail between two changes, and other processes have changed their weights already:
+        EnvironmentFailure then ends the run, and nothing of this step is saved.
+        """
+        optimizer, full = self.state.optimizer, False
+        known = set(optimizer.state)
+        try:
+            change()
+        except torch.OutOfMemoryError:
+            full = True
+        if not full:
+            return
+        if self.processes.count > 1 or not is_fused(optimizer):
+            raise EnvironmentFailure(
+                f"{self.state.generator.device.type} has too little memory for a step of the "
+                "optimiser; expected enough for one. The last checkpoint is intact. Use a smaller "
+                "--batch-size or --hidden"
+            )
+        for weight in [weight for weight in optimizer.state if weight not in known]:
+            del optimizer.state[weight]
+        self._raise_full(random)
+
+    def _raise_full(self, random: Tensor | None) -> NoReturn:
+        """Raise MemoryFull, with the random numbers that the step began with."""
+        if random is not None:
+            self.state.generator.set_state(random)
+        raise MemoryFull
 
     def _set_rate(self, rate: float) -> None:
         """Set the learning rate, in place where it is a tensor."""
