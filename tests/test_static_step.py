@@ -517,16 +517,20 @@ def low_trainer(dtype: torch.dtype | None, cell: str = "gru", **chosen: Any) -> 
     return trainer
 
 
-@pytest.mark.parametrize("cell", ["gru", "lstm"])
+@pytest.mark.parametrize(("cell", "parts"), [("gru", 1), ("lstm", 1), ("lstm", 2)])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_gradients_of_the_copy_are_those_of_the_weights(dtype: torch.dtype, cell: str) -> None:
+def test_gradients_of_the_copy_are_those_of_the_weights(
+    dtype: torch.dtype, cell: str, parts: int
+) -> None:
     """Within the rounding of the type; the scale of float16 is divided out.
 
-    The LSTM has weight drop, whose dropped weights are the copy's.
+    The LSTM has weight drop, whose dropped weights are the copy's. Parts of a batch that did not
+    fit in memory are computed by the copy too.
     """
     found = []
     for kind in (None, dtype):
         trainer = low_trainer(kind, cell)
+        trainer.counters.parts = parts
         for batch in list(trainer.task.batches.epoch(Position()))[:2]:
             trainer.gradient_step.add(batch, 1.0)
         found.append(torch.cat([w.grad.flatten() for w in trainer.gradient_step.weights]))

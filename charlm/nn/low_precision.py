@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.backends.cudnn.rnn import get_cudnn_mode
 
 from charlm.config.model import ModelSettings
-from charlm.nn.encoder import Encoder
+from charlm.nn.encoder import Encoder, State
 
 FP16_SCALE = 1024.0
 """Factor on the loss in float16, in which small gradients would otherwise vanish."""
@@ -53,9 +53,9 @@ class LowCopy:
                         layer.num_layers, layer.batch_first, layer.bidirectional,
                     )  # fmt: skip
 
-    def cast(self, x: Tensor) -> Tensor:
-        """Return x in the number type of the copy."""
-        return x.to(self.dtype)
+    def cast(self, state: State) -> State:
+        """Return a recurrent state in the number type of the copy."""
+        return tuple(tuple(tensor.to(self.dtype) for tensor in layer) for layer in state)
 
 
 def can_be_static(settings: ModelSettings) -> bool:

@@ -8,10 +8,11 @@ tensors only and never ask the device for a number, so that they can be captured
     device:  gradient function         gradient function       update function
                                                                (check, clip, weights, zero)
 
-Numbers are read when a record is due. Windows that do not fit are computed as `Step` does.
+Numbers are read when a record is due. Windows that do not fit are computed as `Step` does, by the
+low-precision copy if there is one.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from charlm.nn.encoder import State
 from charlm.nn.low_precision import LowCopy, can_be_static
-from charlm.tasks.task import Task, WindowLoss
+from charlm.tasks.task import Sums, Task, WindowLoss
 from charlm.text.batches import MAX_LONGER, PADDING, Batch
 from charlm.text.tokenizers.tokenizer_json import EOS
 from charlm.training.clipping import EXPLODING, Clipped
@@ -251,22 +252,41 @@ class StaticStep(Step):
 
         So nothing has changed if there is too little memory.
         """
-        buffers, low, model = self._allocated(), self._low, self.state.model
-        weights, hidden, factor = self.weights, buffers.hidden, 1.0
-        if low:
-            model, weights, factor = low.model, low.weights, low.scale
-            hidden = tuple(tuple(map(low.cast, layer)) for layer in hidden)
+        buffers, low, state = self._allocated(), self._low, self.state
         inputs, targets = buffers.inputs[:steps], buffers.targets[:steps]
-        sums = self.loss.of_window(model, inputs, targets, hidden, self.state.generator)
-        value = sums.loss * buffers.scale * factor
-        found = torch.autograd.grad(value, weights, allow_unused=True)
-        pairs = [pair for pair in zip(buffers.gradients, found, strict=True) if pair[1] is not None]
-        torch._foreach_add_([a for a, _ in pairs], [b for _, b in pairs], alpha=1.0 / factor)
+        model, hidden = (
+            (low.model, low.cast(buffers.hidden)) if low else (state.model, buffers.hidden)
+        )
+        sums = self.loss.of_window(model, inputs, targets, hidden, state.generator)
+        self._add_gradients(sums.loss * buffers.scale, low.weights if low else self.weights)
         tokens = (targets != PADDING).sum()
         loss = sums.loss.detach()
         buffers.pending += torch.stack([sums.nats.double(), loss.double(), tokens.double()])
         for old, new in zip(buffers.hidden, sums.after, strict=True):
             torch._foreach_copy_(list(old), list(new))
+
+    def _sums(self, part: Batch) -> Sums:
+        """See `Step._sums`. If there is a low-precision copy, it computes them."""
+        low, state = self._low, self.state
+        if low is None:
+            return super()._sums(part)
+        hidden = None if state.hidden is None else low.cast(state.hidden)
+        return self.task.loss(low.model, part, hidden, state.generator)
+
+    def _backward(self, loss: Tensor) -> None:
+        """See `Step._backward`."""
+        if self._low:
+            self._add_gradients(loss, self._low.weights)
+        else:
+            super()._backward(loss)
+
+    def _add_gradients(self, loss: Tensor, weights: Sequence[Tensor]) -> None:
+        """Add the gradients of a loss, computed from the model or from its copy, in float32."""
+        factor = self._low.scale if self._low else 1.0
+        found = torch.autograd.grad(loss * factor, weights, allow_unused=True)
+        gradients = self._allocated().gradients
+        pairs = [pair for pair in zip(gradients, found, strict=True) if pair[1] is not None]
+        torch._foreach_add_([a for a, _ in pairs], [b for _, b in pairs], alpha=1.0 / factor)
 
     @torch.no_grad()
     def _update(self) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from charlm.errors import DivergenceError, EnvironmentFailure
 from charlm.nn.encoder import State, concatenate
-from charlm.tasks.task import Task
+from charlm.tasks.task import Sums, Task
 from charlm.text.batches import Batch
 from charlm.training.clipping import Clipped, clip
 from charlm.training.optim import is_fused
@@ -190,11 +190,19 @@ class Step:
 
         Return the nats of the part and the state after it.
         """
-        state = self.state
-        sums = self.task.loss(state.model, part, state.hidden, state.generator)
-        (sums.loss / tokens * factor).backward()  # type: ignore[no-untyped-call]
+        sums = self._sums(part)
+        self._backward(sums.loss / tokens * factor)
         size = max(part.tokens, 1)  # 0 for a process that has no sequences
         mean = float(sums.loss.detach() / size)
         if not math.isfinite(mean) and not self._broken:
             self._broken = mean
         return float(sums.nats / size) * size, sums.after
+
+    def _sums(self, part: Batch) -> Sums:
+        """Return the sums of a part of a batch."""
+        state = self.state
+        return self.task.loss(state.model, part, state.hidden, state.generator)
+
+    def _backward(self, loss: Tensor) -> None:
+        """Add the gradients of a loss to those of the weights."""
+        loss.backward()  # type: ignore[no-untyped-call]
