@@ -22,7 +22,7 @@ from charlm.config.corpus import VocabularySettings
 from charlm.config.model import ModelSettings
 from charlm.config.training import TrainingSettings
 from charlm.nn.devices import Precision, choose_precision
-from charlm.nn.low_precision import LowCopy
+from charlm.nn.low_precision import MAX_SCALE, LowCopy
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.runs.checkpoints import Checkpoint
 from charlm.tasks.language_model import language_model_task
@@ -138,6 +138,9 @@ def bits(cell: str, name: str, size: tuple[int, tuple[int, int]], setup: Setup) 
         new_trainer(settings, name, shape, step_class, setup)
         for step_class in (captures.step, StaticStep, captures.step)
     )
+    for trainer in (whole, plain):
+        if scale := trainer.state.loss_scale:  # so large that it must be halved at first
+            scale.factor.fill_(MAX_SCALE)
     for record in whole.run():
         saved.setdefault(record.step, copy.deepcopy(whole.checkpoint()))
     for _ in plain.run():

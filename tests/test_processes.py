@@ -16,6 +16,7 @@ from charlm.config.training import TrainingSettings
 from charlm.errors import DivergenceError
 from charlm.nn.devices import Precision
 from charlm.nn.dropout import Draws
+from charlm.nn.low_precision import LossScale
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.runs.checkpoints import Checkpoint
 from charlm.tasks.language_model import language_model_task
@@ -217,6 +218,31 @@ def test_any_number_of_processes_resumes_a_checkpoint() -> None:
     for count, steps in ((3, 9), (1, 12)):
         saved, _, _ = trained("zoneout", count, saved, schedule="constant", steps=steps)
     assert difference(whole, saved) < 2e-6
+
+
+class Scaled(Trainer):
+    """Training with a scaled loss and the range of float16, whose scale is too large at first."""
+
+    def __init__(self, *given: Any, **more: Any) -> None:
+        super().__init__(*given, **more)
+        self.state.loss_scale = LossScale(torch.device("cpu"))
+        self.state.loss_scale.factor.fill_(2.0**24)
+        self.model.output.register_forward_hook(self.narrow)
+
+    @staticmethod
+    def narrow(_module: Any, _inputs: Any, out: torch.Tensor) -> None:
+        if out.requires_grad:
+            out.register_hook(lambda g: g.masked_fill(g.abs() > 65504.0, torch.inf))
+
+
+def test_all_processes_have_the_same_scale_of_the_loss() -> None:
+    """It follows their sum: a gradient beyond the range in one of them halves it in all."""
+    saved, _, _ = trained("accumulate", 1, kind=Scaled)
+    shared, _, trainers = trained("accumulate", 2, kind=Scaled)
+    assert difference(saved, shared) < 2e-6
+    scales = [trainer.state.loss_scale.factor for trainer in trainers]
+    assert scales[0] == scales[1] < 2.0**24
+    assert trainers[1].counters.updates > 2
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -5,6 +5,7 @@ the distance to the next number (Micikevicius et al. 2018, arxiv.org/abs/1710.03
 """
 
 import copy
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
@@ -15,14 +16,18 @@ from charlm.config.model import ModelSettings
 from charlm.nn.encoder import Encoder, State
 
 FP16_SCALE = 1024.0
-"""Factor on the loss in float16, in which small gradients would otherwise vanish."""
+"""Factor on the loss in float16 that training begins with; without one, small gradients vanish."""
+MAX_SCALE = 2.0**24
+"""Factor on the loss up to which it is doubled."""
+GROWTH_STEPS = 2000
+"""Steps in a row with finite gradients after which the factor is doubled, as in torch.amp."""
 
 
 class LowCopy:
     """A copy of a model in a low-precision type, whose weights follow those of the model.
 
     `model` is the copy. `weights` are its weights that are trained; their gradients are for the
-    weights of the original, once divided by `scale`, the factor on the loss.
+    weights of the original, once divided by the factor on the loss, at first `scale`.
     """
 
     def __init__(self, model: Encoder, dtype: torch.dtype) -> None:
@@ -56,6 +61,54 @@ class LowCopy:
     def cast(self, state: State) -> State:
         """Return a recurrent state in the number type of the copy."""
         return tuple(tuple(tensor.to(self.dtype) for tensor in layer) for layer in state)
+
+
+class LossScale:
+    """The factor on the loss in float16, on the device, adapted to the gradients of each step.
+
+    Gradients that are not finite, of a finite loss, halve it, and that step changes nothing else;
+    `GROWTH_STEPS` in a row with finite ones double it (Micikevicius et al. 2018, as in
+    torch.amp.GradScaler). Where it would fall below 1, the gradients are not finite in themselves,
+    and the step has failed. It changes only with an update, so that all windows of a step have the
+    same one.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.factor = torch.tensor(FP16_SCALE, device=device)
+        self.good_steps = torch.zeros((), device=device)
+        """Steps with finite gradients since the factor changed."""
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps, by name."""
+        return {"factor": self.factor, "good_steps": self.good_steps}
+
+    def divide_out(self, gradients: Sequence[Tensor]) -> None:
+        """Divide gradients by the factor, in place; as a power of 2, it costs no digits."""
+        torch._foreach_mul_(list(gradients), 1.0 / self.factor)
+
+    def after(self, norm: Tensor, loss: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return factor and good steps after a step, and whether its gradients have overflowed.
+
+        `norm` is the norm of its gradients, `loss` its loss. If the step has failed, nothing
+        changes. All numbers stay on the device.
+        """
+        known, finite, half = loss.isfinite(), norm.isfinite(), self.factor / 2
+        overflows = known & ~finite & (half >= 1.0)
+        good_steps = self.good_steps + (known & finite)
+        doubles = good_steps >= GROWTH_STEPS
+        larger = torch.where(doubles, (2 * self.factor).clamp(max=MAX_SCALE), self.factor)
+        factor = torch.where(overflows, half, larger)
+        return factor, good_steps.masked_fill(doubles | overflows, 0.0), overflows
+
+    def put(self, factor: Tensor, good_steps: Tensor) -> None:
+        """Take these numbers, into the same memory."""
+        self.factor.copy_(factor)
+        self.good_steps.copy_(good_steps)
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Continue from the tensors of a checkpoint; from the beginning if it has none."""
+        self.put(**{**LossScale(self.factor.device).tensors, **tensors})
 
 
 def can_be_static(settings: ModelSettings) -> bool:

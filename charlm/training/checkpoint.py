@@ -16,6 +16,7 @@ from torch import Tensor
 from charlm.errors import RunError
 from charlm.inference.figures import figures_from
 from charlm.nn.encoder import Encoder, State, saved_tensors
+from charlm.nn.low_precision import LossScale
 from charlm.runs.checkpoints import Checkpoint
 from charlm.runs.tensors import put_weights
 from charlm.tasks.task import Order
@@ -33,6 +34,7 @@ def to_checkpoint(state: TrainState, hidden: State | None) -> Checkpoint:
         "optimizer": optimizer_tensors(state.optimizer),
         "hidden": _hidden_tensors(hidden),
         "average": state.average.tensors if state.average else {},
+        "loss_scale": state.loss_scale.tensors if state.loss_scale else {},
     }
     tensors = {
         f"{group}.{name}": tensor
@@ -53,14 +55,17 @@ def restore(state: TrainState, checkpoint: Checkpoint, batches: Order) -> list[s
     try:
         counters = counters_of(checkpoint)
         weights, average = _group(checkpoint, "model"), _group(checkpoint, "average")
-        optimizer = _group(checkpoint, "optimizer")
+        optimizer, scale = _group(checkpoint, "optimizer"), _group(checkpoint, "loss_scale")
         hidden = _hidden_state(model, _group(checkpoint, "hidden"), device)
         _check_weights(model, weights)
         _check_weights(model, average)
         _check_optimizer(state.optimizer, optimizer, counters.updates)
+        _check_scale(scale)
         _check_position(counters, hidden, batches)
         put_weights(model, weights)
         _load_optimizer(state.optimizer, optimizer)
+        if state.loss_scale:
+            state.loss_scale.restore(scale)
         state.counters, state.hidden = counters, hidden
         state.begin_average()
         if state.average:
@@ -239,6 +244,18 @@ def _check_optimizer(
     missing = [n for n in expected if n.partition(".")[0] in entries and n not in tensors]
     if missing or (updates and expected and not tensors):
         raise ValueError(f"optimizer.{(missing or list(expected))[0]} is missing")
+
+
+def _check_scale(tensors: Mapping[str, Tensor]) -> None:
+    """Raise ValueError unless these are the tensors of a `LossScale`, or none."""
+    expected = LossScale(torch.device("cpu")).tensors
+    if tensors and tensors.keys() != expected.keys():
+        raise ValueError(f"loss_scale has {', '.join(tensors)}; expected {', '.join(expected)}")
+    for name, tensor in tensors.items():
+        _check_like(f"loss_scale.{name}", tensor, expected[name])
+        lowest = 1.0 if name == "factor" else 0.0
+        if float(tensor) < lowest:
+            raise ValueError(f"loss_scale.{name} is {float(tensor):g}")
 
 
 def _check_position(counters: Counters, hidden: State | None, batches: Order) -> None:

@@ -12,7 +12,7 @@ import torch
 from charlm.errors import DivergenceError, EnvironmentFailure
 from charlm.runs.weights import MAX_WEIGHT
 from charlm.text.batches import Batch
-from charlm.training.step import MemoryFull, Step
+from charlm.training.step import MemoryFull, Overflow, Step
 from charlm.training.train_state import TrainState
 
 MAX_SKIPPED = 20
@@ -46,6 +46,10 @@ class Recovery:
                 problem = f"step {before[0].step + 1}: {error}; {text_position(state)}"
                 state.return_to(before)
                 self._skip(batches, problem)
+                return
+            except Overflow:
+                state.return_to(before)
+                self._pass(batches)
                 return
             self._split_more(max(len(batch.kept) for batch in batches))
 
@@ -98,17 +102,21 @@ class Recovery:
         )
 
     def _skip(self, batches: Sequence[Batch], problem: str) -> None:
-        """Count a step that failed and continue after its text from the initial state."""
+        """Count a step that failed and continue after its text."""
         state = self.state
         if state.settings.on_nonfinite != "skip" or state.counters.skipped_in_a_row >= MAX_SKIPPED:
             raise diverged(problem)
-        state.hidden = None
-        for batch in batches:
-            state.counters.pass_batch(batch)
-        state.counters.step += 1
-        state.counters.skipped += 1
+        self._pass(batches)
         state.counters.skipped_in_a_row += 1
         self.warn(f"{problem}; this step was skipped")
+
+    def _pass(self, batches: Sequence[Batch]) -> None:
+        """Continue after batches whose step has changed nothing, from the initial state."""
+        self.state.hidden = None
+        for batch in batches:
+            self.state.counters.pass_batch(batch)
+        self.state.counters.step += 1
+        self.state.counters.skipped += 1
 
 
 def diverged(problem: str) -> DivergenceError:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from charlm.nn.encoder import State
-from charlm.nn.low_precision import LowCopy, can_be_static
+from charlm.nn.low_precision import LossScale, LowCopy, can_be_static
 from charlm.tasks.task import Sums, Task, WindowLoss
 from charlm.text.batches import MAX_LONGER, PADDING, Batch
 from charlm.text.tokenizers.tokenizer_json import EOS
@@ -45,9 +45,10 @@ def immediately(key: Hashable, function: Callable[[], None]) -> None:  # noqa: A
 class Numbers(NamedTuple):
     """Numbers of the steps since the host last read them, as tensors or as floats.
 
-    `failed` steps have changed nothing; `lost_tokens` are theirs. `first` is the number of the
-    first of them, counted from 1, `loss` its sum. `norm` is of the newest step that did not fail,
-    `largest` the largest one, of step `largest_at`.
+    `failed` steps have changed nothing. `first` is the number of the first of them, counted from 1,
+    `loss` its sum. `overflows` are steps that have changed only the scale of the loss and have not
+    failed. `lost_tokens` are those of both. `norm` is of the newest other step, `largest` the
+    largest one, of step `largest_at`.
     """
 
     steps: Any
@@ -55,6 +56,7 @@ class Numbers(NamedTuple):
     clipped: Any
     lost_tokens: Any
     failed: Any
+    overflows: Any
     in_a_row: Any
     first: Any
     loss: Any
@@ -114,6 +116,8 @@ class StaticStep(Step):
         self.graphs, self.run = graphs, cast(Run, graphs.run if graphs else immediately)
         self.size = settings.batch_size
         self.max_steps = settings.bptt + MAX_LONGER * settings.random_bptt
+        if task.low_precision == torch.float16:
+            state.loss_scale = LossScale(state.generator.device)
         self.decides = skips_on_device(state.optimizer) and not settings.clip_value
         """True if the update function decides on the device; if not, the host does, as in `Step`"""
         self._buffers: Buffers | None = None
@@ -166,6 +170,7 @@ class StaticStep(Step):
         counters.sum_nats += numbers.nats
         counters.sum_tokens -= int(numbers.lost_tokens)
         counters.sum_clipped += int(numbers.clipped)
+        counters.skipped += int(numbers.overflows)
         self.clipped = Clipped(norm=numbers.norm or self.clipped.norm, cut=False)
         before = counters.step - int(numbers.steps)
         problem = explodes = ""
@@ -282,11 +287,12 @@ class StaticStep(Step):
 
     def _add_gradients(self, loss: Tensor, weights: Sequence[Tensor]) -> None:
         """Add the gradients of a loss, computed from the model or from its copy, in float32."""
-        factor = self._low.scale if self._low else 1.0
-        found = torch.autograd.grad(loss * factor, weights, allow_unused=True)
+        scale = self.state.loss_scale
+        scaled = loss * scale.factor if scale else loss
+        found = torch.autograd.grad(scaled, weights, allow_unused=True)
         gradients = self._allocated().gradients
         pairs = [pair for pair in zip(gradients, found, strict=True) if pair[1] is not None]
-        torch._foreach_add_([a for a, _ in pairs], [b for _, b in pairs], alpha=1.0 / factor)
+        torch._foreach_add_([a for a, _ in pairs], [b for _, b in pairs])
 
     @torch.no_grad()
     def _update(self) -> None:
@@ -294,37 +300,46 @@ class StaticStep(Step):
 
         Nothing is allocated after the step of the optimiser, see `_try`.
         """
-        buffers, settings = self._allocated(), self.state.settings
+        buffers, settings, scale = self._allocated(), self.state.settings, self.state.loss_scale
+        if scale:
+            scale.divide_out(buffers.gradients)
         total = torch.nn.utils.get_total_norm(buffers.gradients)
         before, norm = Numbers(*buffers.numbers.unbind()), total.double()
         nats, loss, tokens = buffers.pending.unbind()
         finite = norm.isfinite() & loss.isfinite()
         unfailed = before.failed == 0
         good = finite if settings.on_nonfinite == "skip" else finite & unfailed
+        bad, overflows = ~good, torch.zeros_like(good)
+        if scale:
+            *scale_numbers, overflows = scale.after(norm, loss)
+        failed = bad & ~overflows
         if settings.clip_norm:
             torch.nn.utils.clip_grads_with_norm_(self.weights, settings.clip_norm, total)
-        steps, first = before.steps + 1, ~finite & unfailed
-        norm_if_good = norm.masked_fill(~good, 0.0)
+        steps, first = before.steps + 1, failed & unfailed
+        norm_if_good = norm.masked_fill(bad, 0.0)
         numbers = Numbers(
             steps=steps,
-            nats=before.nats + nats.masked_fill(~good, 0.0),
+            nats=before.nats + nats.masked_fill(bad, 0.0),
             clipped=before.clipped + (norm_if_good > (settings.clip_norm or torch.inf)),
             lost_tokens=before.lost_tokens + tokens.masked_fill(good, 0.0),
-            failed=before.failed + ~good,
-            in_a_row=(before.in_a_row + 1).masked_fill(good, 0.0),
+            failed=before.failed + failed,
+            overflows=before.overflows + overflows,
+            in_a_row=(before.in_a_row + failed).masked_fill(good, 0.0),
             first=torch.where(first, steps, before.first),
             loss=torch.where(first, loss, before.loss),
             norm=torch.where(good, norm, before.norm),
             largest=torch.maximum(before.largest, norm_if_good),
             largest_at=torch.where(norm_if_good > before.largest, steps, before.largest_at),
         )
-        together, bad = torch.stack(numbers), ~good
+        together = torch.stack(numbers)
         buffers.found_inf.copy_(bad)
         self.state.optimizer.step()
+        if scale:
+            scale.put(*scale_numbers)
         buffers.numbers.copy_(together)
         buffers.pending.zero_()
         self._clear_gradients()
-        for layer in buffers.hidden:  # after a failed step, sequences begin in the initial state
+        for layer in buffers.hidden:  # after such a step, sequences begin in the initial state
             for tensor in layer:
                 tensor.masked_fill_(bad, 0.0)
         if self._low:

@@ -26,6 +26,10 @@ class MemoryFull(Exception):
     """A batch does not fit in the memory of the device."""
 
 
+class Overflow(Exception):
+    """The gradients of a step are not finite only because its scaled loss was too large."""
+
+
 class Findings(NamedTuple):
     """What a look at the device found of the steps since the last look."""
 
@@ -77,7 +81,8 @@ class Step:
     def update(self, rate: float) -> None:
         """Change the weights at a learning rate, by the gradients added since the last update.
 
-        Raises MemoryFull or DivergenceError, and the weights are unchanged; or EnvironmentFailure.
+        Raises MemoryFull, DivergenceError or Overflow, and the weights are unchanged; or
+        EnvironmentFailure.
         """
         counters = self.state.counters
         numbers, random = [float(self._full), self._broken, *self._nats], self._random
@@ -113,11 +118,21 @@ class Step:
             self._random = self.state.generator.get_state()
 
     def _change(self, rate: float) -> None:
-        """Clip the gradients and change the weights. Raises DivergenceError before it does."""
-        state = self.state
+        """Clip the gradients and change the weights. Raises DivergenceError or Overflow before."""
+        state, scale = self.state, self.state.loss_scale
+        if scale:
+            gradients = [weight.grad for weight in self.weights if weight.grad is not None]
+            scale.divide_out(gradients)
+            norm = torch.nn.utils.get_total_norm(gradients)
+            *numbers, overflows = scale.after(norm, torch.zeros_like(norm))
+            if overflows:
+                scale.put(*numbers)
+                raise Overflow
         self.clipped = clip(state.model, state.settings, name_largest=state.counters.warns)
         self._set_rate(rate)
         state.optimizer.step()
+        if scale:
+            scale.put(*numbers)
 
     def _try(self, change: Callable[[], None], random: Tensor | None) -> None:
         """Call a function that ends with a step of the optimiser and changes the weights by it.
@@ -204,5 +219,6 @@ class Step:
         return self.task.loss(state.model, part, state.hidden, state.generator)
 
     def _backward(self, loss: Tensor) -> None:
-        """Add the gradients of a loss to those of the weights."""
-        loss.backward()  # type: ignore[no-untyped-call]
+        """Add the gradients of a loss to those of the weights, scaled if there is a scale."""
+        scale = self.state.loss_scale
+        (loss * scale.factor if scale else loss).backward()  # type: ignore[no-untyped-call]

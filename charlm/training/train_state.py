@@ -8,6 +8,7 @@ from charlm.config.training import TrainingSettings
 from charlm.inference.figures import Figures, figures_from
 from charlm.nn.dropout import Draws
 from charlm.nn.encoder import Encoder, State
+from charlm.nn.low_precision import LossScale
 from charlm.text.batches import Batch, Position
 from charlm.training.averaging import WeightAverage
 from charlm.training.optim import build_optimizer
@@ -107,7 +108,8 @@ class TrainState:
     """Everything that changes during training.
 
     `hidden` is the recurrent state after the newest batch, `average` the average of the weights,
-    `generator` the source of all dropout. `target` is the noun of what `tokens` count.
+    `generator` the source of all dropout. `loss_scale` is the one of training in float16, None in
+    other number types. `target` is the noun of what `tokens` count.
     """
 
     def __init__(self, model: Encoder, settings: TrainingSettings, target: str = "token") -> None:
@@ -118,6 +120,7 @@ class TrainState:
         self.generator.manual_seed(settings.seed or 0)
         self.counters = Counters()
         self.hidden: State | None = None
+        self.loss_scale: LossScale | None = None
         self.average: WeightAverage | None = None
         self.begin_average()
 
