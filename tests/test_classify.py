@@ -351,6 +351,16 @@ def test_what_the_defaults_leave_open_is_planned(tmp_path: Path) -> None:
     assert planned.record["planned"]["memory_bytes"] > 1e8 and planned.problem is None
 
 
+def test_dropout_that_is_given_reaches_a_model_of_one_layer(tmp_path: Path) -> None:
+    """It has none between layers, so the dropout before and after them follows."""
+    found = []
+    for given in ({}, {"dropout": 0.6}, {"dropout": 0.6, "output_dropout": 0.1}):
+        flags = nested(task="classify", sources=[table(tmp_path)], steps=2, **given)
+        model = plan_run(Request(flags=flags, checkpoints=tmp_path)).record["settings"]["model"]
+        found.append((model["input_dropout"], model["output_dropout"]))
+    assert found == [(0.2, 0.4), (0.3, 0.6), (0.3, 0.1)]
+
+
 @pytest.mark.parametrize("given", [{}, {"learning_rate": 0.003}])
 def test_a_run_that_starts_from_another_has_defaults_of_its_own(
     given: dict[str, Any], parents: Path, tmp_path: Path

@@ -138,7 +138,7 @@ TASKS: dict[str, TaskSpec] = {
             "vocabulary": {"unit": "word", "words": "bare", "lowercase": True, "max_size": 20_000},
             "model": {
                 "num_layers": 1, "hidden_size": 128, "embedding_size": 128, "dropout": 0.4,
-                "input_dropout": 0.2, "output_dropout": 0.4, "embedding_dropout": 0.2,
+                "embedding_dropout": 0.2,
             },
             "training": {
                 "batch_size": 32, "learning_rate": 0.002, "average": 0.998,
@@ -177,7 +177,7 @@ TASKS: dict[str, TaskSpec] = {
             },
             "model": {
                 "num_layers": 1, "hidden_size": 128, "embedding_size": 128, "dropout": 0.4,
-                "embedding_dropout": 0.3, "input_dropout": 0.3, "output_dropout": 0.4,
+                "embedding_dropout": 0.3, "input_dropout": 0.3,
             },
             "training": {
                 "batch_size": 32, "learning_rate": 0.003, "average": 0.0,
@@ -244,7 +244,6 @@ TASKS: dict[str, TaskSpec] = {
             "vocabulary": {"unit": "number"},
             "model": {
                 "num_layers": 1, "hidden_size": 64, "embedding_size": 32, "dropout": 0.0,
-                "input_dropout": 0.0, "output_dropout": 0.0,
             },
             "training": {
                 "minutes": 1.0, "batch_size": 32, "learning_rate": 0.003, "weight_decay": 0.0,

@@ -34,6 +34,7 @@ from charlm.training.plan import constants
 from charlm.training.plan.basis import Basis
 from charlm.training.plan.memory import training_memory
 from charlm.training.plan.model_size import plan_model
+from charlm.training.plan.usual import with_outer_dropout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,12 +238,7 @@ def _plan_dropout(basis: Basis, model: ModelSettings, training: TrainingSettings
         dropout = 0.02 * min(passes, 4.0) + slope * max(passes - 4.0, 0.0)
         dropout = round(round(min(dropout, most) / 0.05) * 0.05, 2)
         dropout = float(basis.choose("model.dropout", dropout, f"{passes:.1f} passes"))
-    before, after = model.input_dropout, model.output_dropout
-    if before is None:
-        before = basis.choose("model.input_dropout", dropout / 2, "half of --dropout")
-    if after is None:
-        after = basis.choose("model.output_dropout", dropout, "as --dropout")
-    return replace(model, dropout=dropout, input_dropout=before, output_dropout=after)
+    return with_outer_dropout(replace(model, dropout=dropout), basis.choose)
 
 
 def _plan_rates(basis: Basis, training: TrainingSettings, model: ModelSettings) -> TrainingSettings:

@@ -28,12 +28,19 @@ def choices(reasons: dict[str, str]) -> Choose:
 
 def with_layers(model: ModelSettings, choose: Choose, reason: str) -> ModelSettings:
     """Return a model of one layer, without dropout or tied weights unless they are given."""
-    return replace(
-        model,
-        num_layers=model.num_layers or choose("model.num_layers", 1, reason),
-        tie_weights=False, dropout=model.dropout or 0.0, input_dropout=model.input_dropout or 0.0,
-        output_dropout=model.output_dropout or 0.0,
-    )  # fmt: skip
+    layers = model.num_layers or choose("model.num_layers", 1, reason)
+    model = replace(model, num_layers=layers, tie_weights=False, dropout=model.dropout or 0.0)
+    return with_outer_dropout(model, choose)
+
+
+def with_outer_dropout(model: ModelSettings, choose: Choose) -> ModelSettings:
+    """Return a model whose dropout before and after the layers follows the one between them."""
+    dropout, before, after = model.dropout or 0.0, model.input_dropout, model.output_dropout
+    if before is None:
+        before = choose("model.input_dropout", dropout / 2, "half of --dropout")
+    if after is None:
+        after = choose("model.output_dropout", dropout, "as --dropout")
+    return replace(model, input_dropout=before, output_dropout=after)
 
 
 def with_hidden(
