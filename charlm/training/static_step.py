@@ -339,7 +339,7 @@ class StaticStep(Step):
         buffers.numbers.copy_(together)
         buffers.pending.zero_()
         self._clear_gradients()
-        for layer in buffers.hidden:  # after such a step, sequences begin in the initial state
+        for layer in buffers.hidden:  # after a bad step, sequences begin in the initial state
             for tensor in layer:
                 tensor.masked_fill_(bad, 0.0)
         if self._low:
