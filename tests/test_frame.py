@@ -1,18 +1,22 @@
 """What all commands have in common: global flags, the run, and standard input."""
 
+import inspect
 import os
 import shutil
 import socket
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import typer
 from helpers import Call
 
-from charlm.cli import _app_for, app, stdin
+from charlm.cli import _app_for, app, options, stdin
+from charlm.cli.frame import framed
 from charlm.runs.built_in import shipped
 
 TEXTLESS = {"settings", "score", "fill", "compare", "info", "verify", "reproduce", "bench"}
@@ -114,6 +118,39 @@ def test_a_run_may_be_an_argument(words: list[str], call: Call) -> None:
         expected = call(*words, "--run", run)
         assert call(*words, run) == expected
         assert expected[0] == 0 or "gradients" in words  # which may need a text
+
+
+def defaults(command: Callable[..., None]) -> dict[str, Any]:
+    """Return the default of each option of a command, by name."""
+    return {name: each.default for name, each in inspect.signature(command).parameters.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    count: Annotated[int, typer.Option("--n")] = 1
+    reading: options.Reading
+    run: options.Run = None
+    checkpoints: options.Checkpoints = None
+
+
+def test_options_may_be_the_fields_of_a_dataclass() -> None:
+    """They are those of a function with these parameters, and the command gets one value."""
+    given: list[Asked] = []
+
+    def together(asked: Asked) -> None:
+        given.append(asked)
+
+    def apart(
+        count: Annotated[int, typer.Option("--n")] = 1,
+        reading: options.Reading = options.NO_FLAGS,
+        run: options.Run = None,
+        checkpoints: options.Checkpoints = None,
+    ) -> None: ...
+
+    command, values = framed("x", together), defaults(framed("x", apart))
+    assert defaults(command) == values
+    command(**values | {"count": 3, "column": "text"})
+    assert given == [Asked(count=3, reading={"column": "text"})]
 
 
 def test_gradients_take_a_run_before_their_texts(call: Call) -> None:

@@ -52,6 +52,34 @@ def commands(page: str) -> list[str]:
     return [line for line in lines if re.search(r"(^|[ (])charlm [a-z-]", line)]
 
 
+def _write_examples(folder: Path) -> None:
+    """Write the texts with labels, tags and translations, and the series, that the pages name."""
+    labelled = "label\ttext\n" + "pos\tthe good apple\nneg\tthe bad pear\n" * 40
+    for name in ("reviews", "test"):
+        (folder / f"{name}.tsv").write_text(labelled, encoding="utf-8")
+    tagged = "the DT O\nApple NNP B-ORG\nand CC O\npears NNS B-MISC\n\n" * 20
+    for name in ("news", "valid", "test"):
+        (folder / f"{name}.conll").write_text(tagged, encoding="utf-8")
+    sides = {"en": "the apple\nand the pear\n" * 20, "de": "der Apfel\nund die Birne\n" * 20}
+    for name, (ending, side) in itertools.product(("train", "dev", "test"), sides.items()):
+        (folder / f"{name}.{ending}").write_text(side, encoding="utf-8")
+    captions = "en\tde\n" + "the apple\tder Apfel\nand the pear\tund die Birne\n" * 20
+    for name in ("captions", "captions.test"):
+        (folder / f"{name}.tsv").write_text(captions, encoding="utf-8")
+    row = "{}\t{}\t_\tNOUN\tNN{}\t_\t_\t_\t_\t_\n"
+    treebank = (row.format(1, "pear", "") + row.format(2, "pears", "S") + "\n") * 20
+    (folder / "treebank.conllu").write_text(treebank, encoding="utf-8")
+    songs = "genre\ttext\n" + "jazz\tthe blue moon\nrock\tloud and fast\n" * 40
+    (folder / "songs.tsv").write_text(songs, encoding="utf-8")
+    (folder / "new.txt").write_text("the good pear\n", encoding="utf-8")
+    (folder / "tweets.csv").write_text("pos,1,2,3,4,a pear\nneg,1,2,3,4,an apple\n" * 40)
+    waves = [f"{number},{number % 7 - 0.01 * number}\n" for number in range(60)]
+    for name in ("series", "new"):
+        (folder / f"{name}.csv").write_text("".join(["time,value\n", *waves]))
+    (folder / "table.csv").write_text("".join(waves))
+    (folder / "series.txt").write_text("".join(wave.split(",")[1] for wave in waves))
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder with the texts that the pages name."""
@@ -77,30 +105,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "blimp" / "data" / "x.txt").write_text(f"{bad}\n{good}\n")
     (tmp_path / "list.csv").write_text("".join(f"{number},apple\n" for number in range(9)))
     (tmp_path / "reviews.csv").write_text("id,text\n" + "1,the apple and pear\n" * 40)
-    labelled = "label\ttext\n" + "pos\tthe good apple\nneg\tthe bad pear\n" * 40
-    for name in ("reviews", "test"):
-        (tmp_path / f"{name}.tsv").write_text(labelled, encoding="utf-8")
-    tagged = "the DT O\nApple NNP B-ORG\nand CC O\npears NNS B-MISC\n\n" * 20
-    for name in ("news", "valid", "test"):
-        (tmp_path / f"{name}.conll").write_text(tagged, encoding="utf-8")
-    sides = {"en": "the apple\nand the pear\n" * 20, "de": "der Apfel\nund die Birne\n" * 20}
-    for name, (ending, side) in itertools.product(("train", "dev", "test"), sides.items()):
-        (tmp_path / f"{name}.{ending}").write_text(side, encoding="utf-8")
-    captions = "en\tde\n" + "the apple\tder Apfel\nand the pear\tund die Birne\n" * 20
-    for name in ("captions", "captions.test"):
-        (tmp_path / f"{name}.tsv").write_text(captions, encoding="utf-8")
-    row = "{}\t{}\t_\tNOUN\tNN{}\t_\t_\t_\t_\t_\n"
-    treebank = (row.format(1, "pear", "") + row.format(2, "pears", "S") + "\n") * 20
-    (tmp_path / "treebank.conllu").write_text(treebank, encoding="utf-8")
-    songs = "genre\ttext\n" + "jazz\tthe blue moon\nrock\tloud and fast\n" * 40
-    (tmp_path / "songs.tsv").write_text(songs, encoding="utf-8")
-    (tmp_path / "new.txt").write_text("the good pear\n", encoding="utf-8")
-    (tmp_path / "tweets.csv").write_text("pos,1,2,3,4,a pear\nneg,1,2,3,4,an apple\n" * 40)
-    waves = [f"{number},{number % 7 - 0.01 * number}\n" for number in range(60)]
-    for name in ("series", "new"):
-        (tmp_path / f"{name}.csv").write_text("".join(["time,value\n", *waves]))
-    (tmp_path / "table.csv").write_text("".join(waves))
-    (tmp_path / "series.txt").write_text("".join(wave.split(",")[1] for wave in waves))
+    _write_examples(tmp_path)
     for split, label in itertools.product(("train", "test"), ("pos", "neg")):
         (tmp_path / "aclImdb" / split / label).mkdir(parents=True)
         for number in range(4):

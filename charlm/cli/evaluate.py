@@ -1,6 +1,8 @@
 """`charlm eval`: measure how well a model predicts a text."""
 
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +17,7 @@ from charlm.errors import UsageError
 
 if TYPE_CHECKING:
     from charlm.api.evaluation import Evaluation
+    from charlm.api.methods import Methods
 
 Files = Annotated[
     list[str] | None,
@@ -62,31 +65,64 @@ Worst = Annotated[
         "--worst", metavar="N", min=1, help="Also show the N texts that are answered worst."
     ),
 ]
+UNCONDITIONED = (
+    "--reset", "--cache", "--dynamic", "--with", "--temperature", "--average", "--ngram",
+)  # fmt: skip
+"""Flags that an evaluation under every condition of a run does not have."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Options of `charlm eval`."""
+
+    files: Files = None
+    document: Document = None
+    reading: options.LabelledReading
+    window: Window = None
+    reset: Reset = False
+    cache: Cache = None
+    dynamic: Dynamic = False
+    temperature: Temperature = False
+    average: Average = False
+    condition: options.Condition = None
+    with_: options.With = None
+    ngram: Ngram = None
+    worst: Worst = None
+    beam: options.Beam = None
+    as_json: options.Json = False
+    engine: options.Engine = "auto"
+    device: options.Device = "cpu"
+    weights: options.Weights = "fp32"
+    run: options.Run = None
+    checkpoints: options.Checkpoints = None
+
+    @property
+    def of_models(self) -> dict[str, Any]:
+        """Values of the flags that only language models know."""
+        return {
+            "--document": self.document, "--window": self.window, "--reset": self.reset,
+            "--cache": self.cache, "--dynamic": self.dynamic, "--temperature": self.temperature,
+            "--average": self.average, "--with": self.with_, "--ngram": self.ngram,
+            "--weights": self.weights != "fp32", "--condition": self.condition,
+        }  # fmt: skip
+
+    @property
+    def of_tasks(self) -> dict[str, Any]:
+        """Values of the flags that only other tasks know."""
+        return {"--target": self.reading.get("target"), "--worst": self.worst, "--beam": self.beam}
+
+    @property
+    def methods(self) -> "Methods":
+        """Methods beside plain evaluation."""
+        return api.methods.Methods(
+            cache=self.cache, dynamic=self.dynamic, temperature=self.temperature,
+            average=self.average, others=tuple(self.with_ or ()), ngram=self.ngram,
+            checkpoints=self.checkpoints,
+        )  # fmt: skip
 
 
 @Takes(text=("files",), stdin=("--file", "-"), option=("To evaluate a text, use", "--file"))
-def evaluate(
-    files: Files = None,
-    document: Document = None,
-    reading: options.LabelledReading = options.NO_FLAGS,
-    window: Window = None,
-    reset: Reset = False,
-    cache: Cache = None,
-    dynamic: Dynamic = False,
-    temperature: Temperature = False,
-    average: Average = False,
-    condition: options.Condition = None,
-    with_: options.With = None,
-    ngram: Ngram = None,
-    worst: Worst = None,
-    beam: options.Beam = None,
-    as_json: options.Json = False,
-    engine: options.Engine = "auto",
-    device: options.Device = "cpu",
-    weights: options.Weights = "fp32",
-    run: options.Run = None,
-    checkpoints: options.Checkpoints = None,
-) -> None:
+def evaluate(asked: Asked) -> None:
     """Evaluate a model on a text: loss and perplexity, or the figures of its task.
 
     Perplexity per token is exp(nats / number of tokens); spaces and line ends are tokens too,
@@ -103,49 +139,53 @@ def evaluate(
     """
     from charlm.runs.layout import is_label_run
 
-    path = options.locate(run, checkpoints)
+    path = options.locate(asked.run, asked.checkpoints)
     if is_label_run(path):
-        check_typed(
-            {
-                "--document": document, "--window": window, "--reset": reset, "--cache": cache,
-                "--dynamic": dynamic, "--temperature": temperature, "--average": average,
-                "--with": with_, "--ngram": ngram, "--weights": weights != "fp32",
-                "--condition": condition,
-            }, path,
+        check_typed(asked.of_models, path)
+        evaluate_task(
+            path, asked.files, asked.reading, worst=asked.worst, beam=asked.beam,
+            as_json=asked.as_json, engine=options.on_device(asked.device, asked.engine),
         )  # fmt: skip
-        engine = options.on_device(device, engine)
-        evaluate_task(path, files, reading, worst=worst, beam=beam, as_json=as_json, engine=engine)
         return
-    of_tasks = {"--target": reading.get("target"), "--worst": worst, "--beam": beam}
-    check_typed(of_tasks, path, lambda row: flags_of(row, "eval"))
-    methods = api.methods.Methods(
-        cache=cache, dynamic=dynamic, temperature=temperature, average=average,
-        others=tuple(with_ or ()), ngram=ngram, checkpoints=checkpoints,
-    )  # fmt: skip
-    method = methods.in_torch
-    if method and (reset or weights != "fp32" or engine not in ("auto", "torch")):
-        raise UsageError(f"--{method} needs engine torch, weights fp32, and no --reset")
-    engine = options.on_device(device, "torch" if method else engine)
-    of_files = options.reading_flags(reading) | ({"--document"} if document is not None else set())
-    options.check_meant(of_files if not files else set(), "--file")
-    options.check_meant({"--window"} if window and not reset else set(), "--reset")
-    options.check_network(path, f"--{method}" if method else "")
-    if condition is None and not files and api.conditions.usual_condition(path):
+    check_typed(asked.of_tasks, path, lambda row: flags_of(row, "eval"))
+    engine = _engine(asked)
+    _check_meant(asked, path)
+    if asked.condition is None and not asked.files and api.conditions.usual_condition(path):
+        of_models = asked.of_models
         check_unconditioned(
-            {
-                "--reset": reset, "--cache": cache, "--dynamic": dynamic, "--with": with_,
-                "--temperature": temperature, "--average": average, "--ngram": ngram,
-            }, f"all conditions of run {path.name}", "Name one with --condition",
+            {flag: of_models[flag] for flag in UNCONDITIONED},
+            f"all conditions of run {path.name}", "Name one with --condition",
         )  # fmt: skip
-        evaluate_by_condition(path, as_json=as_json, engine=engine, weights=weights)
+        evaluate_by_condition(path, as_json=asked.as_json, engine=engine, weights=asked.weights)
         return
-    model = options.open_model(str(path), checkpoints, engine, weights, condition=condition)
+    model = options.open_model(
+        str(path), asked.checkpoints, engine, asked.weights, condition=asked.condition
+    )
     result = api.evaluation.evaluate_run(
-        model, files, document=document, reading=reading, methods=methods,
-        reset_every=(window or 256) if reset else None,
+        model, asked.files, document=asked.document, reading=asked.reading, methods=asked.methods,
+        reset_every=(asked.window or 256) if asked.reset else None,
     )  # fmt: skip
     say_all(result.notes)
-    _write(model.path.name, result, as_json=as_json, by_method=bool(methods))
+    _write(model.path.name, result, as_json=asked.as_json, by_method=bool(asked.methods))
+
+
+def _engine(asked: Asked) -> str:
+    """Return the engine that computes. Raises UsageError for options that a method excludes."""
+    method = asked.methods.in_torch
+    is_open = asked.weights == "fp32" and asked.engine in ("auto", "torch")
+    if method and (asked.reset or not is_open):
+        raise UsageError(f"--{method} needs engine torch, weights fp32, and no --reset")
+    return options.on_device(asked.device, "torch" if method else asked.engine)
+
+
+def _check_meant(asked: Asked, path: Path) -> None:
+    """Raise UsageError for flags without the flag, or the kind of run, that they need."""
+    of_files = options.reading_flags(asked.reading)
+    of_files |= {"--document"} if asked.document is not None else set()
+    options.check_meant(of_files if not asked.files else set(), "--file")
+    options.check_meant({"--window"} if asked.window and not asked.reset else set(), "--reset")
+    method = asked.methods.in_torch
+    options.check_network(path, f"--{method}" if method else "")
 
 
 def _write(run: str, result: "Evaluation", *, as_json: bool, by_method: bool) -> None:

@@ -8,19 +8,21 @@
 3. replaces a parameter that is marked with `SettingOptions` by the options of these settings, and
    passes those that were typed as a mapping;
 4. makes messages name the flags of options and settings (see `errors.naming`);
-5. reads standard input for `-` if an argument is a text itself, and refuses to ignore a text that
+5. gathers the options of a command whose only parameter is a dataclass: each field is one;
+6. reads standard input for `-` if an argument is a text itself, and refuses to ignore a text that
    waits there (see `charlm.cli.stdin`).
 
 A command declares its text and its run with `Takes`.
 """
 
 import contextlib
+import dataclasses
 import functools
 import inspect
 import os
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -117,6 +119,8 @@ def framed(verb: str, function: Callable[..., None]) -> Callable[..., None]:
     """Return a function of a command with the steps that all commands share."""
     takes: Takes = getattr(function, "takes", NO_TEXT)
     parameters = list(inspect.signature(function, eval_str=True).parameters.values())
+    if form := _form(parameters):
+        parameters = list(inspect.signature(form).parameters.values())
     names = {parameter.name for parameter in parameters}
     marked = {p.name: marks[0] for p in parameters if (marks := _marks(p))}
     flags = {p.name: flag for p in parameters if (flag := _flag(p))}
@@ -142,7 +146,7 @@ def framed(verb: str, function: Callable[..., None]) -> Callable[..., None]:
         if takes.literal and values[takes.literal] == "-":
             values[takes.literal] = read_text()
         with naming(offered | flags | typed_flags(typed)):
-            function(**values)
+            function(form(**values)) if form else function(**values)
 
     every: list[inspect.Parameter] = []
     for parameter in parameters:
@@ -155,6 +159,12 @@ def framed(verb: str, function: Callable[..., None]) -> Callable[..., None]:
     wrapped.__dict__["__signature__"] = inspect.Signature(every)
     wrapped.__annotations__ = {parameter.name: parameter.annotation for parameter in every}
     return wrapped
+
+
+def _form(parameters: Sequence[inspect.Parameter]) -> Callable[..., Any] | None:
+    """Return the dataclass whose fields are the options of a command, if it has one."""
+    kind = parameters[0].annotation if parameters else None
+    return kind if isinstance(kind, type) and dataclasses.is_dataclass(kind) else None
 
 
 def _option(name: str, option: Any, default: Any = None) -> inspect.Parameter:

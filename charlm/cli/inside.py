@@ -1,7 +1,8 @@
 """`charlm inside`: show what a model sees in a text: surprisal, alternatives, units."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +16,7 @@ from charlm.commands import command
 from charlm.errors import UsageError
 
 if TYPE_CHECKING:
+    from charlm.api.model import Model
     from charlm.inspect.find_units import UnitMatches
     from charlm.inspect.text_view import Inspection
 
@@ -76,31 +78,58 @@ MAX_FILE = 20_000
 """Maximum length of a text in a page or picture."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Options of `charlm inside`."""
+
+    text: Text = None
+    file: File = None
+    by: By = "token"
+    top: Top = None
+    unit: Unit = None
+    signals: Signals = None
+    find_units: Find = None
+    other: Other = None
+    html: Html = None
+    svg: Svg = None
+    as_csv: Csv = False
+    as_json: options.Json = False
+    theme: options.Theme = None
+    engine: options.Engine = "auto"
+    weights: options.Weights = "fp32"
+    run: options.Run = None
+    checkpoints: options.Checkpoints = None
+
+    @property
+    def views(self) -> dict[str, bool]:
+        """Whether each flag was given that chooses what is shown."""
+        return {
+            "--by word": self.by == "word", "--with": self.other is not None,
+            "--top": self.top is not None, "--unit": bool(self.unit),
+            "--find": self.find_units is not None,
+        }  # fmt: skip
+
+    @property
+    def of_models(self) -> dict[str, Any]:
+        """Values of the flags that only language models know."""
+        return {
+            "--by": self.by != "token", **self.views, "--signal": self.signals, "--svg": self.svg,
+            "--weights": self.weights != "fp32",
+        }  # fmt: skip
+
+    @property
+    def chosen(self) -> list[str]:
+        """Names of the chosen signals."""
+        return [] if self.signals is None else [name.strip() for name in self.signals.split(",")]
+
+
 @Takes(
     text=("text", "file", "find_units"),
     purpose="Look into it",
     literal="text",
     option=("To look into a text, give it as an argument or with", "--file"),
 )
-def inside(
-    text: Text = None,
-    file: File = None,
-    by: By = "token",
-    top: Top = None,
-    unit: Unit = None,
-    signals: Signals = None,
-    find_units: Find = None,
-    other: Other = None,
-    html: Html = None,
-    svg: Svg = None,
-    as_csv: Csv = False,
-    as_json: options.Json = False,
-    theme: options.Theme = None,
-    engine: options.Engine = "auto",
-    weights: options.Weights = "fp32",
-    run: options.Run = None,
-    checkpoints: options.Checkpoints = None,
-) -> None:
+def inside(asked: Asked) -> None:
     """Show what a model sees in a text: the surprisal of each token, alternatives, and units.
 
     Without a terminal the result is a table. Of a run that gives translations, it shows the
@@ -108,67 +137,64 @@ def inside(
 
     Example:  charlm inside "the apple and pair salad" --top 5
     """
-    theme = options.checked_theme(theme)
-    if as_csv and as_json:
-        raise UsageError("--csv and --json were both given; expected one of them")
-    _check_files(html, svg)
-    views = {
-        "--by word": by == "word",
-        "--with": other is not None,
-        "--top": top is not None,
-        "--unit": bool(unit),
-        "--find": find_units is not None,
-    }
-    _check_together(
-        {flag for flag, given in views.items() if given}, html=bool(html), svg=bool(svg)
-    )
-    text = _read_text(text, file)
-    path = options.locate(run, checkpoints)
+    theme = options.checked_theme(asked.theme)
+    _check_output(asked)
+    _check_together(asked)
+    text = _read_text(asked.text, asked.file)
+    path = options.locate(asked.run, asked.checkpoints)
     if _gives_translations(path):
-        others = {"--signal": signals, "--svg": svg, "--weights": weights != "fp32"}
-        check_typed({"--by": by != "token", **views, **others}, path)
+        check_typed(asked.of_models, path)
         if text is None:
             raise _no_text()
         show_attention(
-            path, text, html=html, as_csv=as_csv, as_json=as_json, theme=theme, engine=engine
-        )
+            path, text, html=asked.html, as_csv=asked.as_csv, as_json=asked.as_json, theme=theme,
+            engine=asked.engine,
+        )  # fmt: skip
         return
-    if text is None and (find_units is None or html):
+    if text is None and (asked.find_units is None or asked.html):
         raise _no_text()
-    needs_unit = signals is not None and not unit and find_units is None
+    needs_unit = asked.signals is not None and not asked.unit and asked.find_units is None
     options.check_meant({"--signal"} if needs_unit else set(), "--unit")
-    model = options.open_model(str(path), checkpoints, engine, weights)
-    chosen = [] if signals is None else [name.strip() for name in signals.split(",")]
+    model = options.open_model(str(path), asked.checkpoints, asked.engine, asked.weights)
     matches = None
-    if find_units is not None:
-        matches = model.find_units(find_units, text, top=top or 10, signals=chosen or None)
-    if matches is not None and not html:
-        _write_matches(find_units or "", matches, as_csv=as_csv, as_json=as_json)
-        return
-    text = text or ""
-    _check_length(text, shown=not (as_csv or as_json), file=html or svg)
+    if asked.find_units is not None:
+        matches = model.find_units(
+            asked.find_units, text, top=asked.top or 10, signals=asked.chosen or None
+        )
+    if matches is not None and not asked.html:
+        _write_matches(asked.find_units or "", matches, as_csv=asked.as_csv, as_json=asked.as_json)
+    else:
+        _inspect(model, asked, text or "", matches, theme)
+
+
+def _inspect(
+    model: "Model", asked: Asked, text: str, matches: "UnitMatches | None", theme: str
+) -> None:
+    """Write what a language model sees in a text, to files or to stdout."""
+    is_plain = asked.as_csv or asked.as_json
+    _check_length(text, shown=not is_plain, file=asked.html or asked.svg)
     options.name_unknown(model, [text], "text")
+    usual, given = 5 if asked.html else 0, None if asked.find_units else asked.top
+    other = None
+    if asked.other:
+        other = options.open_model(asked.other, asked.checkpoints, asked.engine, asked.weights)
     result = api.inside.inspect(
-        model,
-        text,
-        by=by,
-        top=(5 if html else 0) if top is None or find_units else top,
-        units=unit or [],
-        signals=chosen,
-        other=options.open_model(other, checkpoints, engine, weights) if other else None,
-    )
-    if html:
+        model, text, by=asked.by, top=usual if given is None else given,
+        units=asked.unit or [], signals=asked.chosen, other=other,
+    )  # fmt: skip
+    if asked.html:
         from charlm.report.page.page import page_html
 
-        _save(html, page_html(api.page.page_data(model, result, find_units or "", matches)))
-    if svg:
+        content = api.page.page_data(model, result, asked.find_units or "", matches)
+        _save(asked.html, page_html(content))
+    if asked.svg:
         from charlm.report.inside import heats
         from charlm.report.inside_files import svg_picture
 
-        _save(svg, svg_picture(heats(result)))
-    if as_csv or as_json:
-        _write_result(result, as_json=as_json)
-    elif not (html or svg):
+        _save(asked.svg, svg_picture(heats(result)))
+    if is_plain:
+        _write_result(result, as_json=asked.as_json)
+    elif not (asked.html or asked.svg):
         _show(result, theme)
 
 
@@ -207,23 +233,27 @@ def _write_result(result: "Inspection", *, as_json: bool) -> None:
         write("".join(csv_lines(result)))
 
 
-def _check_files(html: Path | None, svg: Path | None) -> None:
-    """Raise UsageError for a page and a picture in one file."""
+def _check_output(asked: Asked) -> None:
+    """Raise UsageError for two formats, or a page and a picture in one file."""
+    if asked.as_csv and asked.as_json:
+        raise UsageError("--csv and --json were both given; expected one of them")
+    html, svg = asked.html, asked.svg
     if html and svg and html.resolve() == svg.resolve():
         raise UsageError(f"--html and --svg are both {html}; expected two files")
 
 
-def _check_together(flags: set[str], *, html: bool, svg: bool) -> None:
+def _check_together(asked: Asked) -> None:
     """Raise UsageError for flags of which only one can be shown, or that a file does not show."""
-    if html and "--by word" in flags:
+    flags = {flag for flag, given in asked.views.items() if given}
+    if asked.html and "--by word" in flags:
         raise UsageError("--by word with --html, whose page has tokens; expected --svg or --csv")
-    for flag in sorted(flags & {"--find", "--top"}) if svg else ():
+    for flag in sorted(flags & {"--find", "--top"}) if asked.svg else ():
         raise UsageError(
             f"{flag} with --svg, whose picture has one colour for each token; expected --html. "
             "Leave out one"
         )
     allowed = ({"--by word", "--with"}, {"--top", "--unit"}, {"--top", "--find"})
-    if not html and len(flags) > 1 and not any(flags <= each for each in allowed):
+    if not asked.html and len(flags) > 1 and not any(flags <= each for each in allowed):
         found = " and ".join(sorted(flags))
         raise UsageError(f"{found} were given; expected one of them, since they colour one text")
 

@@ -3,6 +3,7 @@
 import itertools
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -114,6 +115,83 @@ NO_RULES = {"unique": False, "new": False, "match": "", "min_len": 0, "max_len":
 """Values of the rules for items that leave every item in."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Options of `charlm sample`."""
+
+    length: Length = None
+    prime: Prime = None
+    prime_file: PrimeFile = None
+    echo: Echo = False
+    temperature: OpenTemperature = None
+    top_k: TopK = 0
+    top_p: TopP = 1.0
+    min_p: MinP = 0.0
+    count: Annotated[int, typer.Option("--n", min=1, help="Number of samples or items.")] = 1
+    until_eos: UntilEos = None
+    unique: Annotated[bool, typer.Option("--unique", help="Items: no duplicates.")] = False
+    new: New = False
+    match: Match = ""
+    min_len: MinLen = 0
+    max_len: MaxLen = None
+    attempts: Attempts = None
+    separator: Separator = None
+    print0: Print0 = False
+    stop: Stop = ""
+    seed: Seed = None
+    allow_unk: Annotated[bool, typer.Option("--allow-unk", help="Allow UNK in samples.")] = False
+    unk_text: UnkText = UNKNOWN_TEXT
+    raw: Raw = False
+    json_lines: Annotated[bool, typer.Option("--json", help="One JSON object per sample.")] = False
+    condition: options.Condition = None
+    with_: options.With = None
+    engine: options.Engine = "auto"
+    device: options.Device = "cpu"
+    weights: options.Weights = "fp32"
+    run: options.Run = None
+    checkpoints: options.Checkpoints = None
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """Settings of `Sampling`."""
+        temperature = 1.0 if self.temperature is None else self.temperature
+        return {
+            "temperature": temperature, "top_k": self.top_k, "top_p": self.top_p,
+            "min_p": self.min_p,
+        }  # fmt: skip
+
+    def check_sampling(self) -> None:
+        """Raise UsageError for invalid settings of `Sampling`, before a model is loaded."""
+        from charlm.inference.samplers import Sampling
+
+        Sampling(**self.sampling)
+
+    @property
+    def rules(self) -> dict[str, Any]:
+        """Rules for items."""
+        return {name: getattr(self, name) for name in NO_RULES}
+
+    @property
+    def filters(self) -> set[str]:
+        """Flags of rules that can leave items out."""
+        rules = self.rules
+        return {f"--{name.replace('_', '-')}" for name in rules if rules[name] != NO_RULES[name]}
+
+    @property
+    def of_text(self) -> dict[str, Any]:
+        """Values of the flags that a series does not have."""
+        return {
+            "--echo": self.echo, "--top-k": self.top_k, "--top-p": self.top_p != 1.0,
+            "--min-p": self.min_p, "--until-eos": self.until_eos is not None,
+            "--unique": self.unique, "--new": self.new, "--match": self.match,
+            "--min-len": self.min_len, "--max-len": self.max_len is not None,
+            "--attempts": self.attempts is not None, "--separator": self.separator is not None,
+            "--print0": self.print0, "--stop": self.stop, "--allow-unk": self.allow_unk,
+            "--raw": self.raw, "--unk-text": self.unk_text != UNKNOWN_TEXT, "--with": self.with_,
+            "--weights": self.weights != "fp32", "--condition": self.condition is not None,
+        }  # fmt: skip
+
+
 @Takes(
     text=("prime", "prime_file"),
     stdin=("--prime", "-"),
@@ -121,90 +199,55 @@ NO_RULES = {"unique": False, "new": False, "match": "", "min_len": 0, "max_len":
     literal="prime",
     option=("To start from a text, use", "--prime"),
 )
-def sample(
-    length: Length = None,
-    prime: Prime = None,
-    prime_file: PrimeFile = None,
-    echo: Echo = False,
-    temperature: OpenTemperature = None,
-    top_k: TopK = 0,
-    top_p: TopP = 1.0,
-    min_p: MinP = 0.0,
-    count: Annotated[int, typer.Option("--n", min=1, help="Number of samples or items.")] = 1,
-    until_eos: UntilEos = None,
-    unique: Annotated[bool, typer.Option("--unique", help="Items: no duplicates.")] = False,
-    new: New = False,
-    match: Match = "",
-    min_len: MinLen = 0,
-    max_len: MaxLen = None,
-    attempts: Attempts = None,
-    separator: Separator = None,
-    print0: Print0 = False,
-    stop: Stop = "",
-    seed: Seed = None,
-    allow_unk: Annotated[bool, typer.Option("--allow-unk", help="Allow UNK in samples.")] = False,
-    unk_text: UnkText = UNKNOWN_TEXT,
-    raw: Raw = False,
-    json_lines: Annotated[bool, typer.Option("--json", help="One JSON object per sample.")] = False,
-    condition: options.Condition = None,
-    with_: options.With = None,
-    engine: options.Engine = "auto",
-    device: options.Device = "cpu",
-    weights: options.Weights = "fp32",
-    run: options.Run = None,
-    checkpoints: options.Checkpoints = None,
-) -> None:
+def sample(asked: Asked) -> None:
     """Generate new text, or forecast a series of numbers.
 
     A model of lines, such as names, gives items: whole lines.
 
     Example:  charlm sample --len 300 --temperature 0.8 --prime "Once upon"
     """
-    engine = options.on_device(device, engine)
-    _check_one({"--json": json_lines, "--print0": print0, "--separator": separator is not None})
-    _check_one({"--prime": bool(prime), "--prime-file": bool(prime_file)})
-    sampling = _checked_sampling(1.0 if temperature is None else temperature, top_k, top_p, min_p)
+    engine = options.on_device(asked.device, asked.engine)
+    _check_one(
+        {"--json": asked.json_lines, "--print0": asked.print0,
+         "--separator": asked.separator is not None}
+    )  # fmt: skip
+    _check_one({"--prime": bool(asked.prime), "--prime-file": bool(asked.prime_file)})
+    asked.check_sampling()
     from charlm.runs.layout import run_task
 
-    path = options.locate(run, checkpoints)
+    path = options.locate(asked.run, asked.checkpoints)
     if run_task(path) == SERIES:
-        flags = {
-            "--echo": echo, "--top-k": top_k, "--top-p": top_p != 1.0, "--min-p": min_p,
-            "--until-eos": until_eos is not None, "--unique": unique, "--new": new,
-            "--match": match, "--min-len": min_len, "--max-len": max_len is not None,
-            "--attempts": attempts is not None, "--separator": separator is not None,
-            "--print0": print0, "--stop": stop, "--allow-unk": allow_unk, "--raw": raw,
-            "--unk-text": unk_text != UNKNOWN_TEXT, "--with": with_, "--weights": weights != "fp32",
-            "--condition": condition is not None,
-        }  # fmt: skip
-        check_unused(path, flags)
+        check_unused(path, asked.of_text)
         write_forecasts(
-            path, length=SERIES_LENGTH if length is None else length, prime=prime or "",
-            prime_file=prime_file, temperature=temperature or 0.0, count=count, seed=seed,
-            engine=engine, as_json=json_lines,
+            path, length=SERIES_LENGTH if asked.length is None else asked.length,
+            prime=asked.prime or "", prime_file=asked.prime_file,
+            temperature=asked.temperature or 0.0, count=asked.count, seed=asked.seed,
+            engine=engine, as_json=asked.json_lines,
         )  # fmt: skip
         return
-    length = 500 if length is None else length
-    rules: dict[str, Any] = {"unique": unique, "new": new, "match": match,
-                             "min_len": min_len, "max_len": max_len}  # fmt: skip
-    model = options.open_model(str(path), checkpoints, engine, weights, with_, condition=condition)
-    filters = {f"--{name.replace('_', '-')}" for name in rules if rules[name] != NO_RULES[name]}
-    whole = _is_whole(model, until_eos, filters, attempts)
-    _advise_on_temperature(model, run, sampling["temperature"])
-    prompt = _prompt(model, prime or "", prime_file)
-    _warn_of_texts(model, stop, separator or "")
-    seed = _reported_seed(seed)
-    sampling |= {"length": length, "prompt": prompt, "seed": seed, "stop": stop,
-                "allow_unk": allow_unk, "unk_text": unk_text}  # fmt: skip
-    layout = _layout(model, separator, print0=print0, raw=raw, whole=whole)
-    added, json_seed = prompt if echo else "", seed if json_lines else None
-    if whole and (layout.lines or filters or count > 1):
-        items = model.items(count, attempts=attempts, **rules, **sampling)
-        _write_items(items, added, json_seed, layout, filtered=bool(filters))
+    model = options.open_model(
+        str(path), asked.checkpoints, engine, asked.weights, asked.with_,
+        condition=asked.condition,
+    )  # fmt: skip
+    whole = _is_whole(model, asked)
+    _advise_on_temperature(model, asked)
+    prompt = _prompt(model, asked.prime or "", asked.prime_file)
+    _warn_of_texts(model, asked.stop, asked.separator or "")
+    seed = _reported_seed(asked.seed)
+    layout = _layout(model, asked, whole=whole)
+    sampling = {
+        **asked.sampling, "length": 500 if asked.length is None else asked.length,
+        "prompt": prompt, "seed": seed, "stop": asked.stop, "allow_unk": asked.allow_unk,
+        "unk_text": asked.unk_text,
+    }  # fmt: skip
+    added, json_seed = prompt if asked.echo else "", seed if asked.json_lines else None
+    if whole and (layout.lines or asked.filters or asked.count > 1):
+        items = model.items(asked.count, attempts=asked.attempts, **asked.rules, **sampling)
+        _write_items(items, added, json_seed, layout, filtered=bool(asked.filters))
     else:
-        pieces = model.generate(samples=count, until_eos=whole, **sampling)
+        pieces = model.generate(samples=asked.count, until_eos=whole, **sampling)
         start, end = ("", added) if model.run.backward else (added, "")
-        _write_samples(pieces, count, start, end, json_seed, layout)
+        _write_samples(pieces, asked.count, start, end, json_seed, layout)
 
 
 def _check_one(given: dict[str, bool]) -> None:
@@ -214,11 +257,10 @@ def _check_one(given: dict[str, bool]) -> None:
         raise UsageError(f"{flags[0]} and {flags[1]} were both given; expected one. Leave one out")
 
 
-def _is_whole(
-    model: "Model", until_eos: bool | None, filters: set[str], attempts: int | None
-) -> bool:
+def _is_whole(model: "Model", asked: Asked) -> bool:
     """Return whether samples are whole documents. Raises UsageError for flags that do not fit."""
-    if attempts is not None:
+    until_eos, filters = asked.until_eos, asked.filters
+    if asked.attempts is not None:
         options.check_meant({"--attempts"} if not filters else set(), "a rule such as --unique")
     whole = model.run.boundaries.document == "line" if until_eos is None else until_eos
     if filters and until_eos is False:
@@ -243,15 +285,6 @@ def _is_whole(
     return whole
 
 
-def _checked_sampling(temperature: float, top_k: int, top_p: float, min_p: float) -> dict[str, Any]:
-    """Return the settings of `Sampling`. Raises UsageError before a model is loaded."""
-    from charlm.inference.samplers import Sampling
-
-    values = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
-    Sampling(**values)  # type: ignore[arg-type]
-    return values
-
-
 def _warn_of_texts(model: "Model", stop: str, separator: str) -> None:
     """Warn if --stop or --separator can not work as meant."""
     from charlm.report.samples import text_warnings
@@ -260,11 +293,12 @@ def _warn_of_texts(model: "Model", stop: str, separator: str) -> None:
     say_all(text_warnings(model.vocabulary, stop, separator, ends=ends))
 
 
-def _advise_on_temperature(model: "Model", run: str | None, temperature: float) -> None:
+def _advise_on_temperature(model: "Model", asked: Asked) -> None:
     """Say how the built-in model, if it was not asked for by name, writes more careful text."""
     from charlm.runs.built_in import is_built_in
 
-    if run is None and temperature == 1.0 and is_built_in(model.run.path):
+    is_usual = asked.run is None and asked.temperature in (None, 1.0)
+    if is_usual and is_built_in(model.run.path):
         say("for more careful text, try --temperature 0.7")
 
 
@@ -278,15 +312,13 @@ def _reported_seed(seed: int | None) -> int:
     return seed
 
 
-def _layout(
-    model: "Model", separator: str | None, *, print0: bool, raw: bool, whole: bool
-) -> "Layout":
+def _layout(model: "Model", asked: Asked, *, whole: bool) -> "Layout":
     """Return how samples are separated and shown."""
     from charlm.report.samples import Layout
 
     lines = whole and model.run.boundaries.document == "line"
-    show = escape_controls if on_terminal() and not raw else str
-    return Layout(separator=separator, print0=print0, lines=lines, show=show)
+    show = escape_controls if on_terminal() and not asked.raw else str
+    return Layout(separator=asked.separator, print0=asked.print0, lines=lines, show=show)
 
 
 def _prompt(model: "Model", prime: str, file: Path | None) -> str:

@@ -4,6 +4,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -107,31 +108,36 @@ ContextColumn = Annotated[
 ]
 
 
-def score(
-    texts: Annotated[list[str] | None, typer.Argument(help="Sentences; - is stdin.")] = None,
-    file: File = None,
-    reading: options.Reading = options.NO_FLAGS,
-    keep: Keep = None,
-    by: By = None,
-    tokens: Annotated[bool, typer.Option("--tokens", help="Alias of --by token.")] = False,
-    boundary: Boundary = "trailing",
-    word_chars: WordChars = "blank",
-    context: Context = None,
-    context_column: ContextColumn = None,
-    rank: Rank = False,
-    unk_penalty: options.UnkPenalty = None,
-    output: Output = "auto",
-    log_base: LogBase = None,
-    closed: Closed = False,
-    carry: Carry = False,
-    condition: options.Condition = None,
-    with_: options.With = None,
-    engine: options.Engine = "auto",
-    device: options.Device = "cpu",
-    weights: options.Weights = "fp32",
-    run: options.Run = None,
-    checkpoints: options.Checkpoints = None,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Options of `charlm score`."""
+
+    texts: Annotated[list[str] | None, typer.Argument(help="Sentences; - is stdin.")] = None
+    file: File = None
+    reading: options.Reading
+    keep: Keep = None
+    by: By = None
+    tokens: Annotated[bool, typer.Option("--tokens", help="Alias of --by token.")] = False
+    boundary: Boundary = "trailing"
+    word_chars: WordChars = "blank"
+    context: Context = None
+    context_column: ContextColumn = None
+    rank: Rank = False
+    unk_penalty: options.UnkPenalty = None
+    output: Output = "auto"
+    log_base: LogBase = None
+    closed: Closed = False
+    carry: Carry = False
+    condition: options.Condition = None
+    with_: options.With = None
+    engine: options.Engine = "auto"
+    device: options.Device = "cpu"
+    weights: options.Weights = "fp32"
+    run: options.Run = None
+    checkpoints: options.Checkpoints = None
+
+
+def score(asked: Asked) -> None:
     """Score sentences: log-probability, perplexity, rank.
 
     Sentences are arguments, or lines of --file or stdin. Several arguments are ranked. Each
@@ -150,50 +156,66 @@ def score(
 
     Example:  charlm score "the apple and pear salad" "the apple and pair salad"
     """
-    texts, by, engine = texts or [], _typed_part(by, tokens), options.on_device(device, engine)
-    _check_output(output, log_base, by=by, tokens=tokens, keep=keep, rank=rank, carry=carry)
-    part = scored_part(output, by, closed, log_base, keep, context, context_column, carry)
-    from_stdin = _check_source(texts, file, reading, keep=keep, context_column=context_column)
-    rule = _word_rule(part, boundary, word_chars)
+    by, engine = _typed_part(asked.by, asked.tokens), options.on_device(asked.device, asked.engine)
+    _check_output(asked, by)
+    part = scored_part(
+        asked.output, by, asked.closed, asked.log_base, asked.keep, asked.context,
+        asked.context_column, asked.carry,
+    )  # fmt: skip
+    from_stdin = _check_source(asked)
+    rule = _word_rule(part, asked.boundary, asked.word_chars)
     if by == BY_CONDITION:
-        typed = {
-            "--condition": condition, "--context": context, "--context-column": context_column,
-            "--carry": carry, "--rank": rank, "--with": with_, "--keep": keep,
-            "--unk-penalty": unk_penalty,
-        }  # fmt: skip
-        check_by_condition(typed, output)
-        path = options.locate(run, checkpoints)
-        usual = api.conditions.usual_condition(path)
-        model = options.open_model(str(path), checkpoints, engine, weights, condition=usual)
-        batches = _sentences(model, texts, file, reading, from_stdin=from_stdin)
-        if output == "auto":
-            output = "table" if _suits_table(False, from_stdin) else "tsv"
-        base = log_base or "e"
-        score_by_condition(path, batches, output, base, engine=engine, weights=weights)
+        _score_by_condition(asked, engine, from_stdin=from_stdin)
         return
-    model = options.open_model(run, checkpoints, engine, weights, with_, condition=condition)
+    model = options.open_model(
+        asked.run, asked.checkpoints, engine, asked.weights, asked.with_, condition=asked.condition
+    )
     if part == "word":
         say(rule.statement)
-    batches = _sentences(model, texts, file, reading, from_stdin=from_stdin)
-    scorer = model.scorer(carry=carry, lines=carry, unk_penalty=unk_penalty, word_rule=rule)
-    contexts = _contexts(model, context, context_column)
+    batches = _sentences(model, asked, from_stdin=from_stdin)
+    scorer = model.scorer(
+        carry=asked.carry, lines=asked.carry, unk_penalty=asked.unk_penalty, word_rule=rule
+    )
+    contexts = _contexts(model, asked.context, asked.context_column)
     rows = api.scoring.score_rows(scorer, batches, by=part, contexts=contexts)
-    columns = _column_names(keep)
+    columns = _column_names(asked.keep)
     counts = Counter[int]()
-    with phase("scoring", unit="tokens") if file else nullcontext():
-        if output == "table" or (output == "auto" and _suits_table(rank, from_stdin)):
-            ranked = rank or (len(texts) > 1 and not from_stdin and not carry)
-            base, units = log_base or "e", model.vocabulary.spec.whole_words
+    with phase("scoring", unit="tokens") if asked.file else nullcontext():
+        if asked.output == "table" or (asked.output == "auto" and _suits_table(asked, from_stdin)):
+            ranked = asked.rank or (
+                len(asked.texts or ()) > 1 and not from_stdin and not asked.carry
+            )
+            base, units = asked.log_base or "e", model.vocabulary.spec.whole_words
             _write_tables(rows, columns or [], base, part, rule, counts, ranked, units)
         else:
-            lines = format_writer(output, log_base, by, model, scorer, file, closed)
+            lines = format_writer(
+                asked.output, asked.log_base, by, model, scorer, asked.file, asked.closed
+            )
             _write_lines(rows, lines, columns, counts)
-    _warn_of_unknown(model, counts, unk_penalty, priced=output not in TOOLKITS)
+    _warn_of_unknown(model, counts, asked.unk_penalty, priced=asked.output not in TOOLKITS)
 
 
-def _suits_table(rank: bool, from_stdin: bool) -> bool:
+def _score_by_condition(asked: Asked, engine: str, *, from_stdin: bool) -> None:
+    """Score texts under every condition of a run. Raises UsageError for flags without effect."""
+    typed = {
+        "--condition": asked.condition, "--context": asked.context,
+        "--context-column": asked.context_column, "--carry": asked.carry, "--rank": asked.rank,
+        "--with": asked.with_, "--keep": asked.keep, "--unk-penalty": asked.unk_penalty,
+    }  # fmt: skip
+    check_by_condition(typed, asked.output)
+    path = options.locate(asked.run, asked.checkpoints)
+    usual = api.conditions.usual_condition(path)
+    model = options.open_model(str(path), asked.checkpoints, engine, asked.weights, condition=usual)
+    batches = _sentences(model, asked, from_stdin=from_stdin)
+    output, base = asked.output, asked.log_base or "e"
+    if output == "auto":
+        output = "table" if _suits_table(asked, from_stdin) else "tsv"
+    score_by_condition(path, batches, output, base, engine=engine, weights=asked.weights)
+
+
+def _suits_table(asked: Asked, from_stdin: bool) -> bool:
     """Return whether the format auto is a table, not lines: for a ranking, or for a reader."""
-    return rank or (on_terminal() and not from_stdin)
+    return asked.rank or (on_terminal() and not from_stdin)
 
 
 def _typed_part(by: str | None, tokens: bool) -> str | None:
@@ -219,22 +241,16 @@ def _word_rule(by: str, boundary: str, word_chars: str) -> "WordRule":
     return rule
 
 
-def _sentences(
-    model: "Model",
-    texts: list[str],
-    file: Path | None,
-    reading: options.Reading,
-    *,
-    from_stdin: bool,
-) -> "Batches":
+def _sentences(model: "Model", asked: Asked, *, from_stdin: bool) -> "Batches":
     """Return the sentences in batches; warn of what is not scored, and of slips in arguments."""
     if not model.run.boundaries.has_ends:
         say("This model was trained on continuous text, so the end of a sentence is not scored")
-    rules = {"keep_cr": model.run.boundaries.crlf, **reading}
-    if from_stdin and reading.get("input_format", "auto") in ("auto", "text"):
+    rules = {"keep_cr": model.run.boundaries.crlf, **asked.reading}
+    if from_stdin and asked.reading.get("input_format", "auto") in ("auto", "text"):
         return api.scoring.stream_sentences(stdin_blocks(), "standard input", rules, say)
-    if from_stdin or file:
-        return api.scoring.file_sentences(file or Path("-"), rules, say)
+    if from_stdin or asked.file:
+        return api.scoring.file_sentences(asked.file or Path("-"), rules, say)
+    texts = asked.texts or []
     options.name_unknown(model, texts, "sentences")
     options.warn_of_slips("score", texts, "score", "scored")
     return api.scoring.numbered([texts])
@@ -269,40 +285,26 @@ def _contexts(
     return contexts
 
 
-def _check_output(
-    output: str,
-    log_base: str | None,
-    *,
-    by: str | None,
-    tokens: bool,
-    keep: list[str] | None,
-    rank: bool,
-    carry: bool,
-) -> None:
+def _check_output(asked: Asked, by: str | None) -> None:
     """Raise UsageError for options of the output that are invalid, alone or together."""
+    output, rank = asked.output, asked.rank
     check_choice("--format", output, FORMATS)
-    check_choice("--log-base", log_base or "e", LOG_BASES)
+    check_choice("--log-base", asked.log_base or "e", LOG_BASES)
     has_parts = by not in (None, "text")
-    if output == "scores" and (has_parts or keep):
-        flag = "--tokens" if tokens else f"--by {by}" if has_parts else "--keep"
+    if output == "scores" and (has_parts or asked.keep):
+        flag = "--tokens" if asked.tokens else f"--by {by}" if has_parts else "--keep"
         raise UsageError(f"{flag} with --format scores, which has none; expected another format")
     if rank and output not in ("auto", "table"):
         raise UsageError(f"--rank with --format {output}; only the format table shows ranks")
-    if rank and carry:
+    if rank and asked.carry:
         raise UsageError(
             "--rank with --carry: lines of one text are no alternatives; leave one out"
         )
 
 
-def _check_source(
-    texts: list[str],
-    file: Path | None,
-    reading: options.Reading,
-    *,
-    keep: list[str] | None,
-    context_column: str | None,
-) -> bool:
+def _check_source(asked: Asked) -> bool:
     """Return whether sentences come from stdin. Raises UsageError for flags that do not fit."""
+    texts, file, reading = asked.texts or [], asked.file, asked.reading
     if texts and file:
         raise UsageError("sentences and --file were both given; expected one of them")
     from_stdin = (not texts and not file) or texts == STDIN or str(file) == "-"
@@ -310,7 +312,7 @@ def _check_source(
     if texts and texts != STDIN:
         options.check_meant(options.reading_flags(reading), "--file or stdin")
     if not file and not (from_stdin and is_table):
-        columns = {"--keep": keep, "--context-column": context_column}
+        columns = {"--keep": asked.keep, "--context-column": asked.context_column}
         typed = {flag for flag, value in columns.items() if value is not None}
         options.check_meant(typed, "--file")
     if from_stdin and not is_table:

@@ -4,6 +4,7 @@ import contextlib
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -74,71 +75,93 @@ NewTypes = Annotated[
 Vocab = Annotated[Path | None, _option("--vocab", VOCABULARY, "Use this tokenizer.json unchanged.")]
 
 
-@Takes(text=("sources", "resume"), reads_run=_reads_run)
-def train(
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Options of `charlm train`."""
+
     sources: Annotated[
         list[str] | None,
         typer.Argument(help="Files, folders, globs, - or hf:name. (default: the built-in text)"),
-    ] = None,
-    name: Annotated[str | None, _option("--name", RUN, "Name of the run.")] = None,
-    resume: Resume = False,
-    go_on: Continue = False,
-    overwrite: Overwrite = False,
-    plan: Plan = False,
-    preset: Preset = None,
-    config: Config = None,
-    pairs: Pairs = None,
-    settings: options.Every = options.NO_FLAGS,
-    vocab: Vocab = None,
-    start_from: StartFrom = None,
-    vocabulary: NewTypes = None,
+    ] = None
+    name: Annotated[str | None, _option("--name", RUN, "Name of the run.")] = None
+    resume: Resume = False
+    go_on: Continue = False
+    overwrite: Overwrite = False
+    plan: Plan = False
+    preset: Preset = None
+    config: Config = None
+    pairs: Pairs = None
+    settings: options.Every
+    vocab: Vocab = None
+    start_from: StartFrom = None
+    vocabulary: NewTypes = None
     more_minutes: Annotated[
         float | None, _option("--more-minutes", LENGTH, "With --resume: train N minutes longer.")
-    ] = None,
+    ] = None
     more_epochs: Annotated[
         float | None, _option("--more-epochs", LENGTH, "With --resume: train N passes longer.")
-    ] = None,
+    ] = None
     more_steps: Annotated[
         int | None, _option("--more-steps", LENGTH, "With --resume: train N steps longer.")
-    ] = None,
+    ] = None
     processes: Annotated[
         int | None,
         _option("--processes", RUN, "Train with N processes on this machine. (default: 1)"),
-    ] = None,
-    run: options.Run = None,
-    checkpoints: options.Checkpoints = None,
-    as_json: options.Json = False,
-) -> None:
+    ] = None
+    run: options.Run = None
+    checkpoints: options.Checkpoints = None
+    as_json: options.Json = False
+
+    @property
+    def request(self) -> "Request":
+        """Run that is trained, for the API; the only text of --resume may be its name."""
+        from charlm.config.flags import by_section, with_pairs
+
+        run, sources = self.run, self.sources
+        if self.resume and sources and len(sources) == 1 and not run and not self.name:
+            run, sources = sources[0], None
+        more = {
+            "minutes": self.more_minutes, "epochs": self.more_epochs, "steps": self.more_steps,
+        }  # fmt: skip
+        return api.sessions.Request(
+            flags=with_pairs(by_section({"sources": sources, **self.settings}), self.pairs or []),
+            config=self.config, preset=self.preset, vocab=self.vocab, name=self.name, run=run,
+            checkpoints=self.checkpoints,
+            more={unit: value for unit, value in more.items() if value is not None},
+            start_from=self.start_from, vocabulary=self.vocabulary,
+        )  # fmt: skip
+
+    @property
+    def ways(self) -> list[str]:
+        """Typed flags that decide how the run starts."""
+        ways = {
+            "--resume": self.resume, "--continue": self.go_on, "--overwrite": self.overwrite,
+            "--plan": self.plan,
+        }  # fmt: skip
+        return [flag for flag, is_given in ways.items() if is_given]
+
+
+@Takes(text=("sources", "resume"), reads_run=_reads_run)
+def train(asked: Asked) -> None:
     """Train a model on a text.
 
     Without options the plan aims at a good model of 1 MB of text in under 10 minutes.
 
     Example:  charlm train corpus.txt --minutes 5
     """
-    from charlm.config.flags import by_section, with_pairs
-
-    if resume and sources and len(sources) == 1 and not run and not name:
-        run, sources = sources[0], None
-    more = {"minutes": more_minutes, "epochs": more_epochs, "steps": more_steps}
-    request = api.sessions.Request(
-        flags=with_pairs(by_section({"sources": sources, **settings}), pairs or []),
-        config=config, preset=preset, vocab=vocab, name=name, run=run, checkpoints=checkpoints,
-        more={unit: value for unit, value in more.items() if value is not None},
-        start_from=start_from, vocabulary=vocabulary,
-    )  # fmt: skip
-    ways = {"--resume": resume, "--continue": go_on, "--overwrite": overwrite, "--plan": plan}
-    together = processes is not None or {"RANK", "WORLD_SIZE"} & os.environ.keys()  # of torchrun
+    request = asked.request
     if os.environ.get("RANK", "0") != "0":
         Verbosity.level = 0  # process 0 reports
-    way = _way([flag for flag, is_given in ways.items() if is_given], request)
+    way = _way(asked.ways, request)
     from charlm.config.presets import PRESETS
 
     if request.preset in PRESETS and way != "--resume":  # an unknown one is refused later
         say(f"preset {request.preset}; not as published: {PRESETS[request.preset].differs}")
+    of_torchrun = {"RANK", "WORLD_SIZE"} & os.environ.keys()
     status = (
-        _train_together(request, way, processes, as_json=as_json)
-        if together
-        else _train(request, way, as_json=as_json)
+        _train_together(request, way, asked.processes, as_json=asked.as_json)
+        if asked.processes is not None or of_torchrun
+        else _train(request, way, as_json=asked.as_json)
     )
     if status:
         raise typer.Exit(status)
