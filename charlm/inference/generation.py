@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from operator import itemgetter
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -222,12 +222,28 @@ def generate(
     generators = [np.random.default_rng([seed, first + number]) for number in range(samples)]
     for generator in generators:
         generator.random(start.used)
-    alive = list(range(samples))
+    yield from _pieces(
+        backend, position, generators, texts, length, until_eos,
+        sampling=sampling, barred=barred, restart=restart,
+    )  # fmt: skip
+
+
+def _pieces(
+    backend: Backend,
+    position: "Position",
+    generators: Sequence[np.random.Generator],
+    texts: Sequence["SampleText"],
+    length: int,
+    until_eos: bool,
+    **rules: Any,
+) -> Iterator[Piece]:
+    """Yield the pieces of samples side by side from a position on; `rules` as in `sample_steps`."""
+    alive = list(range(len(texts)))
     done, at_once = 0, 1
     while done < length and alive:
         steps = min(at_once, length - done)
         uniform = np.stack([generators[number].random(steps) for number in alive], axis=1)
-        steps_taken = sample_steps(backend, position, uniform, sampling, barred, restart)
+        steps_taken = sample_steps(backend, position, uniform, **rules)
         ids, nats, position = steps_taken.ids, steps_taken.nats, steps_taken.after
         ended: set[int] = set()
         for step, row in product(range(len(ids)), range(len(alive))):

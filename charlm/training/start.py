@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,13 @@ from charlm.config.fields import PARENT, VALIDATION
 from charlm.config.settings import Settings, settings_from
 from charlm.config.tasks import SERIES, TASKS
 from charlm.config.text_units import UNITS
-from charlm.config.training import precision_text
+from charlm.config.training import TrainingSettings, precision_text
 from charlm.config.unused import drop_unused
 from charlm.errors import EnvironmentFailure, UsageError, named
 from charlm.files.atomic import explained, json_bytes
 from charlm.inference.adapt.calibration import sample_of
 from charlm.nn import devices
-from charlm.nn.encoder import saved_tensors
+from charlm.nn.encoder import Encoder, saved_tensors
 from charlm.phases import phase
 from charlm.runs.built_in import built_in_text
 from charlm.runs.data import corpus_record, write_data
@@ -138,63 +139,28 @@ def plan_run(
     from; without it, settings that have no effect are accepted. Raises a subclass of CharlmError.
     """
     facts: dict[str, Any] = {PARENT: parent is not None}
-
-    def checked(settings: Settings) -> Settings:
-        """Return the settings without those that have no effect."""
-        return settings if origins is None else drop_unused(settings, origins, facts)
-
+    checked = partial(_used_settings, origins=origins, facts=facts)
     settings = checked(settings)
-    device = devices.choose_device(settings.training.device)
-    check_processes(settings, device)
-    if parent:
-        check_frozen_layers(settings)
-    chosen_variant()  # raise now, not at the end, if the chosen kernels are missing
-    check_log(settings.training)
-    _check_unit(settings)
-    row = TASKS[settings.task.task]
-    if row.needs_example and not settings.corpus.sources and examples is None:
-        problem = "without a text" if corpus is None else f"with a text that has no {row.gives}"
-        raise UsageError(
-            f"{named('task')} {settings.task.task} {problem}; expected texts with {row.gives}, "
-            f"such as {row.needs_example}. Name its file"
-            + ("" if UNITS[settings.vocabulary.unit].numeric else ", or give examples in Python")
-        )
-    if not settings.corpus.sources and corpus is None and examples is None:
-        sources = (str(built_in_text()),)
-        settings = replace(settings, corpus=replace(settings.corpus, sources=sources))
-    frozen = load_vocabulary(vocabulary) if vocabulary else None
+    _check_early(settings, parent)
+    settings = _with_text(settings, corpus, examples)
+    own = load_vocabulary(vocabulary) if vocabulary else None
     task = training_of(settings)
     dataset = task.dataset(
-        settings,
-        corpus=corpus,
-        examples=examples,
-        vocabulary=parent.vocabulary if parent else frozen,
-        grow=parent is not None and parent.grows(mode),
+        settings, corpus=corpus, examples=examples,
+        vocabulary=parent.vocabulary if parent else own, grow=bool(parent and parent.grows(mode)),
         open_=[name for name, origin in (origins or {}).items() if origin.startswith("task ")],
-    )
+    )  # fmt: skip
     warnings = list(dataset.warnings)
     facts |= {VALIDATION: dataset.valid is not None, "document": dataset.boundaries.document}
     checked(settings)
     settings = replace(settings, vocabulary=dataset.vocabulary.settings)
-    start, vectors = None, None
+    start = None
     if parent:
         with phase("evaluating the weights to start from"):
             start = task.start(parent, settings, dataset)
         warnings += start.warnings
-    if settings.training.vectors:
-        with phase("reading the vectors"):
-            vectors = pretrained.find_vectors(Path(settings.training.vectors), dataset.vocabulary)
-        settings = pretrained.with_width(settings, vectors)
-        warnings += [*vectors.warnings, pretrained.coverage(vectors, dataset)]
-    given = dict(origins or {})
-    factor = length_factor("minutes", settings.model)
-    if factor > 1 and settings.training.minutes:
-        minutes = settings.training.minutes / factor
-        settings = replace(settings, training=replace(settings.training, minutes=minutes))
-        given["training.minutes"] = "half of the given time for each direction"
-    if vocabulary:
-        names = (f.name for f in fields(VocabularySettings))
-        given |= {f"vocabulary.{name}": f"file {vocabulary}" for name in names}
+    settings, vectors = _with_vectors(settings, dataset, warnings)
+    settings, given = _given(settings, origins or {}, vocabulary)
     machine = Machine(settings, dataset)
     with phase("planning"):
         planned = task.plan(
@@ -202,18 +168,65 @@ def plan_run(
             parent=parent, foreign=start is not None and start.foreign,
         )  # fmt: skip
     checked(planned.settings)
-    check_processes(planned.settings, device)
-    record = _record(planned, dataset, machine, given) | task.record(planned.settings, dataset)
-    if parent:
-        record["from"] = parent.about(mode)
+    check_processes(planned.settings, machine.device)
+    about = {"from": parent.about(mode)} if parent else {}
     return PlannedRun(
         dataset=dataset,
-        record=record,
+        record=_record(planned, dataset, machine, given) | about,
         vectors=vectors,
         weights=start.weights if start else None,
         problem=memory_problem(planned.memory, planned.settings, machine.device),
         warnings=warnings + _shrunk(planned.reasons),
     )
+
+
+def _used_settings(
+    settings: Settings, origins: Mapping[str, str] | None, facts: Mapping[str, Any]
+) -> Settings:
+    """Return the settings without those that have no effect, if their origins are known."""
+    return settings if origins is None else drop_unused(settings, origins, facts)
+
+
+def _check_early(settings: Settings, parent: Parent | None) -> None:
+    """Raise errors that can be found before the text is read."""
+    check_processes(settings, devices.choose_device(settings.training.device))
+    if parent:
+        check_frozen_layers(settings)
+    chosen_variant()  # raise now, not at the end, if the chosen kernels are missing
+    check_log(settings.training)
+    _check_unit(settings)
+
+
+def _with_text(settings: Settings, corpus: Corpus | None, examples: Examples | None) -> Settings:
+    """Return settings that name the built-in text if no other was given.
+
+    Raises UsageError if the task needs more than a text.
+    """
+    if settings.corpus.sources or examples is not None:
+        return settings
+    row = TASKS[settings.task.task]
+    if row.needs_example:
+        problem = "without a text" if corpus is None else f"with a text that has no {row.gives}"
+        raise UsageError(
+            f"{named('task')} {settings.task.task} {problem}; expected texts with {row.gives}, "
+            f"such as {row.needs_example}. Name its file"
+            + ("" if UNITS[settings.vocabulary.unit].numeric else ", or give examples in Python")
+        )
+    if corpus is not None:
+        return settings
+    return replace(settings, corpus=replace(settings.corpus, sources=(str(built_in_text()),)))
+
+
+def _with_vectors(
+    settings: Settings, dataset: Dataset, warnings: list[str]
+) -> tuple[Settings, pretrained.Pretrained | None]:
+    """Return settings for the vectors that they name, and these vectors; add warnings."""
+    if not settings.training.vectors:
+        return settings, None
+    with phase("reading the vectors"):
+        vectors = pretrained.find_vectors(Path(settings.training.vectors), dataset.vocabulary)
+    warnings += [*vectors.warnings, pretrained.coverage(vectors, dataset)]
+    return pretrained.with_width(settings, vectors), vectors
 
 
 def _check_unit(settings: Settings) -> None:
@@ -228,6 +241,22 @@ def _check_unit(settings: Settings) -> None:
     )
 
 
+def _given(
+    settings: Settings, origins: Mapping[str, str], vocabulary: Path | None
+) -> tuple[Settings, dict[str, str]]:
+    """Return settings with the minutes of one direction, and where the given ones came from."""
+    given = dict(origins)
+    factor = length_factor("minutes", settings.model)
+    if factor > 1 and settings.training.minutes:
+        minutes = settings.training.minutes / factor
+        settings = replace(settings, training=replace(settings.training, minutes=minutes))
+        given["training.minutes"] = "half of the given time for each direction"
+    if vocabulary:
+        names = (f.name for f in fields(VocabularySettings))
+        given |= {f"vocabulary.{name}": f"file {vocabulary}" for name in names}
+    return settings, given
+
+
 def _record(
     planned: Plan,
     dataset: Dataset,
@@ -238,13 +267,14 @@ def _record(
     settings = planned.settings
     precision = machine.precision(settings.model, settings.training.batch_size)
     threads = machine.set_threads(settings.model, settings.training.batch_size or 1)
+    task = training_of(settings)
     return {
         "settings": settings.to_dict(),
         "origins": _origins(settings, given, planned.reasons),
         "corpus": corpus_record(dataset, settings),
         "machine": machine_record(machine.device, threads),
         "precision": precision.record(),
-        "parameters": training_of(settings).parameters(settings, dataset),
+        "parameters": task.parameters(settings, dataset),
         "planned": {
             "passes": planned.passes,
             "length": planned.reasons.get("training.minutes"),
@@ -253,7 +283,7 @@ def _record(
             "speed_measured": planned.measured,
             "expected": planned.expected,
         },
-    }
+    } | task.record(settings, dataset)
 
 
 def _origins(
@@ -350,16 +380,7 @@ def open_session(
     machine = dict(record["machine"])
     warnings = session_threads(settings, dataset, device, machine)
     model = task.model(settings, dataset)
-    if vectors := pretrained.kept_vectors(path):
-        pretrained.set_vectors(model, vectors)
-    if training.freeze_vectors:
-        for weight in pretrained.embeddings(model):
-            weight.requires_grad_(False)
-    if weights:
-        fresh = {name: w for name, w in saved_tensors(model).items() if name.startswith(FRESH)}
-        put_weights(model, fresh | weights)  # all others are given
-    if about := record.get("from"):
-        freeze(model, training.freeze_layers, grown=model.vocab_size > about["entries"])
+    _set_weights(model, path, training, record, weights)
     recorded = record.get("precision")
     precision = session_precision(settings, dataset, device, record)
     chosen = precision.record()
@@ -391,3 +412,23 @@ def open_session(
     )
     trainer.on_best = session.keep_best
     return session
+
+
+def _set_weights(
+    model: Encoder,
+    path: Path,
+    training: TrainingSettings,
+    record: Mapping[str, Any],
+    weights: Tensors | None,
+) -> None:
+    """Put the vectors of a run and the weights of its parent into a model, and freeze some."""
+    if vectors := pretrained.kept_vectors(path):
+        pretrained.set_vectors(model, vectors)
+    if training.freeze_vectors:
+        for weight in pretrained.embeddings(model):
+            weight.requires_grad_(False)
+    if weights:
+        fresh = {name: w for name, w in saved_tensors(model).items() if name.startswith(FRESH)}
+        put_weights(model, fresh | weights)  # all others are given
+    if about := record.get("from"):
+        freeze(model, training.freeze_layers, grown=model.vocab_size > about["entries"])
