@@ -3,7 +3,8 @@
 Each is compiled once for each instruction set. Those for training (x86-64 Linux only) are linked
 without an OpenMP runtime, so that its functions are those of torch's.
 
-Run by the installation (as a hatchling build hook), and by hand after a change:
+Run by the installation (as a hatchling build hook), and by hand after a change, which also builds
+the emulation of AMX for tests:
 
     python scripts/build_kernels.py [--force]
 
@@ -49,8 +50,9 @@ X86 = {
     **OTHERS,
     "training_amx": ("-DTILES_AMX", *TRAINING, "-mamx-tile", "-mamx-bf16"),
     "training_avx512bf16": TRAINING,
-    "training_emulated512": ("-DTILES_EMULATED", *TRAINING),
 }
+FOR_TESTS = {"training_emulated512": ("-DTILES_EMULATED", *TRAINING)}
+"""Libraries of x86-64 that are no part of the package: tests and scripts use them."""
 
 
 class KernelBuildHook(Hook):  # type: ignore[misc]
@@ -61,9 +63,9 @@ class KernelBuildHook(Hook):  # type: ignore[misc]
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Build the libraries before hatchling gathers files."""
         del version
-        if self.target_name != "wheel" or not build():
+        if self.target_name != "wheel" or not (built := build()):
             return
-        build_data["artifacts"].append("charlm/backends/*.so")
+        build_data["artifacts"] += [f"charlm/backends/{path.name}" for path in built]
         build_data["pure_python"] = False
         tag = sysconfig.get_platform().replace("-", "_").replace(".", "_")
         build_data["tag"] = f"py3-none-{tag}"
@@ -76,9 +78,10 @@ def compiler() -> list[str] | None:
     return next((command for command in commands if command and shutil.which(command[0])), None)
 
 
-def build(force: bool = False) -> list[Path]:
+def build(force: bool = False, *, for_tests: bool = False) -> list[Path]:
     """Compile the libraries that are older than the source; return those that exist now."""
     variants = dict(X86 if platform.machine() in ("x86_64", "AMD64") else OTHERS)
+    variants |= FOR_TESTS if for_tests and variants.keys() == X86.keys() else {}
     if not sys.platform.startswith("linux"):
         variants = {name: flags for name, flags in variants.items() if "-fopenmp" not in flags}
     program = compiler()
@@ -127,7 +130,7 @@ def main() -> None:
     """Compile and print which libraries exist."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--force", action="store_true", help="compile up-to-date libraries too")
-    built = build(parser.parse_args().force)
+    built = build(parser.parse_args().force, for_tests=True)
     print("kernels:", ", ".join(path.name for path in built) or "none")
 
 

@@ -3,13 +3,24 @@
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import build_kernels
 
 INFERENCE = ["native_avx2.so", "native_avx512.so", "native_plain.so"]
-TRAINING = ["training_amx.so", "training_avx512bf16.so", "training_emulated512.so"]
+TRAINING = ["training_amx.so", "training_avx512bf16.so"]
+EMULATED = "training_emulated512.so"
+
+
+class Hook(build_kernels.KernelBuildHook):
+    """Hook of a wheel, with or without hatchling."""
+
+    target_name = "wheel"
+
+    def __init__(self) -> None:
+        pass
 
 
 @pytest.fixture
@@ -63,6 +74,19 @@ def test_the_kernels_of_each_system(
     monkeypatch.setattr(build_kernels.sys, "platform", system)
     monkeypatch.setattr(build_kernels.platform, "machine", lambda: machine)
     assert sorted(path.name for path in build_kernels.build()) == expected
+    more = [EMULATED] if "training_amx.so" in expected else []
+    assert sorted(path.name for path in build_kernels.build(for_tests=True)) == expected + more
+
+
+@pytest.mark.usefixtures("commands")
+def test_a_package_has_no_kernels_for_tests() -> None:
+    """Not even one that was built by hand before."""
+    build_kernels.build(for_tests=True)
+    about: dict[str, Any] = {"artifacts": []}
+    Hook().initialize("standard", about)
+    assert sorted(about["artifacts"]) == [
+        f"charlm/backends/{name}" for name in INFERENCE + TRAINING
+    ]
 
 
 def test_kernels_are_compiled_again_after_a_change_of_flags(

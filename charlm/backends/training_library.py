@@ -19,7 +19,7 @@ NEEDED = {
 }
 """Processor features that each variant needs, by their names in Linux, the fastest first."""
 EMULATED = "emulated512"
-"""Variant with the bits of `amx`: slow, for tests, chosen by name only."""
+"""Variant with the bits of `amx`: slow, for tests, chosen by name only, no part of a package."""
 VARIABLE = "CHARLM_TRAINING_KERNELS"
 """Environment variable that names a variant, or `none`."""
 INTERFACE = 1
