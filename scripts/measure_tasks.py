@@ -4,14 +4,17 @@
     CHARLM_DATA=folder python scripts/measure_tasks.py imdb-from --from RUN
     CHARLM_DATA=folder python scripts/measure_tasks.py sst2 --set dropout=0.5 --minutes 0.5
     CHARLM_DATA=folder python scripts/measure_tasks.py wnut17 wnut17-crf ewt ewt-crf multi30k dates
+    CHARLM_DATA=folder python scripts/measure_tasks.py trec-condition
     python scripts/measure_tasks.py cosine cosine-stateless addition
     CHARLM_DATA=folder python scripts/measure_tasks.py --table
 
 Each training is a process, `charlm train FILE --task classify ...`. `-crf` rows are a linear-chain
-CRF of the package sklearn-crfsuite instead, with the features of its tutorial. Results are
-appended to `tasks.jsonl` below --out, and are not measured again; `--table` prints them as
-Markdown. Figures are those of the test text, or of the held-out end of a series. The sets lie in
-`tasks/NAME` below CHARLM_DATA; those that `charlm reproduce` makes are made below --out.
+CRF of the package sklearn-crfsuite instead, with the features of its tutorial. `-condition` rows
+are a language model of texts that begin with their label; its answer to a test text is the label
+with the highest P(label | text). Results are appended to `tasks.jsonl` below --out, and are not
+measured again; `--table` prints them as Markdown. Figures are those of the test text, or of the
+held-out end of a series. The sets lie in `tasks/NAME` below CHARLM_DATA; those that `charlm
+reproduce` makes are made below --out.
 `-from` rows begin with the weights of a language model of reviews, such as
 
     charlm train unsup.sample.txt.gz train.tsv.gz --unit word --words bare --lowercase \\
@@ -23,6 +26,7 @@ table. `alone` is the accuracy of the network without the bag of words that is m
 """
 
 import argparse
+import csv
 import json
 import math
 import os
@@ -37,9 +41,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from charlm.api.conditions import posteriors
 from charlm.api.recipe_texts import MAKERS, made_texts
 from charlm.config.corpus import ReadSettings
-from charlm.config.tasks import TASKS
+from charlm.config.tasks import LANGUAGE_MODEL, TASKS
 from charlm.text.tagged_files import read_sentences
 
 TEXTBOOK = (
@@ -99,6 +104,11 @@ ROWS = {
     "sst2-from": Row(folder="sst2", options="--minutes 1", bar=0.85, valid="dev.tsv", started=True),
     "trec": Row(folder="trec", options="--minutes 1", bar=0.92),
     "trec-from": Row(folder="trec", options="--minutes 1", bar=0.92, started=True),
+    "trec-condition": Row(
+        folder="trec", task=LANGUAGE_MODEL, bar=None,
+        options="--condition label --unit word --words bare --lowercase --hidden 128 --layers 1 "
+        "--epochs 8 --threads 1",
+    ),
     "tweets": TWEETS,
     "tweets-balanced": replace(TWEETS, options=f"{TWEETS.options} --set balance=true"),
     # tags: span-F1 as conlleval counts it, or accuracy; beside a linear CRF
@@ -125,6 +135,7 @@ ROWS = {
     "cosine-stateless": replace(COSINE, options=f"{COSINE.options} --stateless", bar=None),
 }  # fmt: skip
 FIGURES = {
+    LANGUAGE_MODEL: ("accuracy", "nats_per_token"),
     "classify": ("accuracy", "macro_f1", "macro_recall", "nats_per_text", "ece"),
     "tag": ("f1", "precision", "recall", "accuracy", "nats_per_tag", "ece"),
     "translate": ("bleu", "chrf", "exact", "nats_per_token"),
@@ -180,9 +191,13 @@ def measured(key: str, seed: int, arguments: argparse.Namespace) -> dict[str, An
     result = json.loads(done.stdout)
     part = "test" if row.test else "valid"
     figures = {name: result.get(f"{part}_{name}") for name in FIGURES[row.task]}
-    run = json.loads((arguments.out / f"{key}-{seed}" / "run.json").read_text(encoding="utf-8"))
+    path = arguments.out / f"{key}-{seed}"
+    if row.task == LANGUAGE_MODEL:
+        figures["accuracy"] = accuracy_of_conditions(path, folder / row.test)
+    run = json.loads((path / "run.json").read_text(encoding="utf-8"))
     floor = (run.get("floors") or {}).get(row.floor, {}).get(part)
-    train = run["corpus"]["parts"]["train"]
+    train, counted = run["corpus"]["parts"]["train"], f"{TASKS[row.task].target}s"
+    size = train.get("targets") or train["documents" if counted == "texts" else counted]
     return {
         "row": key,
         "seed": seed,
@@ -194,13 +209,20 @@ def measured(key: str, seed: int, arguments: argparse.Namespace) -> dict[str, An
         "floor": floor.get(row.figure) if isinstance(floor, dict) else floor,
         "best_step": result.get("best_step"),
         "steps": result.get("step"),
-        "passes": round(
-            result[f"{TASKS[row.task].target}s"] / train.get("targets", train["documents"]), 2
-        ),
+        "passes": round(result[counted] / size, 2),
         "train_seconds": result.get("seconds"),
         "processor": round(processor_seconds() - used, 1),
         "seconds": round(time.perf_counter() - begun, 1),
     }
+
+
+def accuracy_of_conditions(path: Path, test: Path) -> float:
+    """Return the fraction of texts whose label is the likeliest condition of a run."""
+    with test.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    found = posteriors(path, [row["text"] for row in rows])
+    answers = [found.labels[at] for at in found.probabilities.argmax(axis=1)]
+    return statistics.fmean(a == row["label"] for a, row in zip(answers, rows, strict=True))
 
 
 def linear_crf(key: str, folder: Path) -> dict[str, Any]:
