@@ -25,6 +25,9 @@ def page(chromium: Any) -> Iterator[Any]:
     opened.close()
 
 
+NEXT_FRAME = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
+
 @pytest.mark.browser
 def test_chosen_runs_are_drawn(page, tmp_path: Path) -> None:
     """With their names, over what is asked for; keys move a cursor that reads out the logs."""
@@ -55,6 +58,7 @@ def test_chosen_runs_are_drawn(page, tmp_path: Path) -> None:
             page.emulate_media(color_scheme=theme)
             for width in (1280, 400):
                 page.set_viewport_size({"width": width, "height": 900})
+                page.evaluate(NEXT_FRAME)  # a resize is told with a frame
                 assert page.evaluate("document.documentElement.scrollWidth") <= width
                 check_names(page, ["one", "two", "bare", "prose", "tales"])
         assert errors == []
