@@ -1,7 +1,9 @@
 """Functions that are captured in a CUDA graph, on a CPU: a fake graph records what is captured."""
 
+import gc
+import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -158,3 +160,30 @@ def test_full_memory_is_raised() -> None:
     with pytest.raises(torch.OutOfMemoryError):
         made.run("a", counter)
     assert not made.failure and Recorded.stream == "default"
+
+
+def test_full_memory_is_free_again_at_once() -> None:
+    """No cycle of the error and its frames keeps the tensors of a capture until a collection.
+
+    Only the graphs are kept: torch's allocator may point to those whose capture did not end.
+    """
+    made, tensors, kept = Graphs(Generator()), [], []
+
+    def allocate() -> None:
+        tensor = torch.zeros(3)
+        tensors.append(weakref.ref(tensor))
+        if Recorded.capturing:
+            kept.append(weakref.ref(Recorded.capturing))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    gc.disable()
+    try:
+        for _ in range(2):
+            made.run("a", allocate)
+            with suppress(torch.OutOfMemoryError):
+                made.run("a", allocate)
+            made.clear()
+        assert len(tensors) == 4 and all(tensor() is None for tensor in tensors)
+        assert len(kept) == 2 and all(graph() for graph in kept)
+    finally:
+        gc.enable()

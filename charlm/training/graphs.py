@@ -26,7 +26,7 @@ class Graphs:
         """Why functions could not be captured, empty as long as they can."""
         self._graphs: dict[Hashable, torch.cuda.CUDAGraph | None] = {}
         self._pool: Any = None
-        self._failed: torch.cuda.CUDAGraph | None = None
+        self._failed: list[torch.cuda.CUDAGraph] = []
 
     def clear(self) -> None:
         """Drop all graphs. After a failure, functions are still run as they are."""
@@ -63,13 +63,15 @@ class Graphs:
             # generator in the capture, and a pointer to the graph in its allocator
             torch.cuda.set_stream(stream)
             self.generator.graphsafe_set_state(random)
-            self._failed = graph if error.__context__ else None
-            first = error.__context__ or error
-            if isinstance(first, torch.OutOfMemoryError):
-                raise first from None
-            self.failure = str(first).strip().partition("\n")[0]
-            self.clear()
-            return None
-        self._pool = self._pool or graph.pool()
-        self._graphs[key] = graph
-        return graph
+            self._failed += [graph] if error.__context__ else []
+            full = isinstance(error.__context__ or error, torch.OutOfMemoryError)
+            reason = str(error.__context__ or error).strip().partition("\n")[0]
+        else:
+            self._pool = self._pool or graph.pool()
+            self._graphs[key] = graph
+            return graph
+        if full:  # that error holds the memory of its frames, and would be in a cycle with them
+            raise torch.OutOfMemoryError(reason)
+        self.failure = reason
+        self.clear()
+        return None

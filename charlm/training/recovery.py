@@ -34,8 +34,8 @@ class Recovery:
         if a number is not finite, with `on_nonfinite` skip only after many such steps in a row.
         """
         state = self.state
-        before = state.mark()
         while True:
+            before = state.mark()  # again after each try, which has settled earlier steps
             try:
                 take_step()
                 state.counters.skipped_in_a_row = 0
