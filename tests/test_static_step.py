@@ -57,7 +57,7 @@ def make(
     train=LONG, *, static: bool, model: Any = None, valid=None, low: torch.dtype | None = None,
     **settings: Any,
 ) -> Trainer:  # fmt: skip
-    values = {"steps": 30, "batch_size": 3, "bptt": 4, "learning_rate": 0.02, "evals": 3,
+    values = {"steps": 20, "batch_size": 3, "bptt": 4, "learning_rate": 0.02, "evals": 3,
               "seed": 5, "clip_norm": 0.3}  # fmt: skip
     chosen = TrainingSettings(**(values | settings))
     dataset = Dataset(
@@ -140,8 +140,8 @@ def test_most_windows_are_computed_on_buffers() -> None:
     trainer = make(LINES, static=True, batch_size=4)
     trainer.gradient_step.run = lambda key, function: (keys.append(key), function())
     list(trainer.run())
-    assert keys.count("update") == 30
-    assert len(keys) > 45
+    assert keys.count("update") == 20
+    assert len(keys) > 30
     assert {key for key in keys if key != "update"} == {("gradient", 4, 4)}
 
 
@@ -403,7 +403,8 @@ def test_too_little_memory_in_an_update_changes_nothing(kind: str, first: bool) 
     With an optimiser that allocates in between, the run ends.
     """
     chosen: dict[str, Any] = {"optimizer": "rmsprop" if kind == "rmsprop" else "adamw"}
-    chosen |= {"model": tiny_model("lstm", V, dropout=0.3), "clip_norm": 0.01}
+    chosen |= {"model": tiny_model("lstm", V, dropout=0.3, num_layers=1), "clip_norm": 0.01}
+    chosen |= {"bptt": 1, "batch_size": 2}
     low = torch.float16 if kind == "float16" else None
     trainer = make(static=kind != "plain", low=low, **chosen)
     step, batches = trainer.gradient_step, trainer.task.batches.epoch(Position())
@@ -549,10 +550,10 @@ def test_gradients_of_the_copy_are_those_of_the_weights(
 
 
 def test_training_with_a_copy_ends_as_well() -> None:
-    """100 tiny steps, to 0.02 nats."""
+    """60 tiny steps, to 0.02 nats."""
     ends = []
     for dtype in (None, torch.bfloat16):
-        *_, last = low_trainer(dtype, steps=100, clip_norm=1.0).run()
+        *_, last = low_trainer(dtype, steps=60, clip_norm=1.0).run()
         ends.append(last.nats_per_token)
     assert ends[1] == pytest.approx(ends[0], abs=0.02)
     assert ends[1] != ends[0]
