@@ -103,7 +103,9 @@ ROWS = {
     "sst2": Row(folder="sst2", options="--minutes 1", bar=0.82, valid="dev.tsv"),
     "sst2-from": Row(folder="sst2", options="--minutes 1", bar=0.85, valid="dev.tsv", started=True),
     "trec": Row(folder="trec", options="--minutes 1", bar=0.92),
-    "trec-from": Row(folder="trec", options="--minutes 1", bar=0.92, started=True),
+    "trec-from": Row(
+        folder="trec", options="--minutes 1 --vocabulary grow", bar=0.92, started=True
+    ),
     "trec-condition": Row(
         folder="trec", task=LANGUAGE_MODEL, bar=None,
         options="--condition label --unit word --words bare --lowercase --hidden 128 --layers 1 "

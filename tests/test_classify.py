@@ -32,6 +32,8 @@ from charlm.text.bag_of_words import BagOfWords
 from charlm.text.batches import Position
 from charlm.text.corpus import Corpus
 from charlm.text.labelled import labelled_of
+from charlm.text.tokenizers.tokenizer_json import UNK
+from charlm.text.tokenizers.vocabulary import load_vocabulary
 from charlm.training.labels import LabelTraining, _helps
 from charlm.training.records import FinishedRecord, Review
 from charlm.training.resume import halves, resume
@@ -242,6 +244,34 @@ def test_states_of_a_run_that_starts_from_another_are_those_of_the_other(
     session.lock.release()
 
 
+@pytest.mark.parametrize("name", ["one", "both"])
+def test_new_words_begin_as_the_unknown_word_and_are_learned(
+    name: str, parents: Path, tmp_path: Path
+) -> None:
+    """A vocabulary that grows changes no state at first, and no entry of the parent."""
+    examples = [(f"{text} wonderful plot", label) for text, label in toys(40)]
+    session = new_run(
+        tmp_path, examples, name="grown", start_from=str(parents / name), vocabulary="grow"
+    )
+    about, vocabulary = session.record["from"], session.dataset.vocabulary
+    old = load_vocabulary(parents / name / "tokenizer.json")
+    new = ["plot", "wonderful"]
+    assert about["vocabulary"] == "grow" and vocabulary.tokens == [*old.tokens, *new]
+    model: Any = session.trainer.model
+    for half in (model, model.backward) if name == "both" else (model,):
+        rows = half.embedding.weight.detach()
+        assert torch.equal(rows[len(old) :], rows[[UNK]].expand(len(new), -1))
+        read = [Encoder.forward(half, torch.tensor([[4], [last]]))[0] for last in (UNK, len(old))]
+        assert torch.equal(*read)
+    path = trained(session)
+    kept = weights(path)["embedding.weight"]
+    assert not torch.equal(kept[-1], kept[-2]) and not torch.equal(kept[-1], kept[UNK])
+    assert load_label_run(path).encode(["a wonderful plot"]).ids.tolist()[1:3] == [
+        vocabulary.ids["wonderful"], vocabulary.ids["plot"],
+    ]  # fmt: skip
+    assert not run_problems(path)
+
+
 @pytest.mark.parametrize("name", ["embedding.weight", "backward.embedding.weight"])
 def test_weights_to_start_from_are_complete(
     name: str, parents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -294,7 +324,6 @@ def test_a_rule_is_learned_and_chance_is_not(tmp_path: Path) -> None:
         ({"start_from": "back"}, "reads backward; expected a run that reads forward or both"),
         ({"start_from": "one", "hidden_size": 5}, "hidden_size 5 differs from 4 of run one"),
         ({"start_from": "one", "both_ways": True}, "both_ways is on, unlike in run one"),
-        ({"start_from": "one", "vocabulary": "grow"}, "grow with task classify; expected keep"),
         ({"vocabulary": "keep"}, "has no effect without start_from"),
     ],
 )

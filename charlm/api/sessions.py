@@ -96,9 +96,9 @@ class Request:
         return self.parent.complete(nested, origins) if self.parent else (nested, origins)
 
     def vocabulary_mode(self, settings: Settings) -> str | None:
-        """Return the treatment of new types; a run that gives labels keeps the vocabulary."""
+        """Return the treatment of new types; a labelled run keeps the vocabulary by default."""
         labelled = self.parent and TASKS[settings.task.task].labelled
-        return KEEP if labelled else self.vocabulary
+        return self.vocabulary or (KEEP if labelled else None)
 
 
 def plan_run(request: Request) -> "PlannedRun":

@@ -69,7 +69,7 @@ NewTypes = Annotated[
         "--vocabulary",
         VOCABULARY,
         "With --from: keep the run's vocabulary, or grow it by new characters or words. "
-        "(default: grow)",
+        "(default: grow; keep with --task)",
     ),
 ]
 Vocab = Annotated[Path | None, _option("--vocab", VOCABULARY, "Use this tokenizer.json unchanged.")]

@@ -84,23 +84,28 @@ class Parent:
             "output layer has no place for it; calibration at the end makes up for it"
         )
 
-    @property
-    def obstacle(self) -> str:
-        """Reason why the vocabulary cannot grow, or ""."""
+    def obstacle(self, *, labelled: bool = False) -> str:
+        """Return why the vocabulary cannot grow, or "".
+
+        A run that is `labelled` takes no output layer from its parent.
+        """
         model, spec = self.settings.model, self.vocabulary.spec
         if spec.byte_level:
             return f"{self.vocabulary.unit} units, which spell every text"
-        if model.adaptive_softmax:
+        if model.adaptive_softmax and not labelled:
             return "an adaptive softmax, whose clusters go by frequency"
-        if model.mixture > 1:
+        if model.mixture > 1 and not labelled:
             return "a mixture of softmaxes"
         if model.one_hot or not CELLS[model.cell].learns_input:
             return "an input that is not learned"
         return ""
 
     def grows(self, mode: str | None) -> bool:
-        """Return whether the vocabulary grows by the new text's types, if there are any."""
-        return mode != KEEP and not self.obstacle
+        """Return whether the vocabulary grows by the new text's types, if there are any.
+
+        Without a mode it does if it can.
+        """
+        return mode == GROW or (mode is None and not self.obstacle())
 
     def about(self, mode: str | None) -> dict[str, Any]:
         """Return the description of the parent in the run.json of a run that starts with it."""
@@ -267,12 +272,9 @@ def check_vocabulary_mode(mode: str | None, parent: Parent | None, given: Nested
     """Raise UsageError for a treatment of new types that does not fit the parent."""
     if mode is not None:
         check_choice("vocabulary", mode, VOCABULARY_MODES)
-    if mode == GROW and is_labelled(given):
-        raise UsageError(
-            f"{named('vocabulary')} {GROW} with {named('task')} {task_name(given)}; expected "
-            f"{KEEP}, since the vocabulary of a run is kept there. Leave out {named('vocabulary')}"
-        )
-    mode = KEEP if is_labelled(given) and parent else mode
+    labelled = is_labelled(given)
+    if labelled and parent and mode is None:
+        mode = KEEP
     if parent is None and mode is None:
         return
     if parent is None:
@@ -291,8 +293,8 @@ def check_vocabulary_mode(mode: str | None, parent: Parent | None, given: Nested
             f"{named('max_size')} is {most}; expected at least {entries}, the entries of run "
             f"{parent.name}. Leave out {named('max_size')}"
         )
-    if mode == GROW and parent.obstacle:
+    if mode == GROW and (obstacle := parent.obstacle(labelled=labelled)):
         raise UsageError(
-            f"{named('vocabulary')} {GROW} with {parent.obstacle}; expected {KEEP} for run "
+            f"{named('vocabulary')} {GROW} with {obstacle}; expected {KEEP} for run "
             f"{parent.name}. Leave out {named('vocabulary')}"
         )

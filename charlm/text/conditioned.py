@@ -157,14 +157,16 @@ class ConditionedText(LabelledText):
         *,
         examples: Any = None,
         vocabulary: Vocabulary | None = None,
+        grow: bool = False,
         more: Mapping[str, Vocabulary] = {},  # noqa: ARG002
         open_: Collection[str] = (),  # noqa: ARG002
     ) -> Dataset:
         """See `load_conditioned`."""
         column = task.condition or ""
         return load_conditioned(
-            corpus, vocabulary_settings, column, examples=examples, vocabulary=vocabulary
-        )
+            corpus, vocabulary_settings, column,
+            examples=examples, vocabulary=vocabulary, grow=grow,
+        )  # fmt: skip
 
     def fingerprint(self, corpus: CorpusSettings, task: TaskSettings) -> str:
         """Read texts with conditions and return the fingerprint of their dataset."""

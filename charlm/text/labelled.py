@@ -81,16 +81,18 @@ def load_labelled(
     *,
     examples: Sequence[tuple[str, str]] | None = None,
     vocabulary: Vocabulary | None = None,
+    grow: bool = False,
 ) -> Dataset:
     """Read texts with labels, hold some out, build the vocabulary (unless given) and encode.
 
-    `examples` are pairs of text and label that replace `corpus.sources`. Raises CorpusError for
+    `examples` are pairs of text and label that replace `corpus.sources`. With `grow`, a given
+    vocabulary gets entries for new types of the training text. Raises CorpusError for
     texts that cannot be read, or whose labels cannot be learned.
     """
     warnings: list[str] = []
     parts, labels = _read(corpus, task, examples, collector(warnings))
     splits = {name: part.split() for name, part in parts.items()}
-    built = training_vocabulary(splits["train"], vocabulary_settings, vocabulary)
+    built = training_vocabulary(splits["train"], vocabulary_settings, vocabulary, grow=grow)
     with phase("encoding the text", total=sum(split.chars for split in splits.values())):
         encoded = {
             name: encode_texts(
@@ -167,13 +169,15 @@ class LabelledText:
         *,
         examples: Any = None,
         vocabulary: Vocabulary | None = None,
+        grow: bool = False,
         more: Mapping[str, Vocabulary] = {},  # noqa: ARG002
         open_: Collection[str] = (),  # noqa: ARG002
     ) -> Dataset:
         """See `load_labelled`."""
         return load_labelled(
-            corpus, vocabulary_settings, task, examples=examples, vocabulary=vocabulary
-        )
+            corpus, vocabulary_settings, task,
+            examples=examples, vocabulary=vocabulary, grow=grow,
+        )  # fmt: skip
 
     def check_example(self, pair: Any) -> str:
         """Return what is wrong with a pair of a text and its label, or ""."""

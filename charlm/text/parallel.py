@@ -91,6 +91,7 @@ class ParallelText:
         *,
         examples: Sequence[tuple[str, str]] | None = None,
         vocabulary: Vocabulary | None = None,
+        grow: bool = False,
         more: Mapping[str, Vocabulary] = {},
         open_: Collection[str] = (),
     ) -> Dataset:
@@ -106,7 +107,7 @@ class ParallelText:
         if vocabulary is None and "vocabulary.unit" in open_ and _is_short(parts["train"]):
             rule = replace(rule, unit="char")
             warnings.append("Translations are short; both texts are read by characters.")
-        built = training_vocabulary(parts["train"].split(), rule, vocabulary)
+        built = training_vocabulary(parts["train"].split(), rule, vocabulary, grow=grow)
         target = training_vocabulary(
             _turned(parts["train"]).split(),
             rule if vocabulary is None else vocabulary.settings,

@@ -241,6 +241,7 @@ class SeriesText:
         *,
         examples: Any = None,
         vocabulary: Vocabulary | None = None,
+        grow: bool = False,  # noqa: ARG002
         more: Mapping[str, Vocabulary] | None = None,  # noqa: ARG002
         open_: Collection[str] = (),  # noqa: ARG002
     ) -> Dataset:

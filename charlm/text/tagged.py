@@ -99,6 +99,7 @@ class TaggedText:
         *,
         examples: Any = None,
         vocabulary: Vocabulary | None = None,
+        grow: bool = False,
         more: Mapping[str, Vocabulary] = {},
         open_: Collection[str] = (),  # noqa: ARG002
     ) -> Dataset:
@@ -115,7 +116,9 @@ class TaggedText:
         own_tags = {name: list(chain.from_iterable(part)) for name, part in tags.items()}
         labels = _labels(Counter(own_tags["train"]))
         texts = _texts(parts)
-        built = training_vocabulary(texts["train"].split(), vocabulary_settings, vocabulary)
+        built = training_vocabulary(
+            texts["train"].split(), vocabulary_settings, vocabulary, grow=grow
+        )
         sentences = {}
         total = sum(map(len, parts.values()))
         with phase("encoding the text", total=total, unit="sentences"):

@@ -48,14 +48,16 @@ class TaskText(Protocol):
         *,
         examples: Any = None,
         vocabulary: Vocabulary | None = None,
+        grow: bool = False,
         more: Mapping[str, Vocabulary] = {},
         open_: Collection[str] = (),
     ) -> "Dataset":
         """Read the texts, hold some out, build the vocabularies (unless given) and encode.
 
         `examples` are pairs that replace `corpus.sources`. `vocabulary` and `more`, by the names
-        of their files, are kept vocabularies. `open_` are settings ("vocabulary.unit") that only
-        the defaults of the task decide. Raises CorpusError.
+        of their files, are kept vocabularies; with `grow`, the former gets entries for the new
+        types of the training text. `open_` are settings ("vocabulary.unit") that only the defaults
+        of the task decide. Raises CorpusError.
         """
 
     def check_example(self, pair: Any) -> str:

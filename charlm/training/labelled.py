@@ -29,13 +29,14 @@ from charlm.text.dataset import Dataset
 from charlm.text.groups import text_lengths
 from charlm.text.labels import Targets
 from charlm.text.task_text import text_for
+from charlm.text.tokenizers.tokenizer_json import UNK
 from charlm.text.tokenizers.vocabulary import Vocabulary
 from charlm.training.calibrating import MIN_GAIN
 from charlm.training.plan.labelled import Costs, plan_labelled
 from charlm.training.plan.memory import memory_of
 from charlm.training.plan.planner import Plan
 from charlm.training.records import FinishedRecord
-from charlm.training.task_training import Examples, Start
+from charlm.training.task_training import Examples, Start, Tensors
 
 if TYPE_CHECKING:
     from charlm.training.session import Session
@@ -102,7 +103,7 @@ class LabelledTraining:
         corpus: Corpus | None,  # noqa: ARG002
         examples: Examples | None,
         vocabulary: Vocabulary | None,
-        grow: bool,  # noqa: ARG002
+        grow: bool,
         open_: Collection[str],
     ) -> Dataset:
         """Read texts with what lies beside them; a given vocabulary is kept."""
@@ -110,24 +111,32 @@ class LabelledTraining:
         assert text is not None, "a task with a row `text`"
         return text.load(
             settings.corpus, settings.vocabulary, settings.task,
-            examples=examples, vocabulary=vocabulary, open_=open_,
+            examples=examples, vocabulary=vocabulary, grow=grow, open_=open_,
         )  # fmt: skip
 
-    def start(self, parent: Parent, settings: Settings, dataset: Dataset) -> Start:  # noqa: ARG002
-        """Return the weights of a parent's embedding and layers, and of its backward half."""
+    def start(self, parent: Parent, settings: Settings, dataset: Dataset) -> Start:
+        """Return the weights of a parent's embedding and layers, and of its backward half.
+
+        Entries that the parent lacks begin as UNK, which stood for them so far.
+        """
         halves = {"": parent.path}
         if settings.task.both_ways:
             halves[BACKWARD] = backward_half(parent.path)
         own, size = parent.settings.model, int(parent.config["vocab_size"])
         conditions = len(conditions_of(parent.config))
-        return Start(
-            {
+        rows = np.arange(len(dataset.vocabulary))
+        rows[size:] = UNK
+        weights: Tensors = {}
+        for prefix, path in halves.items():
+            arrays = load_arrays(path / WEIGHTS, own, size, None, conditions)
+            if "embedding.weight" in arrays:
+                arrays["embedding.weight"] = arrays["embedding.weight"][rows]
+            weights |= {
                 f"{prefix}{name}": torch.from_numpy(array)
-                for prefix, path in halves.items()
-                for name, array in load_arrays(path / WEIGHTS, own, size, None, conditions).items()
+                for name, array in arrays.items()
                 if not name.startswith("output.") and name != CONDITIONS
             }
-        )
+        return Start(weights)
 
     def networks(self, settings: Settings, dataset: Dataset) -> list[ModelSettings]:  # noqa: ARG002
         """Return the settings of the model, which both its halves have."""
