@@ -325,6 +325,10 @@ def test_a_rule_is_learned_and_chance_is_not(tmp_path: Path) -> None:
         ({"start_from": "one", "hidden_size": 5}, "hidden_size 5 differs from 4 of run one"),
         ({"start_from": "one", "both_ways": True}, "both_ways is on, unlike in run one"),
         ({"vocabulary": "keep"}, "has no effect without start_from"),
+        (
+            {"start_from": "one", "vocabulary": "grow", "freeze": True, "bag_of_words": False},
+            "grow with freeze, which leaves new entries as the unknown one; expected keep",
+        ),
     ],
 )
 def test_misuse_is_refused(
@@ -335,6 +339,17 @@ def test_misuse_is_refused(
     with pytest.raises(UsageError, match=message):
         new_run(tmp_path, **options)
     assert not list(tmp_path.iterdir())
+
+
+def test_limits_of_a_kept_vocabulary_are_refused_with_the_mode_that_needs_them(
+    parents: Path, tmp_path: Path
+) -> None:
+    request = Request(
+        flags=nested(task="classify", min_count=2), start_from=str(parents / "one"),
+        checkpoints=tmp_path,
+    )  # fmt: skip
+    with pytest.raises(UsageError, match=r"min_count has no effect.*, or add vocabulary grow$"):
+        start_run(request, examples=toys(40))
 
 
 def test_a_run_with_labels_is_no_parent(tmp_path: Path) -> None:

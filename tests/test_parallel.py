@@ -230,6 +230,15 @@ def test_kept_vocabularies_stay():
     assert gold_of(again, Parallel).vocabulary is target
 
 
+def test_the_limits_of_a_vocabulary_that_grows_are_those_of_the_target_too():
+    first = load([("zz", "yy"), ("a", "b")], valid_frac=0).vocabulary
+    rule = VocabularySettings(unit="char", min_count=2)
+    rare = [("abcab", "xyzxy"), ("ab", "xy")]
+    grown = load(rare, rule, vocabulary=first, grow=True, valid_frac=0)
+    assert grown.vocabulary.tokens == [*first.tokens, "b"]
+    assert gold_of(grown, Parallel).vocabulary.tokens[2:] == ["x", "y"]
+
+
 def test_long_pairs_are_left_out():
     dataset = load([*TEXTS, ("a" * 100_000, "b"), ("a", "b" * (MAX_SIDE + 1))], valid_frac=0)
     assert dataset.train.documents == 40

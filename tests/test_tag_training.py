@@ -55,7 +55,7 @@ def conll(path: Path, sentences: list[Tagged]) -> str:
 
 def new_run(folder: Path, sentences: list[Tagged] | None = None, **options: Any) -> Session:
     """Start a run on sentences, whose file is written beside it."""
-    about = {name: options.pop(name, None) for name in ("name", "start_from")}
+    about = {name: options.pop(name, None) for name in ("name", "start_from", "vocabulary")}
     source = conll(folder / "train.conll", sentences or names())
     flags = nested(**({"task": "tag", "min_count": 1, "sources": (source,)} | TINY | options))
     if about["start_from"]:
@@ -293,6 +293,7 @@ def test_rules_are_learned_whole(sentences: list[Tagged], head: str, tmp_path: P
         ({"characters": True, "unit": "char"}, "characters with unit char; expected unit word"),
         ({"embedding_size": 5}, "embedding_size 5 with letters.*expected an even number"),
         ({"start_from": "both", "freeze": True, "characters": True}, "characters with"),
+        ({"start_from": "both", "freeze": True, "vocabulary": "grow"}, "grow with freeze, which"),
         ({"pooling": "last"}, "pooling=last .*expected --task classify"),
     ],
 )

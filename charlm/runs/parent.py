@@ -273,7 +273,9 @@ def check_vocabulary_mode(mode: str | None, parent: Parent | None, given: Nested
     if mode is not None:
         check_choice("vocabulary", mode, VOCABULARY_MODES)
     labelled = is_labelled(given)
+    more = ""
     if labelled and parent and mode is None:
+        more = "" if parent.obstacle(labelled=True) else f", or add {named('vocabulary')} {GROW}"
         mode = KEEP
     if parent is None and mode is None:
         return
@@ -285,7 +287,7 @@ def check_vocabulary_mode(mode: str | None, parent: Parent | None, given: Nested
     for name in () if parent.grows(mode) else given.get("vocabulary", {}).keys() - VOCABULARY:
         raise UsageError(
             f"{named(name)} has no effect, since the vocabulary of run {parent.name} is kept; "
-            f"leave out {named(name)}"
+            f"leave out {named(name)}{more}"
         )
     most, entries = given.get("vocabulary", {}).get("max_size"), parent.config["vocab_size"]
     if most and most < entries:
@@ -298,3 +300,15 @@ def check_vocabulary_mode(mode: str | None, parent: Parent | None, given: Nested
             f"{named('vocabulary')} {GROW} with {obstacle}; expected {KEEP} for run "
             f"{parent.name}. Leave out {named('vocabulary')}"
         )
+    if mode == GROW and _frozen(given):
+        raise UsageError(
+            f"{named('vocabulary')} {GROW} with {named('freeze')}, which leaves new entries as "
+            f"the unknown one; expected {KEEP}. Leave one of them out"
+        )
+
+
+def _frozen(given: Nested) -> bool:
+    """Return whether no weight of a new entry would be trained, nor a bag of words read it."""
+    task, used = given.get("task", {}), TASKS[task_name(given)].settings
+    bag = "bag_of_words" in used and task.get("bag_of_words", True)
+    return bool(task.get("freeze")) and not bag

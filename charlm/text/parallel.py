@@ -110,7 +110,7 @@ class ParallelText:
         built = training_vocabulary(parts["train"].split(), rule, vocabulary, grow=grow)
         target = training_vocabulary(
             _turned(parts["train"]).split(),
-            rule if vocabulary is None else vocabulary.settings,
+            rule if vocabulary is None or grow else vocabulary.settings,
             more.get(TARGET),
         )
         encoded = {
