@@ -18,10 +18,11 @@ reproduce` makes are made below --out.
 `-from` rows begin with the weights of a language model of reviews, such as
 
     charlm train unsup.sample.txt.gz train.tsv.gz --unit word --words bare --lowercase \\
-        --set max_size=20000 --document line --layers 1 --hidden 400 \\
-        --set adaptive_softmax=true --batch 32 --minutes 30 --name reviews
+        --set max_size=20000 --document stream --layers 1 --hidden 400 --batch 32 \\
+        --set adaptive_softmax=true --precision bf16 --ngram 0 --valid-fraction 0.02 \\
+        --minutes 30 --seed 1 --name film
 
-Models with `--minutes 1`, `4` and `15` show what pretraining is worth: each --from is a row of the
+Models with `--minutes 1` and `4` show what pretraining is worth: each --from is a row of the
 table. `alone` is the accuracy of the network without the bag of words that is mixed in.
 """
 
