@@ -419,18 +419,23 @@ def test_a_run_that_starts_from_another_has_defaults_of_its_own(
     assert rates == ([0.003, 0.003] if given else own) and own[0] != own[1]
 
 
+@pytest.mark.parametrize("sure", [1.0, math.inf])
 def test_a_run_that_starts_from_another_is_not_longer_than_usual(
-    parents: Path, tmp_path: Path
+    sure: float, parents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """More passes gain nothing, unless its encoder is frozen."""
+    """More passes gain nothing, unless its encoder is frozen; passes end it if time is ample."""
+    monkeypatch.setattr("charlm.training.plan.labelled.SURE", sure)
     cases = ((None, False), (str(parents / "one"), False), (str(parents / "one"), True))
     lengths = []
     for start, freeze in cases:
         flags = nested(task="classify", sources=[table(tmp_path)], minutes=90.0, freeze=freeze)
         record = plan_run(Request(flags=flags, checkpoints=tmp_path, start_from=start)).record
-        lengths.append((record["settings"]["training"]["minutes"], record["planned"]["length"]))
-    assert lengths[0] == lengths[2] == (90.0, None)
-    assert lengths[1][0] < 9.0 and "gain nothing" in lengths[1][1]
+        training = record["settings"]["training"]
+        lengths.append((training["minutes"], training["epochs"], record["planned"]["length"]))
+    assert lengths[0] == lengths[2] == (90.0, None, None)
+    minutes, epochs, reason = lengths[1]
+    assert "gain nothing" in reason
+    assert (epochs >= 4 and minutes is None) if sure == 1.0 else (minutes < 9 and not epochs)
 
 
 def test_features_of_a_frozen_encoder_are_planned(parents: Path, tmp_path: Path) -> None:

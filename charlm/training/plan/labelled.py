@@ -15,7 +15,7 @@ import torch
 
 from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings
-from charlm.config.training import TrainingSettings
+from charlm.config.training import TrainingSettings, counted_length
 from charlm.nn.devices import Precision
 from charlm.text.dataset import Dataset
 from charlm.training.plan import constants, speed
@@ -31,6 +31,9 @@ from charlm.training.plan.usual import (
 
 MAX_PASSES, MAX_STEPS_OF_FEW = 4.0, 1000
 """Passes of a run without a given length, and steps up to which a small text gets more passes."""
+SURE = 3.0
+"""Factor by which the assumed speed may be too high: passes that take a third of the minutes end
+the run, since the time that they take at the assumed speed could be too short for them."""
 
 
 class Costs(NamedTuple):
@@ -83,7 +86,13 @@ def plan_labelled(
         training = replace(training, epochs=choose("training.epochs", epochs, reason))
     passes = passes_of(training, steps, seconds)
     most = costs.most * _usual_passes(costs.passes, steps)
-    if training.minutes and passes > most:
+    if training.minutes and passes > SURE * most:
+        given = counted_length("minutes", training.minutes)
+        reason = f"instead of {given}: more passes over a text of this size gain nothing"
+        length = {name: choose(f"training.{name}", value, reason)
+                  for name, value in (("minutes", None), ("epochs", most))}  # fmt: skip
+        training, passes = replace(training, **length), most
+    elif training.minutes and passes > most:
         reason = f"of {training.minutes:g}: more passes over a text of this size gain nothing"
         minutes = max(round(training.minutes * most / passes, 2), 0.01)
         training = replace(training, minutes=choose("training.minutes", minutes, reason))
