@@ -1,6 +1,7 @@
 """Training of taggers: runs, laws of resuming and of starting from a run, toys."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -162,11 +163,13 @@ def test_recorded_figures_are_those_of_the_calibrated_files(tmp_path: Path) -> N
         assert results["valid"][name] == pytest.approx(found[name], rel=1e-4, abs=1e-6)
 
 
-def test_a_small_text_fills_no_more_minutes_than_it_is_worth(tmp_path: Path) -> None:
+def test_a_small_text_fills_no_more_minutes_than_it_is_worth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Three times the passes of a default run; the reason has the given minutes."""
     texts = names(300)
 
-    def planned(name: str, **length: Any) -> tuple[float, float, str]:
+    def planned(name: str, **length: Any) -> tuple[Any, float, str]:
         """Return minutes, passes, and the reason of the length."""
         session = new_run(tmp_path, texts, name=name, steps=None, hidden_size=128, **length)
         session.lock.release()
@@ -174,7 +177,10 @@ def test_a_small_text_fills_no_more_minutes_than_it_is_worth(tmp_path: Path) -> 
         minutes = session.record["settings"]["training"]["minutes"]
         return minutes, plan["passes"], plan.get("length", "")
 
-    usual, (minutes, passes, reason) = planned("a")[1], planned("b", minutes=100.0)
+    usual, (ample, passes, reason) = planned("a")[1], planned("b", minutes=100.0)
+    assert ample is None and passes == 3 * usual and "instead of 100 minutes: more" in reason
+    monkeypatch.setattr("charlm.training.plan.labelled.SURE", math.inf)
+    minutes, passes, reason = planned("d", minutes=100.0)
     assert passes == pytest.approx(3 * usual, rel=0.02) and "of 100: more passes" in reason
     assert 0 < minutes < 100.0
     assert planned("c", minutes=minutes / 2)[:2] == (
