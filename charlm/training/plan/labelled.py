@@ -32,8 +32,11 @@ from charlm.training.plan.usual import (
 MAX_PASSES, MAX_STEPS_OF_FEW = 4.0, 1000
 """Passes of a run without a given length, and steps up to which a small text gets more passes."""
 SURE = 3.0
-"""Factor by which the assumed speed may be too high: passes that take a third of the minutes end
-the run, since the time that they take at the assumed speed could be too short for them."""
+"""Factor by which the assumed speed may be too high.
+
+Useful passes that take less than a third of the minutes at that speed fit in any case and end the
+run. If they take longer, their time at that speed ends it.
+"""
 
 
 class Costs(NamedTuple):
