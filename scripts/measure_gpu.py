@@ -15,6 +15,7 @@ import argparse
 import gc
 import itertools
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -60,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("text", nargs="?", type=Path, default=built_in_text())
     parser.add_argument("--ptb", type=Path, help="training text of Penn Treebank, or random words")
     parser.add_argument("--only", nargs="+", default=list(STAGES), choices=STAGES)
+    parser.add_argument("--rows", default="", help="regular expression for names of measurements")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--seconds", type=float, default=1.0, help="for each way and shape")
     parser.add_argument(
@@ -80,6 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )  # fmt: skip
         for stage in options.only:
             for name, measure in STAGES[stage](setup):
+                if not re.search(options.rows, name):
+                    continue
                 start = time.perf_counter()
                 late = start - begin > options.limit
                 row: Row = {"error": "no time was left"} if late else measured(measure)

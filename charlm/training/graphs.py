@@ -53,7 +53,8 @@ class Graphs:
     def _capture(self, key: Hashable, function: Callable[[], None]) -> torch.cuda.CUDAGraph | None:
         """Return the graph of a function, None if its operations cannot be captured."""
         graph = torch.cuda.CUDAGraph()
-        graph.register_generator_state(self.generator)
+        # torch takes no generator of a class of our own; this one has the same state
+        graph.register_generator_state(self.generator.graphsafe_get_state())
         stream, random = torch.cuda.current_stream(), self.generator.clone_state()
         try:
             with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
