@@ -40,7 +40,7 @@ from charlm.tasks.task import Task
 from charlm.text.boundaries import STREAM
 from charlm.text.tokenizers.building import build_vocabulary
 from charlm.text.tokenizers.vocabulary import Vocabulary
-from charlm.training.plan.speed import finish_queued, training_step
+from charlm.training.plan.speed import QUEUED_STEPS, finish_queued, training_step
 from charlm.training.static_step import step_of
 from charlm.training.step import Step
 from charlm.training.train_state import TrainState
@@ -143,7 +143,7 @@ def _ceilings(
     types = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     names = list(types) if on_gpu else ["fp32", "bf16"][: 1 + processor_has_bf16()]
     products = {name: partial(torch.matmul, *2 * [exact.to(types[name])]) for name in names}
-    for name, median in alternating(_finished(products, device), seconds / 4).items():
+    for name, median in alternating(finished(products, device), seconds / 4).items():
         yield ("products", name), (2e-9 * size**3 / median, "GFLOP/s")
     copies: dict[str, Program] = {}
     if on_gpu:
@@ -153,7 +153,7 @@ def _ceilings(
         source = np.ones(1 << 26, np.float32)
         target = np.empty_like(source)
         copies["copy, one thread"] = lambda: np.copyto(target, source)
-    for name, median in alternating(_finished(copies, device), seconds / 4).items():
+    for name, median in alternating(finished(copies, device), seconds / 4).items():
         yield ("memory", name), (8e-9 * (1 << 26) / median, "GB/s")
 
 
@@ -166,10 +166,11 @@ def _training(
         name: training_step(settings, vocab_size, (STEPS, ROWS), device, precision, step_class)
         for name, (precision, step_class) in ways_to_train(device).items()
     }
-    medians = alternating(_finished(programs, device), seconds)
+    count = QUEUED_STEPS.get(device.type, 1)
+    medians = alternating(finished(programs, device, count), seconds)
     peak_tokens = peak / (6e-9 * multiplied_weights(settings, vocab_size))  # GFLOP for each token
     group = f"training 2x{hidden}"
-    yield from _figures(group, "tokens/s", ROWS * STEPS, medians, peak_tokens)
+    yield from _figures(group, "tokens/s", ROWS * STEPS * count, medians, peak_tokens)
 
 
 def ways_to_train(device: torch.device) -> dict[str, tuple[Precision, StepClass]]:
@@ -201,16 +202,20 @@ def _cells(hidden: int, vocab_size: int, seconds: float, device: torch.device) -
         )
         for cell in ("lstm", *others)
     }
-    medians = alternating(_finished(programs, device), seconds)
-    yield from _figures(f"cells 2x{hidden}", "tokens/s", ROWS * STEPS, medians)
+    count = QUEUED_STEPS.get(device.type, 1)
+    medians = alternating(finished(programs, device, count), seconds)
+    yield from _figures(f"cells 2x{hidden}", "tokens/s", ROWS * STEPS * count, medians)
 
 
-def _finished(programs: Mapping[str, Program], device: torch.device) -> dict[str, Program]:
-    """Return programs that end when the device has computed all that they started."""
+def finished(
+    programs: Mapping[str, Program], device: torch.device, count: int = 1
+) -> dict[str, Program]:
+    """Return programs that run others some times and end when the device has computed it all."""
 
     def whole(program: Program) -> None:
         """Run a program and wait for the device."""
-        program()
+        for _ in range(count):
+            program()
         finish_queued(device)
 
     return {name: partial(whole, program) for name, program in programs.items()}

@@ -29,14 +29,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from charlm.benchmark import alternating
+from charlm.benchmark import alternating, finished
 from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
 from charlm.nn.devices import Precision, choose_device
 from charlm.nn.model import multiplied_weights
 from charlm.runs.built_in import built_in_text
 from charlm.tasks.task import Task
-from charlm.training.plan.speed import finish_queued, set_threads, training_step
+from charlm.training.plan.speed import QUEUED_STEPS, set_threads, training_step
 from charlm.training.static_step import StaticStep
 from charlm.training.step import Step
 from charlm.training.train_state import TrainState
@@ -191,20 +191,10 @@ def new_step(
 
 
 def timed(programs: Mapping[str, Callable[[], object]], setup: Setup) -> dict[str, float]:
-    """Return the median seconds of programs, with all of what they start on the device."""
-
-    def whole(program: Callable[[], object]) -> Callable[[], None]:
-        """Return a program that waits for the device."""
-
-        def finished() -> None:
-            """Run the program and wait."""
-            program()
-            finish_queued(setup.device)
-
-        return finished
-
-    waiting = {name: whole(program) for name, program in programs.items()}
-    return alternating(waiting, setup.seconds)
+    """Return the median seconds of programs, several times in a row until the device is done."""
+    count = QUEUED_STEPS.get(setup.device.type, 1)
+    waiting = finished(programs, setup.device, count)
+    return {name: time / count for name, time in alternating(waiting, setup.seconds).items()}
 
 
 def quality(setup: Setup) -> Iterator[Measurement]:

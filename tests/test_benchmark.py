@@ -95,5 +95,6 @@ def test_programs_wait_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU only queues what it is given, so the time without waiting would be of the queue."""
     calls: list[str] = []
     monkeypatch.setattr(benchmark, "finish_queued", lambda device: calls.append(device.type))
-    benchmark._finished({"a": lambda: calls.append("a")}, torch.device("cuda"))["a"]()
-    assert calls == ["a", "cuda"]
+    programs = {"a": lambda: calls.append("a")}
+    benchmark.finished(programs, torch.device("cuda"), 3)["a"]()
+    assert calls == ["a", "a", "a", "cuda"]

@@ -154,6 +154,29 @@ def test_only_a_given_time_needs_a_measurement(length, monkeypatch: pytest.Monke
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_a_gpu_is_measured_while_it_has_steps_queued(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It computes one while the host prepares the next; waiting after each looked much slower."""
+    clock, taken = [0.0], []
+
+    def step() -> None:
+        clock[0] += 0.5
+        taken.append(clock[0])
+
+    def waited(device: torch.device) -> None:  # noqa: ARG001
+        clock[0] += 4.0
+
+    monkeypatch.setattr(speed, "training_step", lambda *given: step)  # noqa: ARG005
+    monkeypatch.setattr(speed, "finish_queued", waited)
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: clock[0])
+    model = ModelSettings(num_layers=1, hidden_size=8, embedding_size=4)
+    exact = Precision(name="fp32", reason="")
+    on_cpu, on_gpu = (
+        measured_speed(model, 60, (5, 3), torch.device(device), exact) for device in ("cpu", "cuda")
+    )
+    steps = speed.QUEUED_STEPS["cuda"]
+    assert on_gpu / on_cpu == pytest.approx(steps * 4.5 / (4.0 + 0.5 * steps))
+
+
 def test_a_default_plan_counts_with_the_assumed_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     """It depends on the number type and on the useful threads; the reason says "assumed"."""
     monkeypatch.setattr(kernel_library, "default_threads", lambda: 2)
