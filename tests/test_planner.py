@@ -162,10 +162,10 @@ def test_a_gpu_is_measured_while_it_has_steps_queued(monkeypatch: pytest.MonkeyP
         clock[0] += 0.5
         taken.append(clock[0])
 
-    def waited(device: torch.device) -> None:  # noqa: ARG001
+    def waited(device: torch.device) -> None:
         clock[0] += 4.0
 
-    monkeypatch.setattr(speed, "training_step", lambda *given: step)  # noqa: ARG005
+    monkeypatch.setattr(speed, "training_step", lambda *given: step)
     monkeypatch.setattr(speed, "finish_queued", waited)
     monkeypatch.setattr(speed.time, "perf_counter", lambda: clock[0])
     model = ModelSettings(num_layers=1, hidden_size=8, embedding_size=4)

@@ -46,9 +46,17 @@ def dropped(
 
     `axis` counts the sequences of a batch, if x has an entry for each (`for_rows`).
     """
+    mask = dropout_mask(x, rate, generator, axis)
+    return x if mask is None else x * mask
+
+
+def dropout_mask(
+    like: Tensor, rate: float, generator: torch.Generator | None, axis: int | None = None
+) -> Tensor | None:
+    """Return the factors by which `dropped` multiplies a tensor of this shape, None for none."""
     if generator is None or rate == 0.0:
-        return x
-    return x * for_rows(lambda like: _mask(like, rate, generator), x, generator, axis)
+        return None
+    return for_rows(lambda each: _mask(each, rate, generator), like, generator, axis)
 
 
 def _mask(like: Tensor, rate: float, generator: torch.Generator) -> Tensor:
@@ -83,7 +91,7 @@ def run_layer(
 
     With weight drop alone a layer keeps its fast path.
     """
-    forward = _with_weight_drop(layer, settings.weight_drop, generator)
+    forward = with_weight_drop(layer, settings.weight_drop, generator)
     if isinstance(x, Lookup) or not runs_by_steps(settings, generator):
         return forward(x, state)
     return _run_by_steps(forward, x, state, settings, generator)
@@ -95,7 +103,7 @@ def runs_by_steps(settings: ModelSettings, generator: torch.Generator | None) ->
     return drops_state or bool(settings.zoneout or settings.zoneout_cell)
 
 
-def _with_weight_drop(
+def with_weight_drop(
     layer: RecurrentLayer, rate: float, generator: torch.Generator | None
 ) -> LayerForward:
     """Return the layer with recurrent weights dropped (Wan et al. 2013; Merity et al. 2018).

@@ -4,8 +4,9 @@ Letters used throughout: B batch, T time, V vocabulary, E embedding, H hidden, L
 Architecture as in Mikolov et al. 2010 and Zaremba et al. 2014 (arxiv.org/abs/1409.2329).
 """
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import cast
 
@@ -15,9 +16,16 @@ from torch import Tensor, nn
 from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
 from charlm.errors import UsageError, named
-from charlm.nn.dropout import dropped, run_layer, runs_by_steps
+from charlm.nn.dropout import (
+    dropout_mask,
+    dropped,
+    run_layer,
+    runs_by_steps,
+    with_weight_drop,
+)
 from charlm.nn.kernel_layers import looks_up
 from charlm.nn.layers import LayerState, Lookup, RecurrentLayer, build_layer, empty_embedding
+from charlm.nn.side_by_side import Part, run_side_by_side
 
 MAX_ONE_HOT = 4096
 """Largest vocabulary for one-hot input, whose matrix has the square of this many numbers."""
@@ -30,6 +38,9 @@ class Encoder(nn.Module):
 
     Raises UsageError if a size is missing or does not fit.
     """
+
+    pieces = 1
+    """See `in_pieces`."""
 
     def __init__(self, settings: ModelSettings, vocab_size: int) -> None:
         super().__init__()
@@ -69,6 +80,9 @@ class Encoder(nn.Module):
         """
         settings = self.settings
         state = self.initial_state(embedded.shape[1]) if state is None else state
+        if isinstance(embedded, Tensor) and self._works_side_by_side(generator):
+            parts = self._parts(embedded, state, generator)
+            return run_side_by_side(parts, embedded, self.pieces, skip=settings.skip)
         hidden, rate = embedded, settings.input_dropout
         after: list[LayerState] = []
         for layer, before in zip(self.recurrent_layers(), state, strict=True):
@@ -95,9 +109,46 @@ class Encoder(nn.Module):
 
     def dropped(self, x: Tensor, rate: float | None, generator: torch.Generator | None) -> Tensor:
         """Return x after dropout, with one mask for all steps if dropout is variational."""
-        if not self.settings.variational or generator is None or not rate:
-            return dropped(x, rate or 0.0, generator, axis=1)
-        return x * dropped(torch.ones_like(x[:1]), rate, generator, axis=1)
+        mask = self._mask(x, rate, generator)
+        return x if mask is None else x * mask
+
+    def _mask(
+        self, like: Tensor, rate: float | None, generator: torch.Generator | None
+    ) -> Tensor | None:
+        """Return the mask of `dropped` for a tensor (T, B, E) of this shape, None for none."""
+        one = like[:1] if self.settings.variational else like
+        return dropout_mask(one, rate or 0.0, generator, axis=1)
+
+    @contextlib.contextmanager
+    def in_pieces(self, pieces: int) -> Iterator[None]:
+        """Let layers work side by side on pieces of a window (see `run_side_by_side`).
+
+        Not cells without a matrix from state to gates, which read all steps at once.
+        """
+        self.pieces = pieces if CELLS[self.settings.cell].learns_recurrence else 1
+        try:
+            yield
+        finally:
+            self.pieces = 1
+
+    def _works_side_by_side(self, generator: torch.Generator | None) -> bool:
+        """Report whether layers read a window in pieces, each layer another one.
+
+        Not those that draw random numbers in each step.
+        """
+        several = self.pieces > 1 and len(self.layers) > 1
+        return several and not runs_by_steps(self.settings, generator)
+
+    def _parts(self, x: Tensor, state: State, generator: torch.Generator | None) -> list[Part]:
+        """Return the layers for a window with input x, with the masks that `run_layers` draws."""
+        settings, rate, parts = self.settings, self.settings.input_dropout, list[Part]()
+        for layer, before in zip(self.recurrent_layers(), state, strict=True):
+            like = x.new_empty(()).expand(*x.shape[:2], layer.input_size)
+            mask = self._mask(like, rate, generator)
+            forward = with_weight_drop(layer, settings.weight_drop, generator)
+            parts.append(Part(forward, mask, before))
+            rate = settings.dropout
+        return parts
 
     def initial_state(self, batch_size: int) -> State:
         """Return the state in which documents begin: zero, or the learned one."""

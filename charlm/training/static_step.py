@@ -23,6 +23,7 @@ from torch import Tensor
 
 from charlm.nn.encoder import State
 from charlm.nn.low_precision import LossScale, LowCopy, can_be_static
+from charlm.nn.side_by_side import PIECES
 from charlm.tasks.task import Sums, Task, WindowLoss
 from charlm.text.batches import MAX_LONGER, PADDING, Batch
 from charlm.text.tokenizers.tokenizer_json import EOS
@@ -262,7 +263,8 @@ class StaticStep(Step):
         model, hidden = (
             (low.model, low.cast(buffers.hidden)) if low else (state.model, buffers.hidden)
         )
-        sums = self.loss.of_window(model, inputs, targets, hidden, state.generator)
+        with model.in_pieces(PIECES):
+            sums = self.loss.of_window(model, inputs, targets, hidden, state.generator)
         self._add_gradients(sums.loss * buffers.scale, low.weights if low else self.weights)
         tokens = (targets != PADDING).sum()
         loss = sums.loss.detach()

@@ -1,0 +1,119 @@
+"""Layers that read a window in pieces, side by side: the same results as one after the other."""
+
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from charlm.config.cells import CELLS
+from charlm.config.model import ModelSettings
+from charlm.nn import side_by_side
+from charlm.nn.model import RecurrentLanguageModel
+from charlm.nn.side_by_side import Lanes
+
+T, B, V = 37, 3, 11
+FORMS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "dropout": {"dropout": 0.3, "input_dropout": 0.2, "output_dropout": 0.2},
+    "variational": {"dropout": 0.3, "input_dropout": 0.2, "variational": True},
+    "weight drop": {"weight_drop": 0.4},
+    "skip": {"skip": True, "dropout": 0.2},
+    "state dropout": {"state_dropout": 0.2},
+    "zoneout": {"zoneout": 0.2},
+}
+
+
+def results(model: RecurrentLanguageModel, pieces: int) -> list[Tensor]:
+    """Return logits, states, gradients and the state of the generator after one window."""
+    random = torch.Generator().manual_seed(1)
+    ids = torch.randint(V, (T, B), generator=random)
+    before = tuple(
+        tuple(torch.rand(t.shape, generator=random) for t in layer) for layer in model.zero_state(B)
+    )
+    with model.in_pieces(pieces):
+        logits, after = model(ids, before, random)
+    loss = logits.log_softmax(-1)[..., 3].sum()
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+    states = [tensor for layer in after for tensor in layer]
+    return [logits, *states, *(g for g in gradients if g is not None), random.get_state().float()]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("cell", CELLS)
+def test_pieces_change_no_result(cell: str, form: str) -> None:
+    """The random numbers are those for the whole window, and drawn in the same order."""
+    if not CELLS[cell].learns_recurrence and form in ("weight drop", "state dropout", "zoneout"):
+        pytest.skip("the cell has no such weights")
+    settings = ModelSettings(
+        cell=cell, num_layers=3, hidden_size=8, embedding_size=8, **FORMS[form]
+    )
+    model = RecurrentLanguageModel(settings, V)
+    model.reset_parameters(torch.Generator().manual_seed(0))
+    for whole, parts in zip(results(model, 1), results(model, 4), strict=True):
+        torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("steps", "calls"), [(3, 1), (16, 2), (37, 4), (400, 4)])
+def test_a_layer_reads_a_few_pieces_that_are_not_too_short(steps: int, calls: int) -> None:
+    settings = ModelSettings(cell="gru", num_layers=2, hidden_size=4, embedding_size=4)
+    model = RecurrentLanguageModel(settings, V)
+    model.reset_parameters(torch.Generator().manual_seed(0))
+    lengths: list[int] = []
+    model.layers[1].register_forward_pre_hook(lambda _, given: lengths.append(len(given[0])))
+    with model.in_pieces(4):
+        model(torch.zeros(steps, B, dtype=torch.int64))
+    assert (len(lengths), sum(lengths)) == (calls, steps)
+    lengths.clear()
+    model(torch.zeros(steps, B, dtype=torch.int64))
+    assert lengths == [steps]
+
+
+class Stream:
+    """A stream that writes down what it waits for."""
+
+    current: "Stream"
+
+    def __init__(self, device: object = None) -> None:
+        self.waited: list[Stream] = []
+
+    def wait_stream(self, other: "Stream") -> None:
+        self.waited.append(other)
+
+
+class Shared:
+    """A tensor that writes down who reads it."""
+
+    def __init__(self) -> None:
+        self.readers: list[Stream] = []
+
+    def record_stream(self, stream: Stream) -> None:
+        self.readers.append(stream)
+
+
+def test_each_lane_of_a_gpu_waits_for_the_one_below(monkeypatch: pytest.MonkeyPatch) -> None:
+    Stream.current = first = Stream()
+
+    @contextmanager
+    def on(stream: Stream) -> Any:
+        before, Stream.current = Stream.current, stream
+        yield
+        Stream.current = before
+
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream.current)
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", on)
+    side_by_side.other_streams.cache_clear()
+    lanes, tensor, used = Lanes(torch.device("cuda"), 3), Shared(), []
+    for lane in range(3):
+        lanes.share(lane, tensor)  # type: ignore[arg-type]
+        with lanes.after_the_one_below(lane):
+            used.append(Stream.current)
+    lanes.join(tensor)  # type: ignore[arg-type]
+    assert used[0] is first and len(set(used)) == 3 and Stream.current is first
+    assert [stream.waited for stream in used] == [used[1:], used[:1], used[1:2]]
+    assert tensor.readers == [*used, first]
+    assert Lanes(torch.device("cuda"), 3).streams == used
+    side_by_side.other_streams.cache_clear()
