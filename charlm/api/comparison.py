@@ -17,7 +17,7 @@ from charlm.inference.comparison import (
 )
 from charlm.phases import phase
 from charlm.report.scores import unk_note
-from charlm.runs.layout import home, read_record
+from charlm.runs.agreement import check_same_text
 from charlm.runs.locate import run_name
 from charlm.text.corpus import Corpus
 from charlm.text.encoded import EncodedText
@@ -145,26 +145,3 @@ def common_parts(
     if name == "valid":
         notes.append(ALSO_CHOSE)
     return parts
-
-
-def check_same_labels(
-    paths: Sequence[Path], labels: Sequence[Sequence[str]], noun: str = "labels"
-) -> None:
-    """Raise UsageError unless all runs have the same labels."""
-    for path, names in zip(paths[1:], labels[1:], strict=True):
-        if set(names) != set(labels[0]):
-            raise UsageError(
-                f"{run_name(paths[0])} has the {noun} {', '.join(labels[0]):.200}, and "
-                f"{run_name(path)} has {', '.join(names):.200}; expected runs of the same {noun}"
-            )
-
-
-def check_same_text(paths: Sequence[Path]) -> None:
-    """Raise UsageError unless all runs have one text, of which they held out the same parts."""
-    first, *others = [read_record(home(path))["corpus"]["fingerprint"] for path in paths]
-    for path, other in zip(paths[1:], others, strict=True):
-        if other != first:
-            raise UsageError(
-                f"{run_name(paths[0])} and {run_name(path)} were trained on different texts, or "
-                "held out different parts of them; expected one text for all runs. Use --file"
-            )

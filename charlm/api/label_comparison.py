@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from charlm.api.comparison import check_same_labels, common_parts
+from charlm.api.comparison import common_parts
 from charlm.api.label_evaluation import (
     encoded_pairs,
     held_out_labelled,
@@ -12,6 +12,7 @@ from charlm.api.label_evaluation import (
 )
 from charlm.inference.counts import mcnemar, paired_interval
 from charlm.inference.label_results import AccuracyDifference, LabelComparison
+from charlm.runs.agreement import check_same_labels
 from charlm.runs.label_run import LabelRun
 from charlm.runs.locate import run_name
 

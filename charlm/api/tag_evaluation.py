@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from charlm.api.comparison import check_same_labels, common_parts
+from charlm.api.comparison import common_parts
 from charlm.api.task_api import held_out
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError
@@ -13,6 +13,7 @@ from charlm.inference.crf import Answers
 from charlm.inference.tag_counts import Known, TagCounts, paired_difference
 from charlm.inference.tag_results import TagComparison, TagDifference, TagEvaluation, WrongSentence
 from charlm.phases import phase
+from charlm.runs.agreement import check_same_labels
 from charlm.runs.layout import RECORD, TASK, read_record
 from charlm.runs.locate import exists, run_name
 from charlm.runs.tag_run import TagRun

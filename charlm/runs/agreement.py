@@ -1,0 +1,42 @@
+"""Checks that several runs agree: that they have the same labels, and one text."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from charlm.errors import UsageError
+from charlm.runs.layout import home, read_record
+from charlm.runs.locate import run_name
+
+
+def check_same_labels(
+    paths: Sequence[Path], labels: Sequence[Sequence[str]], noun: str = "labels"
+) -> None:
+    """Raise UsageError unless all runs have the same labels, in any order."""
+    first, known = run_name(paths[0]), set(labels[0])
+    for path, names in zip(paths[1:], labels[1:], strict=True):
+        if set(names) == known:
+            continue
+        own = {
+            first: [name for name in labels[0] if name not in names],
+            run_name(path): [name for name in names if name not in known],
+        }
+        differing = "; ".join(f"only {run}: {_quoted(few)}" for run, few in own.items() if few)
+        raise UsageError(
+            f"{first} and {run_name(path)} have different {noun} ({differing}); expected runs of "
+            f"the same {noun}"
+        )
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return f"{', '.join(map(repr, names)):.200}"
+
+
+def check_same_text(paths: Sequence[Path]) -> None:
+    """Raise UsageError unless all runs have one text, of which they held out the same parts."""
+    first, *others = [read_record(home(path))["corpus"]["fingerprint"] for path in paths]
+    for path, other in zip(paths[1:], others, strict=True):
+        if other != first:
+            raise UsageError(
+                f"{run_name(paths[0])} and {run_name(path)} were trained on different texts, or "
+                "held out different parts of them; expected one text for all runs. Use --file"
+            )
