@@ -7,9 +7,11 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers import Call
 
+import charlm
 from charlm.api.label_evaluation import evaluate_labels
 from charlm.cli import main
 from charlm.config.settings import settings_from
@@ -118,7 +120,7 @@ def test_a_file_without_labels_is_refused(runs: Path, tmp_path: Path, call: Call
 @pytest.mark.parametrize(
     "words",
     [["--cache", "9"], ["--dynamic"], ["--reset"], ["--ngram", "3"], ["--weights", "int8"],
-     ["--document", "line"], ["--with", "tales"]],
+     ["--document", "line"]],
 )  # fmt: skip
 def test_flags_of_the_other_kind_are_refused(runs: Path, call: Call, words: list[str]) -> None:
     status, _, err = call("eval", "--run", str(runs / "good"), *words)
@@ -176,6 +178,48 @@ def test_runs_of_other_texts_need_a_file(runs: Path, tmp_path: Path, call: Call)
     write_record(tmp_path / "other", record)
     status, _, err = call("compare", str(runs / "good"), str(tmp_path / "other"))
     assert status == 2 and "trained on different texts" in err and "--file" in err
+
+
+def test_runs_are_evaluated_together(runs: Path, call: Call) -> None:
+    """Kept texts and their file have the same figures, though the runs read other vocabularies."""
+    good, poor, file = str(runs / "good"), str(runs / "poor"), str(runs / "test.tsv")
+    status, out, err = call("eval", "--run", good, "--with", poor, "--json", "--worst", "2")
+    kept, floors = json.loads(out)["test"], read_record(runs / "good")["floors"]
+    assert status == 0 and "mixture: 0.500 good + 0.500 poor (weights equal)" in err
+    _, out, _ = call("eval", "--run", poor, "--with", good, "--file", file, "--json")
+    read = json.loads(out)
+    assert (kept["run"], read["run"]) == ("good + poor", "poor + good")
+    for key in ("accuracy", "confusion", "texts"):
+        assert kept[key] == read[key]
+    assert kept["nats_per_text"] == pytest.approx(read["nats_per_text"], abs=1e-5)
+    assert kept["floors"]["majority"] == floors["majority"]["test"]
+    pairs = [line.split("\t")[::-1] for line in Path(file).read_text().splitlines()[1:]]
+    answers = [list(charlm.load(each).predict(text for text, _ in pairs)) for each in (good, poor)]
+    chances = [
+        0.5 * (one.probabilities[label] + other.probabilities[label])
+        for (_, label), one, other in zip(pairs, *answers, strict=True)
+    ]
+    assert read["nats_per_text"] == pytest.approx(-np.log(chances).mean(), abs=1e-6)
+    alone = json.loads(call("eval", "--run", good, "--json")[1])["test"]
+    assert kept["nats_per_text"] > alone["nats_per_text"]  # the other run has learned nothing
+
+
+def test_runs_of_other_texts_are_evaluated_together_on_files(
+    runs: Path, tmp_path: Path, call: Call
+) -> None:
+    """The held-out texts of one may be training texts of the other; bare runs keep none."""
+    good, other, bare = str(runs / "good"), tmp_path / "other", tmp_path / "bare"
+    shutil.copytree(runs / "good", other)
+    record = read_record(runs / "good")
+    record["corpus"]["fingerprint"] = "0" * 64
+    write_record(other, record)
+    shutil.copytree(runs / "good", bare, ignore=shutil.ignore_patterns("data"))
+    for path, reason in ((other, "trained on different texts"), (bare, "bare keeps no valid text")):
+        status, _, err = call("eval", "--run", good, "--with", str(path))
+        assert status == 2 and reason in err and err.splitlines()[-1].endswith("Use --file")
+        words = ("--run", good, "--with", str(path), "--file", str(runs / "test.tsv"), "--json")
+        status, out, _ = call("eval", *words)
+        assert status == 0 and json.loads(out)["accuracy"] == 1.0
 
 
 def test_a_run_that_learned_nothing_says_so(runs: Path, call: Call) -> None:

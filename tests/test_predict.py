@@ -40,7 +40,7 @@ def test_load_gives_the_model_of_labels(run: Path) -> None:
     assert list(model.history) == []
     with pytest.raises(UsageError, match="weights int8 with run movies, which gives labels"):
         charlm.load(run, weights="int8")
-    with pytest.raises(UsageError, match="with_ tales with run movies, which gives labels"):
+    with pytest.raises(UsageError, match="tales gives text, and movies gives labels"):
         charlm.load(run, with_=["tales"])
     with pytest.raises(UsageError, match="gives labels, not text"):
         load_model(run)

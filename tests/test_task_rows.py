@@ -70,8 +70,8 @@ def test_a_command_uses_the_run(task: str) -> None:
         assert type(found) is not Predictions
         assert {found.shown, found.piped, "jsonl"} <= set(found.formats)
         assert len(set(found.formats)) == len(found.formats) and "auto" not in found.formats
-        assert found.flags <= {"--top", "--tokens", "--beam"}
-    assert api_of(task).evaluation_flags <= {"--target", "--worst", "--beam"}
+        assert found.flags <= {"--top", "--tokens", "--beam", "--with"}
+    assert api_of(task).evaluation_flags <= {"--target", "--worst", "--beam", "--with"}
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """The classifier of a run: labels of texts. Nothing is printed."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -14,14 +13,13 @@ from charlm.config.corpus import ReadSettings
 from charlm.errors import UsageError
 from charlm.inference.counts import LabelCounts
 from charlm.inference.labelling import Label, probabilities
+from charlm.runs.label_mixtures import MixedLabelRun, mix_label_runs
 from charlm.runs.label_run import LabelRun
+from charlm.runs.locate import checkpoints_folder
 from charlm.runs.task_run import load_task_run
 from charlm.text.documents import check_text
-from charlm.text.encoded import EncodedText, TextCounts
+from charlm.text.encoded import EncodedText
 from charlm.text.groups import padded
-from charlm.text.labelled import shortened
-from charlm.text.tokenizers.spans import token_spans
-from charlm.text.tokenizers.tokenizer_json import EOS
 
 if TYPE_CHECKING:
     from charlm.inference.label_results import LabelComparison, LabelEvaluation
@@ -34,10 +32,23 @@ GROUP = 256
 class LabelModel(TaskModel):
     """Trained classifier, made by `charlm.load`.
 
-    What it says of a text does not depend on other texts.
+    What it says of a text does not depend on other texts. With a `mixture`, answers are those of
+    several runs together; features and states are those of the first one.
     """
 
     run: LabelRun
+    mixture: MixedLabelRun | None
+
+    def __init__(self, run: LabelRun, **options: Any) -> None:
+        super().__init__(run, **options)
+        self.name, self.mixture = run.name, run if isinstance(run, MixedLabelRun) else None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        load, (path, others, *more) = super().__reduce__()
+        if self.mixture is not None:
+            pairs = zip(self.mixture.members[1:], self.mixture.weights[1:], strict=True)
+            others = [f"{run.path.resolve()}={weight!r}" for run, weight in pairs]
+        return load, (path, others, *more)
 
     def predict(self, texts: str | Iterable[str]) -> Iterator[Label]:
         """Yield the label of each text, in order; texts may arrive one by one.
@@ -87,18 +98,8 @@ class LabelModel(TaskModel):
         Of a text that is longer than the model reads, the tokens are those that it keeps.
         """
         check_text(text)
-        task, ids = self.config["task"], self.vocabulary.encode(text)
-        starts, ends = token_spans(self.vocabulary, text, ids)
-        cut = partial(shortened, max_tokens=task["max_tokens"], part=task["kept_part"])
-        kept = cut(np.arange(len(ids)))
-        pieces = [text[a:b] for a, b in zip(starts[kept], ends[kept], strict=True)]
-        prefixes = [np.append(ids[kept][:count], EOS) for count in range(1, len(kept) + 1)]
-        encoded = EncodedText(
-            ids=np.concatenate([*prefixes, np.empty(0, ids.dtype)]),
-            ends=np.cumsum([len(prefix) for prefix in prefixes], dtype=np.int64),
-            counts=TextCounts(),
-            is_stream=False,
-        )
+        spans, encoded = self.run.prefixes(text)
+        pieces = [text[begin:end] for begin, end in spans]
         return list(zip(pieces, self._labels(encoded), strict=True))
 
     def _labels(self, text: EncodedText) -> Iterator[Label]:
@@ -112,12 +113,25 @@ class LabelModel(TaskModel):
 class LabelApi:
     """Uses of runs that give labels; see `TaskApi`."""
 
-    evaluation_flags = frozenset({"--target", "--worst"})
+    evaluation_flags = frozenset({"--target", "--worst", "--with"})
     reads_lines = True
 
-    def open(self, path: Path, **options: Any) -> LabelModel:
-        """Load the classifier in a folder; options are as in `load_task_run`."""
-        return LabelModel(cast(LabelRun, load_task_run(path, **options)), **options)
+    def open(
+        self,
+        path: Path,
+        *,
+        with_: Sequence[str] = (),
+        checkpoints: str | Path | None = None,
+        **options: Any,
+    ) -> LabelModel:
+        """Load the classifier in a folder; options are as in `load_task_run`.
+
+        `with_` names runs of the folder `checkpoints` to mix with it, as in `mix_label_runs`.
+        """
+        run = cast(LabelRun, load_task_run(path, **options))
+        if with_:
+            run = mix_label_runs(run, with_, checkpoints_folder(checkpoints), **options)
+        return LabelModel(run, **options)
 
     def evaluate(
         self, run: LabelRun, files: Sequence[str] | None = None, **options: Any

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from charlm.api.model import Model
-from charlm.api.task_api import TaskModel, open_task
+from charlm.api.task_api import TaskModel, api_of, open_task
 from charlm.config.tasks import TASKS
 from charlm.errors import UsageError, named
 from charlm.runs.conditions import check_condition
@@ -31,7 +31,8 @@ def load(
 
     A run that was trained with `--task classify` has a `LabelModel`, one of another task the model
     of that task, all others a `Model`. Options and errors are as in `load_model`; only a `Model`
-    has `weights`, `with_` and `condition`.
+    has `weights` and `condition`. `with_` is for a `Model`, and for a `LabelModel`, whose runs need
+    the same labels and have equal weights by default (see `mix_label_runs`).
     """
     folder, engine = checkpoints_folder(checkpoints), engine_on(device, engine)
     path = find_run(None if run is None else str(run), folder)
@@ -40,17 +41,19 @@ def load(
             path, checkpoints=checkpoints, engine=engine, weights=weights, threads=threads,
             with_=with_, condition=condition,
         )  # fmt: skip
-    others = with_ if isinstance(with_, str) else ", ".join(with_)
+    task, names = run_task(path), [with_] if isinstance(with_, str) else [*with_]
+    mixes = "--with" in api_of(task).evaluation_flags
     for name, value, usual in (
-        ("weights", weights, "fp32"), ("with_", others, ""), ("condition", condition, None),
+        ("weights", weights, "fp32"), ("condition", condition, None),
+        ("with_", "" if mixes else ", ".join(names), ""),
     ):  # fmt: skip
         if value != usual:
             raise UsageError(
                 f"{named(name)} {value} with run {path.name}, which gives "
-                f"{TASKS[run_task(path)].gives}; expected a language model. Leave out "
-                f"{named(name)}"
+                f"{TASKS[task].gives}; expected a language model. Leave out {named(name)}"
             )
-    return open_task(path, engine=engine, threads=threads)
+    more: dict[str, Any] = {"with_": names, "checkpoints": checkpoints} if names else {}
+    return open_task(path, engine=engine, threads=threads, **more)
 
 
 def load_model(

@@ -35,12 +35,15 @@ class TaskModel:
     """Function that returns how the answer to a text comes about, token by token."""
     labels: tuple[str, ...]
     """Names that answers are chosen from; none if answers are texts."""
+    mixture: Any = None
+    """Mixture of runs that answers, or None for one run; its str has their weights."""
     max_request_chars = 500_000
     """Maximum number of characters of the texts of one request to a server."""
 
     def __init__(self, run: TaskRun, **options: Any) -> None:
         self.run, self._options = run, options  # options of `load_task_run`
         self.path, self.vocabulary, self.config = run.path, run.vocabulary, run.config
+        self.name = run.path.name
         self.labels = tuple(run.config[TASK].get("labels", ()))
         self.stamp = run_stamp(run.path)
 
@@ -74,14 +77,17 @@ class TaskApi(Protocol):
 
     @property
     def evaluation_flags(self) -> frozenset[str]:
-        """Flags of `charlm eval` that it knows, of --target, --worst, --beam."""
+        """Flags of `charlm eval` that it knows, of --target, --worst, --beam, --with."""
 
     @property
     def reads_lines(self) -> bool:
         """True if each line of plain text is a text by itself, so that it is read as it arrives."""
 
     def open(self, path: Path, **options: Any) -> TaskModel:
-        """Load the model in a folder; options are as in `load_task_run`."""
+        """Load the model in a folder; options are as in `load_task_run`.
+
+        A task that knows --with also has `with_`, runs to mix, and `checkpoints`, their folder.
+        """
 
     def evaluate(
         self,

@@ -48,6 +48,17 @@ Temperature = Annotated[
 Average = Annotated[
     bool, typer.Option("--average", help="Also evaluate the mean of the kept checkpoints.")
 ]
+With = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--with",
+        metavar="RUN[=WEIGHT]",
+        help="Also mix with another run: a language model of the same vocabulary, the run's n-gram "
+        "companion (ngram), or for a classifier, one of the same labels; may be repeated. (default "
+        "weight: fitted on the validation text, or equal for classifiers)",
+        show_default=False,
+    ),
+]
 Ngram = Annotated[
     int | None,
     typer.Option(
@@ -85,7 +96,7 @@ class Asked:
     temperature: Temperature = False
     average: Average = False
     condition: options.Condition = None
-    with_: options.With = None
+    with_: With = None
     ngram: Ngram = None
     worst: Worst = None
     beam: options.Beam = None
@@ -102,7 +113,7 @@ class Asked:
         return {
             "--document": self.document, "--window": self.window, "--reset": self.reset,
             "--cache": self.cache, "--dynamic": self.dynamic, "--temperature": self.temperature,
-            "--average": self.average, "--with": self.with_, "--ngram": self.ngram,
+            "--average": self.average, "--ngram": self.ngram,
             "--weights": self.weights != "fp32", "--condition": self.condition,
         }  # fmt: skip
 
@@ -131,7 +142,8 @@ def evaluate(asked: Asked) -> None:
 
     A run that gives labels is compared with those of the text: accuracy, macro-F1, figures of each
     label, confusion, calibration, and what a bag of words reaches. So are tags, by the span-F1 of
-    conlleval or their accuracy, and translations, by chrF, BLEU and exact ones.
+    conlleval or their accuracy, and translations, by chrF, BLEU and exact ones. With --with,
+    several runs that give labels answer together.
 
     A run with conditions is evaluated on the texts of all of them, or with --condition on its own.
 
@@ -143,15 +155,16 @@ def evaluate(asked: Asked) -> None:
     if is_label_run(path):
         check_typed(asked.of_models, path)
         evaluate_task(
-            path, asked.files, asked.reading, worst=asked.worst, beam=asked.beam,
-            as_json=asked.as_json, engine=options.on_device(asked.device, asked.engine),
+            path, asked.files, asked.reading, with_=asked.with_, checkpoints=asked.checkpoints,
+            worst=asked.worst, beam=asked.beam, as_json=asked.as_json,
+            engine=options.on_device(asked.device, asked.engine),
         )  # fmt: skip
         return
     check_typed(asked.of_tasks, path, lambda row: flags_of(row, "eval"))
     engine = _engine(asked)
     _check_meant(asked, path)
     if asked.condition is None and not asked.files and api.conditions.usual_condition(path):
-        of_models = asked.of_models
+        of_models = asked.of_models | {"--with": asked.with_}
         check_unconditioned(
             {flag: of_models[flag] for flag in UNCONDITIONED},
             f"all conditions of run {path.name}", "Name one with --condition",

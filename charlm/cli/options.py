@@ -71,6 +71,16 @@ With = Annotated[
         show_default=False,
     ),
 ]
+WithLabels = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--with",
+        metavar="RUN[=WEIGHT]",
+        help="Average the probabilities with those of another run of the same labels; may be "
+        "repeated. (default weights: equal; fitted ones would follow the noise of few texts)",
+        show_default=False,
+    ),
+]
 
 
 def _check_penalty(value: float | None) -> float | None:

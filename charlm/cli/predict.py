@@ -13,7 +13,7 @@ from charlm import api
 from charlm.cli import options
 from charlm.cli.output import on_terminal, render, say, terminal_width, write, write_json
 from charlm.cli.stdin import stdin_blocks
-from charlm.cli.task_runs import check_typed, flags_of, split_target
+from charlm.cli.task_runs import check_typed, flags_of, open_run, split_target
 from charlm.config.tasks import TASKS
 from charlm.errors import UsageError, check_choice
 from charlm.phases import phase
@@ -59,6 +59,7 @@ def predict(
     tokens: Tokens = False,
     top: Top = 1,
     beam: options.Beam = None,
+    with_: options.WithLabels = None,
     as_json: options.Json = False,
     engine: options.Engine = "auto",
     device: options.Device = "cpu",
@@ -68,6 +69,7 @@ def predict(
     """Give texts labels, tags or translations, with a run of charlm train --task.
 
     Runs that give labels answer with their network and the bag of words that is mixed in, if any.
+    With --with, several of them answer together.
 
     Texts are arguments, or lines of --file or stdin. The answer to a text does not depend on other
     texts. A line without words has none: its line in the output is empty.
@@ -82,11 +84,11 @@ def predict(
     path = options.locate(run, checkpoints, verb="predict")
     predictions = _predictions(path)
     check_choice("--format", output, ("auto", *predictions.formats))
-    given = {"--top": top > 1, "--tokens": tokens, "--beam": beam}
+    given = {"--top": top > 1, "--tokens": tokens, "--beam": beam, "--with": with_}
     others = {name: value for name, value in given.items() if name not in predictions.flags}
     check_typed(others, path, lambda row: flags_of(row, "predict"))
     predictions.check(output, tokens=tokens, top=top, as_json=as_json)
-    model = api.task_api.open_task(path, engine=options.on_device(device, engine))
+    model = open_run(path, options.on_device(device, engine), with_, checkpoints)
     top = min(top, max(len(model.labels), 1))
     say(f"engine {model.run.engine}", level=2)
     if not from_stdin and not files:
@@ -203,7 +205,7 @@ def _write_table(rows: Rows, predictions: "Predictions", top: int) -> int:
 def _write_document(model: "TaskModel", rows: Rows, predictions: "Predictions", top: int) -> int:
     """Write one JSON document; return the number of texts."""
     every = list(chain.from_iterable(rows))
-    about = {"schema_version": 1, "run": model.path.name}
+    about = {"schema_version": 1, "run": model.name}
     if model.labels:
         about["labels"] = model.labels
     found = [

@@ -13,14 +13,14 @@ from charlm.config.tasks import LANGUAGE_MODEL, TASKS, TaskSpec
 from charlm.errors import UsageError
 
 if TYPE_CHECKING:
-    from charlm.api.task_api import TaskApi
+    from charlm.api.task_api import TaskApi, TaskModel
     from charlm.report.task_reports import TaskReport
 
 
 def flags_of(row: TaskSpec, verb: str) -> frozenset[str]:
-    """Return the flags of eval or predict that a task of its own knows."""
+    """Return the flags of eval or predict that a task knows, but not all of them."""
     if not row.api:
-        return frozenset()
+        return frozenset({"--with"} if verb == "eval" else ())
     flags: frozenset[str] = (
         resolve(row.report).predictions.flags
         if verb == "predict"
@@ -56,11 +56,24 @@ def split_target(reading: options.SettingFlags) -> tuple[str | None, dict[str, A
     return reading.get("target"), {k: v for k, v in reading.items() if k != "target"}
 
 
+def open_run(
+    path: Path, engine: str, with_: Sequence[str] | None, checkpoints: Path | None
+) -> "TaskModel":
+    """Return the model of a run, mixed with others; report the weights of a mixture."""
+    more: dict[str, Any] = {"with_": with_, "checkpoints": checkpoints} if with_ else {}
+    model = api.task_api.open_task(path, engine=engine, **more)
+    if model.mixture is not None:
+        say(str(model.mixture))
+    return model
+
+
 def evaluate_task(
     path: Path,
     files: Sequence[str] | None,
     reading: options.SettingFlags,
     *,
+    with_: Sequence[str] | None,
+    checkpoints: Path | None,
     worst: int | None,
     beam: int | None,
     as_json: bool,
@@ -69,18 +82,16 @@ def evaluate_task(
     """Write the figures of a run of a task."""
     task, report = _parts(path)
     target, rules = split_target(reading)
-    given = {"--target": target, "--worst": worst, "--beam": beam}
+    given = {"--target": target, "--worst": worst, "--beam": beam, "--with": with_}
     others = {name: value for name, value in given.items() if name not in task.evaluation_flags}
     check_typed(others, path, lambda row: flags_of(row, "eval"))
     options.check_meant(options.reading_flags(reading) if not files else set(), "--file")
-    from charlm.runs.task_run import load_task_run
-
-    run = load_task_run(path, engine=engine)
+    model = open_run(path, engine, with_, checkpoints)
     numbers = {key: value for key, value in (("worst", worst), ("beam", beam)) if value is not None}
-    result = task.evaluate(run, files, target=target, reading=rules, **numbers)
+    result = task.evaluate(model.run, files, target=target, reading=rules, **numbers)
     say_all(result.notes)
     if as_json:
-        write_json(report.evaluation_json(path.name, result))
+        write_json(report.evaluation_json(model.name, result))
         return
     for table in report.evaluation_tables(result, terminal_width()):
         render(table)

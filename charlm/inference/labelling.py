@@ -3,7 +3,7 @@
 Letters: N texts, T time, B batch, H hidden, P features, K labels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.backends.interface import Array, Backend
+from charlm.backends.mixed import mixed_nats
 from charlm.backends.weights import pooling_parts
 from charlm.inference.counts import log_softmax
 from charlm.text.bag_of_words import BagOfWords
@@ -116,6 +117,61 @@ class MixedReader:
     def logits(self, text: EncodedText) -> NDArray[np.float64]:
         """See `LabelReader.logits`."""
         return self.network.logits(text) + self.bag.logits(text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextForEach(EncodedText):
+    """A text as the first of several classifiers encodes it, with its encoding by each of them."""
+
+    each: tuple[EncodedText, ...]
+
+    @classmethod
+    def of(cls, each: Sequence[EncodedText]) -> "TextForEach":
+        """Return the encodings of one text, of which each has the same number of documents."""
+        first = each[0]
+        return cls(
+            ids=first.ids,
+            ends=first.ends,
+            counts=first.counts,
+            is_stream=first.is_stream,
+            firsts=first.firsts,
+            each=tuple(each),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanReader:
+    """The weighted mean of the probabilities of several classifiers of the same labels.
+
+    `columns` has for each classifier the columns of its logits in the order of the labels of the
+    first one. The weights are positive, and their sum is 1.
+    """
+
+    readers: tuple[LabelReader, ...]
+    weights: tuple[float, ...]
+    columns: tuple[tuple[int, ...], ...]
+
+    @property
+    def name(self) -> str:
+        """Names of the readers."""
+        return "mixture of " + " and ".join(reader.name for reader in self.readers)
+
+    def hidden(self, inputs: Int64) -> Array:
+        """Return the hidden vectors of the first classifier (see `LabelReader.hidden`)."""
+        return self.readers[0].hidden(inputs)
+
+    def features(self, text: EncodedText) -> Array:
+        """Return the pooled features of the first classifier, shape (N, P)."""
+        return self.readers[0].features(text)
+
+    def logits(self, text: EncodedText) -> NDArray[np.float64]:
+        """Return ln P of each label, shape (N, K)."""
+        assert isinstance(text, TextForEach), "encoded by each run"
+        nats = [
+            -log_softmax(reader.logits(own))[:, order]
+            for reader, own, order in zip(self.readers, text.each, self.columns, strict=True)
+        ]
+        return -mixed_nats(nats, self.weights)
 
 
 def hidden_vectors(backend: Backend, inputs: Int64) -> Array:

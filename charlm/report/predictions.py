@@ -24,7 +24,7 @@ class LabelPredictions(Predictions):
 
     formats = ("table", "tsv", "jsonl", "labels", "fasttext")
     piped = "tsv"
-    flags = frozenset({"--top", "--tokens"})
+    flags = frozenset({"--top", "--tokens", "--with"})
 
     def check(self, output: str, *, tokens: bool, top: int, as_json: bool) -> None:
         """Raise UsageError for options of the output that are invalid together."""

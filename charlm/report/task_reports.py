@@ -30,7 +30,7 @@ class Predictions:
     shown, piped = "table", "jsonl"
     """Formats of auto, on a terminal and for programs."""
     flags: frozenset[str] = frozenset()
-    """Flags of `charlm predict` that it knows, of --top, --tokens, --beam."""
+    """Flags of `charlm predict` that it knows, of --top, --tokens, --beam, --with."""
     act, done = "label", "labelled"
     """Verbs for what is done to a text."""
 

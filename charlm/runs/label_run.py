@@ -16,9 +16,11 @@ from charlm.runs.bag import read_bag
 from charlm.runs.engines import uses_torch
 from charlm.runs.run import kept_text
 from charlm.runs.task_weights import TaskWeights
-from charlm.text.encoded import EncodedText
-from charlm.text.labelled import encode_texts
+from charlm.text.encoded import EncodedText, TextCounts
+from charlm.text.labelled import encode_texts, shortened
 from charlm.text.labels import Labels, Targets, read_targets
+from charlm.text.tokenizers.spans import token_spans
+from charlm.text.tokenizers.tokenizer_json import EOS
 from charlm.text.tokenizers.vocabulary import Vocabulary
 
 
@@ -37,10 +39,32 @@ class LabelRun:
         """Name of the reader."""
         return self.reader.name
 
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        return self.path.name
+
     def encode(self, texts: Iterable[str]) -> EncodedText:
         """Encode texts as one document each; long ones are cut as in training."""
         task = self.config[layout.TASK]
         return encode_texts(texts, self.vocabulary, task["max_tokens"], task["kept_part"])
+
+    def prefixes(self, text: str) -> tuple[list[tuple[int, int]], EncodedText]:
+        """Return the characters of each token that is read, and the texts up to each token.
+
+        Of a text that is longer than the model reads, the tokens are those that it keeps.
+        """
+        task, ids = self.config[layout.TASK], self.vocabulary.encode(text)
+        starts, ends = token_spans(self.vocabulary, text, ids)
+        kept = shortened(np.arange(len(ids)), task["max_tokens"], task["kept_part"])
+        prefixes = [np.append(ids[kept][:count], EOS) for count in range(1, len(kept) + 1)]
+        encoded = EncodedText(
+            ids=np.concatenate([*prefixes, np.empty(0, ids.dtype)]),
+            ends=np.cumsum([len(prefix) for prefix in prefixes], dtype=np.int64),
+            counts=TextCounts(),
+            is_stream=False,
+        )
+        return list(zip(starts[kept].tolist(), ends[kept].tolist(), strict=True)), encoded
 
     def counts(self, logits: NDArray[np.float64], targets: Targets) -> LabelCounts:
         """Count the answers of the reader's logits, shape (N, K), to texts with these targets."""

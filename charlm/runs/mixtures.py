@@ -52,8 +52,7 @@ class Mixture:
 
     def described(self, names: Sequence[str]) -> str:
         """Return the mixture in words, with names for its members."""
-        pairs = zip(self.weights, names, strict=True)
-        parts = " + ".join(f"{weight:.3f} {name}" for weight, name in pairs)
+        parts = weighted_names(self.weights, names)
         details = ""
         if self.mixing.by_length:
             details = (
@@ -61,6 +60,12 @@ class Mixture:
                 f"{self.mixing.scale:.2f}"
             )
         return f"mixture: {parts} (weights {self.origin}{details})"
+
+
+def weighted_names(weights: Sequence[float], names: Sequence[str]) -> str:
+    """Return "0.700 a + 0.300 b"."""
+    pairs = zip(weights, names, strict=True)
+    return " + ".join(f"{weight:.3f} {name}" for weight, name in pairs)
 
 
 def parse_member(text: str) -> tuple[str, float | None]:
@@ -167,7 +172,7 @@ def mix_runs(
     elif text := text or first.kept("valid"):
         mixing = _fitted(runs, given, sample_of(text, FITTED_TOKENS))
     else:
-        mixing = Mixing(weights=_equal(given))
+        mixing = Mixing(weights=equal_weights(given))
         origin = "equal, since there is no validation text to fit them on"
     first = scaled(first, mixing.scale)
     backend = MixedBackend(
@@ -240,8 +245,8 @@ def _fitted(runs: Sequence[Run], given: Sequence[float | None], text: EncodedTex
     return Mixing(weights=tuple(fitted_weights(nats, [None, *given])))
 
 
-def _equal(given: Sequence[float | None]) -> tuple[float, ...]:
-    """Return all weights, of which those that are missing are equal."""
+def equal_weights(given: Sequence[float | None]) -> tuple[float, ...]:
+    """Return the weight of a run and those of the others; those that are not given are equal."""
     all_given = [None, *given]
     rest = 1.0 - math.fsum(weight for weight in given if weight is not None)
     equal = rest / all_given.count(None)
