@@ -23,7 +23,8 @@ reproduce` makes are made below --out.
         --minutes 30 --seed 1 --name film
 
 Models with `--minutes 1` and `4` show what pretraining is worth: each --from is a row of the
-table. `alone` is the accuracy of the network without the bag of words that is mixed in.
+table. `alone` is the accuracy of the network without the bag of words that is mixed in. A `-mixed`
+row is the runs of another row, one for each of --seeds, that answer together.
 """
 
 import argparse
@@ -70,6 +71,8 @@ class Row:
     train: str = "train.tsv"
     started: bool = False
     """True if it begins with the weights of --from."""
+    together: str = ""
+    """Row whose runs, one for each seed, answer as one; "" for a row of its own runs."""
     task: str = "classify"
     floor: str = "bag_of_words"
     """Key of the floor in run.json."""
@@ -96,6 +99,7 @@ COSINE = Row(
     folder="cosine", options="--minutes 1 --valid-fraction 0.2", bar=2.86e-5, figure="mse",
     task="series", floor="last_value", train="train.csv", test="",
 )  # fmt: skip
+TREC_FROM = Row(folder="trec", options="--minutes 1 --vocabulary grow", bar=0.92, started=True)
 ROWS = {
     "imdb-textbook-lstm": replace(IMDB, options=TEXTBOOK, bar=0.855),
     "imdb-textbook-rnn": replace(IMDB, options=f"{TEXTBOOK} --cell rnn", bar=0.82),
@@ -104,9 +108,8 @@ ROWS = {
     "sst2": Row(folder="sst2", options="--minutes 1", bar=0.82, valid="dev.tsv"),
     "sst2-from": Row(folder="sst2", options="--minutes 1", bar=0.85, valid="dev.tsv", started=True),
     "trec": Row(folder="trec", options="--minutes 1", bar=0.92),
-    "trec-from": Row(
-        folder="trec", options="--minutes 1 --vocabulary grow", bar=0.92, started=True
-    ),
+    "trec-from": TREC_FROM,
+    "trec-from-mixed": replace(TREC_FROM, together="trec-from"),
     "trec-condition": Row(
         folder="trec", task=LANGUAGE_MODEL, bar=None,
         options="--condition label --unit word --words bare --lowercase --hidden 128 --layers 1 "
@@ -219,6 +222,36 @@ def measured(key: str, seed: int, arguments: argparse.Namespace) -> dict[str, An
     }
 
 
+def measured_together(
+    key: str, arguments: argparse.Namespace, members: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """Evaluate the runs of another row as one; `members` are their results, one for each seed."""
+    row, begun, used = ROWS[key], time.perf_counter(), processor_seconds()
+    first, *others = [f"{row.together}-{seed}" for seed in arguments.seeds]
+    words = ["charlm", "eval", "--run", first, *(w for name in others for w in ("--with", name))]
+    beside = ["--checkpoints", str(arguments.out), "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "charlm", *words[1:], *beside],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise SystemExit(f"{shlex.join(words)}\n{done.stderr[-2000:]}")
+    result = json.loads(done.stdout)
+    figures = {name: result["test"][name] for name in FIGURES[row.task]}
+    seconds, processor = (sum(each[name] for each in members) for name in ("seconds", "processor"))
+    return {
+        "row": key,
+        "seed": None,
+        "command": f"{_without_seed(members[0])}; {shlex.join(words)}",
+        "figure": figures[row.figure],
+        **figures,
+        "valid": result["valid"][row.figure],
+        "floor": members[0]["floor"],
+        "processor": round(processor + processor_seconds() - used, 1),
+        "seconds": round(seconds + time.perf_counter() - begun, 1),
+    }
+
+
 def accuracy_of_conditions(path: Path, test: Path) -> float:
     """Return the fraction of texts whose label is the likeliest condition of a run."""
     with test.open(encoding="utf-8", newline="") as file:
@@ -306,8 +339,54 @@ def _shown(value: float) -> str:
 
 
 def _without_seed(record: dict[str, Any]) -> str:
-    words = shlex.split(record["command"])
-    return shlex.join(words[: words.index("--seed")] if "--seed" in words else words)
+    """Return the command of a result, up to its seed."""
+    return str(record["command"]).partition(" --seed ")[0]
+
+
+@dataclass
+class Results:
+    """Results of rows, the oldest first, in memory and in a file."""
+
+    path: Path
+    records: list[dict[str, Any]]
+
+    @classmethod
+    def read(cls, path: Path) -> "Results":
+        """Return the results in a file; none if there is no such file."""
+        lines = path.read_text().splitlines() if path.exists() else []
+        return cls(path, [json.loads(line) for line in lines])
+
+    def add(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Append a result, print it and return it."""
+        self.records.append(record)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        print(json.dumps(record), flush=True)
+        return record
+
+    def kept(self, key: str, seed: int) -> dict[str, Any] | None:
+        """Return the result of the run `KEY-SEED` in the folder, the last one of this name."""
+        own = [each for each in self.records if (each["row"], each["seed"]) == (key, seed)]
+        return own[-1] if own else None
+
+
+def measure_row(key: str, seed: int, arguments: argparse.Namespace, results: Results) -> None:
+    """Measure a row with a seed, unless it is among the results."""
+    words = shlex.join(command_of(ROWS[key], seed, arguments, f"{key}-{seed}"))
+    if all(record["command"] != words for record in results.records):
+        results.add(measured(key, seed, arguments))
+
+
+def measure_together(key: str, arguments: argparse.Namespace, results: Results) -> None:
+    """Measure the runs of another row as one; those that are not in the folder are trained."""
+    name, members = ROWS[key].together, []
+    for seed in arguments.seeds:
+        words = shlex.join(command_of(ROWS[name], seed, arguments, f"{name}-{seed}"))
+        kept = results.kept(name, seed)
+        if kept is None or kept["command"] != words:
+            kept = results.add(measured(name, seed, arguments))
+        members.append(kept)
+    results.add(measured_together(key, arguments, members))
 
 
 def main() -> None:
@@ -324,21 +403,18 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print the table of all results")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    log = arguments.out / "tasks.jsonl"
-    records = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    results = Results.read(arguments.out / "tasks.jsonl")
+    if any(ROWS[key].started for key in arguments.rows) and not arguments.start:
+        raise SystemExit("-from rows need --from RUN")
     for seed in arguments.seeds:
         for key in arguments.rows:
-            if ROWS[key].started and not arguments.start:
-                raise SystemExit(f"{key} needs --from RUN")
-            words = shlex.join(command_of(ROWS[key], seed, arguments, f"{key}-{seed}"))
-            if any(record["command"] == words for record in records):
-                continue
-            records.append(measured(key, seed, arguments))
-            with log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(records[-1]) + "\n")
-            print(json.dumps(records[-1]), flush=True)
+            if not ROWS[key].together:
+                measure_row(key, seed, arguments, results)
+    for key in arguments.rows:
+        if ROWS[key].together:
+            measure_together(key, arguments, results)
     if arguments.table or arguments.rows:
-        print(table(records))
+        print(table(results.records))
 
 
 if __name__ == "__main__":
