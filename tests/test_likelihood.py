@@ -293,7 +293,7 @@ class Counting:
     """A backend that counts its calls and tokens."""
 
     def __init__(self, inner) -> None:
-        self.inner, self.tokens, self.calls, self.widest = inner, 0, 0, 0
+        self.inner, self.tokens, self.calls, self.widest, self.steps = inner, 0, 0, 0, 0
         self.vocab_size, self.logits_each = inner.vocab_size, inner.logits_each
 
     def initial_state(self, rows: int):
@@ -302,6 +302,7 @@ class Counting:
     def nats(self, inputs, targets, state):
         self.tokens += inputs.size
         self.calls += 1
+        self.steps += len(inputs)
         self.widest = max(self.widest, inputs.shape[1])
         return self.inner.nats(inputs, targets, state)
 
@@ -322,12 +323,68 @@ def test_a_network_that_never_forgets_is_read_at_most_three_times(monkeypatch) -
 def test_a_backend_says_how_many_sequences_it_reads_side_by_side(monkeypatch) -> None:
     """A GPU reads more of them; the result does not depend on it."""
     monkeypatch.setattr(likelihood, "MIN_PIECE", 2)
+    monkeypatch.setattr(likelihood, "WIDE_PIECE", 2)
     ids, counting = random_ids(200), Counting(ENGINES["lstm"])
     usual = stream_nats(counting, ids)[0]
     assert counting.widest == likelihood.MAX_ROWS
     counting.max_rows = 50
     np.testing.assert_allclose(stream_nats(counting, ids)[0], usual, atol=1e-4)
     assert counting.widest == 50
+
+
+def wide(inner, max_rows: int) -> Counting:
+    """Return a backend that takes as long for many rows as for one, as a GPU does."""
+    counting = Counting(inner)
+    counting.max_rows = max_rows
+    return counting
+
+
+@every_model
+@pytest.mark.parametrize("length", [1, 5, 100])
+@pytest.mark.parametrize("rows", [2, 16])
+@pytest.mark.parametrize("window", [1, 7])
+def test_a_wide_backend_has_the_score_of_the_naive_loop(
+    name: str, length: int, rows: int, window: int, monkeypatch
+) -> None:
+    """Also if it continues from a state, and if its pieces are shorter than the memory."""
+    monkeypatch.setattr(likelihood, "WIDE_PIECE", 3)
+    monkeypatch.setattr(likelihood, "WIDE_WINDOW", window)
+    model, ids = MODELS[name], random_ids(length)
+    start = random_state(model)
+    nats, after = stream_nats(wide(ENGINES[name], rows), ids, start, first_input=2)
+    np.testing.assert_allclose(nats, naive_nats(model, ids, tensors(start), 2), atol=2e-4)
+    _, last = stream_nats(ENGINES[name], ids, start, first_input=2, rows=1)
+    np.testing.assert_allclose(flat(after), flat(last), atol=2e-4, rtol=1e-5)
+
+
+def test_a_wide_backend_reads_a_stream_in_few_steps() -> None:
+    """A validation on a GPU took as long as half a pass of training: 1,032 steps and more."""
+    length = 256 * 200 + 100
+    counting = wide(ENGINES["lstm"], 256)
+    narrow = Counting(ENGINES["lstm"])
+    nats, _ = stream_nats(counting, random_ids(length))
+    expected, _ = stream_nats(narrow, random_ids(length))
+    np.testing.assert_allclose(nats, expected, atol=2e-5)
+    assert counting.steps <= 2.5 * length / 256
+    assert 3 * counting.steps < narrow.steps
+
+
+def test_a_wide_backend_takes_no_more_steps_than_tokens_for_a_network_that_never_forgets(
+    monkeypatch,
+) -> None:
+    monkeypatch.setattr(likelihood, "WIDE_PIECE", 8)
+    ids, counting = random_ids(32 * 8), wide(ENGINES["never forgets"], 32)
+    nats, _ = stream_nats(counting, ids)
+    np.testing.assert_allclose(nats, naive_nats(MODELS["never forgets"], ids), atol=2e-4)
+    assert counting.steps <= len(ids)
+
+
+@pytest.mark.parametrize("length", [1, 127, 300, 111_540, 92_942, 1_000_003])
+def test_a_wide_backend_leaves_a_short_remainder(length: int) -> None:
+    """It is read by itself, after all pieces."""
+    count = likelihood._piece_count(wide(ENGINES["lstm"], 256), length, 256)
+    assert 1 <= count <= max(1, min(256, length // likelihood.WIDE_PIECE))
+    assert length // count + length % count <= max(1.25 * length / 256, 2 * likelihood.WIDE_PIECE)
 
 
 def test_few_states_of_windows_are_kept() -> None:

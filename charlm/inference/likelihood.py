@@ -25,6 +25,11 @@ WINDOW = 256
 MAX_ROWS = 32
 MIN_PIECE = 1024
 """Minimum length of a piece of a stream, in tokens."""
+WIDE_WINDOW = 64
+"""Tokens of a stream read at a time by a wide backend, whose time grows with the steps and hardly
+with the rows: most states agree after 50 to 150 tokens, and rows are compared after each window."""
+WIDE_PIECE = 128
+"""Minimum length of a piece of a stream, in tokens, for a wide backend."""
 SAME_STATE = 1e-5
 """Maximum difference of equal states, in each unit, relative to one plus its size."""
 ALL_KEPT = 16
@@ -49,10 +54,9 @@ def stream_nats(
     `first_input` is the token before the text: the start symbol, or the last token that was read.
     `rows` is the largest number of pieces; a backend on a GPU reads more of them side by side.
     """
-    rows = rows or rows_of(backend)
     if len(ids) == 0:
         return np.empty(0), backend.initial_state(1) if state is None else state
-    count = max(1, min(rows, len(ids) // MIN_PIECE))
+    count = _piece_count(backend, len(ids), rows or rows_of(backend))
     covered = len(ids) // count * count
     pieces = _Pieces(backend, ids[:covered], count, first_input, state)
     pieces.read()
@@ -69,6 +73,23 @@ def rows_of(backend: Backend) -> int:
     return int(getattr(backend, "max_rows", MAX_ROWS))
 
 
+def is_wide(backend: Backend) -> bool:
+    """Report whether a backend has `max_rows`, so that it reads many rows in the time of one."""
+    return hasattr(backend, "max_rows")
+
+
+def _piece_count(backend: Backend, length: int, rows: int) -> int:
+    """Return the number of pieces of a stream.
+
+    A wide backend takes as long for a remainder as for all pieces, so that it gets a short one.
+    """
+    if not is_wide(backend):
+        return max(1, min(rows, length // MIN_PIECE))
+    most = max(1, min(rows, length // WIDE_PIECE))
+    counts = range(most, most - most // 4 - 1, -1)
+    return min(counts, key=lambda count: length // count + length % count)
+
+
 def _set_row(state: State, row: int, other: State | None) -> None:
     """Overwrite one row of a new state by the only row of another state, if there is one."""
     for layer, values in zip(state, other or (), strict=False):
@@ -80,12 +101,13 @@ def _settle(pieces: "_Pieces") -> None:
     """Read rows again until each started from the state at the end of the row before.
 
     Rows are first read side by side. A network that does not forget (a GRU early in training) would
-    need as many passes as rows; reading its rows one by one takes a third of that time.
+    need as many passes as rows; reading its rows one by one takes a third of that time. A wide
+    backend takes as long for one row as for all, so that it reads them side by side in any case.
     """
-    changed = list(range(1, pieces.count))
+    changed, wide = list(range(1, pieces.count)), is_wide(pieces.backend)
     while changed:
         again = [row + 1 for row in pieces.correct(changed) if row + 1 < pieces.count]
-        if 2 * len(again) > len(changed):
+        if not wide and 2 * len(again) > len(changed):
             break
         changed = again
     else:
@@ -112,6 +134,8 @@ class _Pieces:
     ) -> None:
         self.backend, self.count = backend, count
         self.window = window_length(backend, count)
+        if is_wide(backend):
+            self.window = min(self.window, WIDE_WINDOW)
         self.length = len(ids) // count
         self.targets = np.asarray(ids).reshape(count, self.length)
         before = np.concatenate(
