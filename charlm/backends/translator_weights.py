@@ -16,7 +16,7 @@ DECODER_LAYERS = f"{DECODER}encoder."
 
 def decoder_settings(settings: ModelSettings, both_ways: bool) -> ModelSettings:
     """Return the settings of the decoder's layers: as wide as the vectors of the memory, D."""
-    width = (settings.last_hidden_size or settings.hidden_size or 0) * (1 + both_ways)
+    width = settings.output_size * (1 + both_ways)
     return replace(
         settings, hidden_size=width, last_hidden_size=None, one_hot=False, learned_state=False
     )

@@ -157,7 +157,7 @@ def both_ways_shapes(
 
 def feature_count(settings: ModelSettings, pooling: str, both_ways: bool) -> int:
     """Return P: the width of the last layer, for each part of the pooling and each direction."""
-    width = settings.last_hidden_size or settings.hidden_size or 0
+    width = settings.output_size
     return width * len(pooling_parts(pooling)) * (1 + both_ways)
 
 

@@ -162,6 +162,11 @@ class ModelSettings:
         default_note="for words and bpe",
     )
 
+    @property
+    def output_size(self) -> int:
+        """Units of the last layer; 0 if they are not known."""
+        return self.last_hidden_size or self.hidden_size or 0
+
     def __post_init__(self) -> None:
         problems = field_problems(self) + self._pair_problems()
         for name in ("recurrent_init", "input_init"):

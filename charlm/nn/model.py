@@ -27,8 +27,9 @@ class RecurrentLanguageModel(Encoder):
         super().__init__(settings, vocab_size)
         first_state = self.first_state
         del self.first_state
-        last = settings.last_hidden_size or settings.hidden_size or 0
-        self.output = build_output(settings, last, self.embedding.embedding_dim, vocab_size)
+        self.output = build_output(
+            settings, settings.output_size, self.embedding.embedding_dim, vocab_size
+        )
         if settings.tie_weights:
             self.output.weight = self.embedding.weight
         self.first_state = first_state  # after the output: checkpoints number weights in this order

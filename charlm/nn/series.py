@@ -33,9 +33,7 @@ class SeriesModel(Encoder):
         width, learned = self.embedding.embedding_dim, self.embedding.weight.requires_grad
         self.embedding: nn.Linear = without_init(nn.Linear, INPUTS, width)  # type: ignore[assignment]
         self.embedding.requires_grad_(learned)
-        self.head = without_init(
-            nn.Linear, settings.last_hidden_size or settings.hidden_size or 0, OUTPUTS
-        )
+        self.head = without_init(nn.Linear, settings.output_size, OUTPUTS)
 
     @classmethod
     def of_task(

@@ -131,7 +131,7 @@ class TagTraining(LabelledTraining):
             width = self._letter_width(planned, dataset)
             numbers = 2.0 * each * width * 26.0 + 4.0 * len(tagged.labels)
             weights = self.parameters(planned, dataset)
-            features = 4 * kept * ways * (model.last_hidden_size or model.hidden_size or 0)
+            features = 4 * kept * ways * model.output_size
             own = memory_of(model, planned.training, weights, ways=ways, logits=numbers)
             return own + features
 
