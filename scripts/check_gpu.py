@@ -6,11 +6,11 @@ same steps uncaptured, and a resumed training those of one that never stopped.
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,6 +45,8 @@ OF_TORCH = ("lstm", "gru", "rnn")
 """Cells that cuDNN computes."""
 LARGE = (512, (64, 64))
 """Units, and steps and rows, of the layers of cuDNN that are checked as they are trained."""
+UNEVEN = (650, (64, 64))
+"""The same with units that a copy pads."""
 
 Row = dict[str, Any]
 Measurement = tuple[str, Callable[[], Row]]
@@ -96,7 +98,8 @@ def check(setup: Setup) -> Iterator[Measurement]:
     for cell in () if setup.tiny else OF_TORCH:
         for name in TYPES:
             yield f"{cell} 2x512, {name}", partial(bits, cell, name, LARGE, setup)
-    for hidden in (8,) if setup.tiny else (512, 1024, 2048):
+        yield f"{cell} 2x650, bf16", partial(bits, cell, "bf16", UNEVEN, setup)
+    for hidden in (8,) if setup.tiny else (512, 650, 1024, 2048):
         yield f"gradients 2x{hidden}", partial(low_errors, hidden, setup)
     yield "too little memory", partial(full_memory, setup)
 
@@ -117,22 +120,27 @@ def gradients(
     model: RecurrentLanguageModel, ids: Tensor, device: torch.device, low: str = "fp32"
 ) -> list[Tensor]:
     """Return the mean loss and its gradients, computed on a device, in a copy if not in fp32."""
-    dtype, scale, computed = Precision(name=low, reason="").copy_type, 1.0, model.to(device)
-    if dtype:
-        lower = LowCopy(model, dtype)
-        computed, scale = cast(RecurrentLanguageModel, lower.model), lower.scale
+    dtype, model = Precision(name=low, reason="").copy_type, model.to(device)
+    lower = LowCopy(model, dtype) if dtype else None
+    computed, scale = (lower.model, lower.scale) if lower else (model, 1.0)
     logits, _ = computed(ids[:-1].to(device))
     nats = F.cross_entropy(logits.float().flatten(0, 1), ids[1:].flatten().to(device))
-    weights = [weight for weight in computed.parameters() if weight.requires_grad]
-    found = torch.autograd.grad(nats * scale, weights, allow_unused=True)
-    return [nats.detach().cpu(), *(g.float().cpu() / scale for g in found if g is not None)]
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    found: Sequence[Tensor | None] = (
+        lower.gradients(nats * scale)
+        if lower
+        else torch.autograd.grad(nats, weights, allow_unused=True)
+    )
+    pairs = [(new, weight) for new, weight in zip(found, weights, strict=True) if new is not None]
+    rows = (new.reshape(weight.shape).float().cpu() / scale for new, weight in pairs)
+    return [nats.detach().cpu(), *rows]
 
 
 def bits(cell: str, name: str, size: tuple[int, tuple[int, int]], setup: Setup) -> Row:
     """Return whether captured steps equal uncaptured ones, and a resumed training a whole one."""
     captures, saved = Captures(), dict[int, Checkpoint]()
     settings, shape = settings_of(cell, size[0], dropout=0.2), size[1]
-    if size != LARGE and cell in OF_TORCH:
+    if size not in (LARGE, UNEVEN) and cell in OF_TORCH:
         settings = replace(settings, weight_drop=0.2)  # torch may move weights that are replaced
     whole, plain, resumed = (
         new_trainer(settings, name, shape, step_class, setup)

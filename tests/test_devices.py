@@ -16,6 +16,7 @@ from charlm.errors import EnvironmentFailure
 from charlm.nn import devices
 from charlm.nn.devices import Precision, choose_device, choose_precision
 from charlm.nn.layers import RecurrentLayer
+from charlm.nn.low_precision import LowCopy
 from charlm.nn.model import RecurrentLanguageModel, multiplied_weights
 from charlm.nn.tagger import Tagger
 from charlm.nn.torch_layers import LstmLayer
@@ -188,6 +189,23 @@ def test_a_large_output_is_tested_with_fewer_rows(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(devices, "MAX_PROBED", most)
         devices._probe(SETTINGS, 7, CPU, devices.Precision(name="fp32", reason="test"))
         assert rows[-1] == expected
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize("name", ["bf16", "fp16"])
+def test_padded_copies_are_compared(cell: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in fp32, so that the masks of dropout are equal; here a processor computes them."""
+    copy_of, copies = devices._copy_of, list[LowCopy]()
+
+    def copy_of_a_gpu(model, _device, precision):
+        copies.append(copy_of(model, GPU, precision))
+        return copies[-1]
+
+    monkeypatch.setattr(devices, "_copy_of", copy_of_a_gpu)
+    sizes = {"hidden_size": 90, "embedding_size": 20, "dropout": 0.5, "weight_drop": 0.5}
+    settings = replace(SETTINGS, cell=cell, **sizes)
+    assert devices.gradient_problem([settings], 7, CPU, None, name) is None
+    assert [low.model.layers[0].hidden_size for low in copies] == [96, 96]
 
 
 @pytest.mark.usefixtures("served")

@@ -503,7 +503,7 @@ def test_optimisers_with_the_options_of_a_gpu(
 
 def test_the_copy_follows_the_weights() -> None:
     """They are equal once rounded; ties and frozen weights stay; no memory is allocated."""
-    model = tiny_model("lstm", V, tie_weights=True, embedding_size=3)
+    model = tiny_model("lstm", V, tie_weights=True, embedding_size=8, hidden_size=8)
     model.layers[0].requires_grad_(False)
     low = LowCopy(model, torch.bfloat16)
     places = [weight.data_ptr() for weight in low.model.parameters()]
@@ -520,7 +520,7 @@ def test_the_copy_follows_the_weights() -> None:
 
 def low_trainer(dtype: torch.dtype | None, cell: str = "gru", **chosen: Any) -> Trainer:
     weight_drop = 0.5 if cell == "lstm" else 0.0
-    model = tiny_model(cell, V, hidden_size=12, weight_drop=weight_drop)
+    model = tiny_model(cell, V, hidden_size=16, embedding_size=8, weight_drop=weight_drop)
     return make(static=True, model=model, low=dtype, **chosen)
 
 
@@ -557,3 +557,48 @@ def test_training_with_a_copy_ends_as_well() -> None:
         ends.append(last.nats_per_token)
     assert ends[1] == pytest.approx(ends[0], abs=0.02)
     assert ends[1] != ends[0]
+
+
+PADDED: dict[str, Any] = {"hidden_size": 10, "embedding_size": 6}
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize("structure", [{}, {"tie_weights": True, "last_hidden_size": 6}])
+def test_a_padded_copy_trains_as_the_model(cell: str, structure: dict[str, Any]) -> None:
+    """In float32, with penalties; checkpoints have the sizes of the model."""
+    model = tiny_model(cell, V, **PADDED, **structure)
+    penalties = {"slowness_penalty": 2.0, "activation_penalty": 1.0}
+    _, static = both(train=LINES, model=model, low=torch.float32, steps=8, **penalties)
+    assert static.gradient_step._low.model.layers[0].hidden_size == 16
+
+
+def test_a_padded_copy_trains_in_parts() -> None:
+    """As the model does, in the parts of a batch that did not fit in memory."""
+    ends = []
+    for low in (None, torch.float32):
+        model = tiny_model("lstm", V, **PADDED)
+        trainer = make(LINES, static=True, model=model, low=low, steps=8)
+        trainer.counters.parts = 2
+        list(trainer.run())
+        ends.append(weights_of(trainer))
+    torch.testing.assert_close(ends[1], ends[0], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_no_number_is_read_in_a_step_of_a_padded_copy(cell: str) -> None:
+    model = tiny_model(cell, V, **PADDED, **DROPOUT)
+    trainer = make(LINES, static=True, model=model, low=torch.bfloat16, steps=4)
+    list(reading_nothing(trainer).run())
+
+
+def test_a_padded_copy_resumes_to_the_same_bits() -> None:
+    """Its zeros are no part of the checkpoint."""
+    chosen: dict[str, Any] = {"train": LINES, "static": True, "low": torch.bfloat16}
+    whole, other = (make(model=tiny_model("lstm", V, seed=s, **PADDED), **chosen) for s in (0, 1))
+    saved, expected = {}, []
+    for record in whole.run():
+        expected.append(record.nats_per_token)
+        saved[record.step] = copied(whole.checkpoint())
+    other.restore(saved[10])
+    assert nats_of(other.run()) == expected[2:]
+    assert torch.equal(weights_of(other), weights_of(whole))

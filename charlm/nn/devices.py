@@ -258,24 +258,35 @@ def _probe(
     batch_size = max(1, min(batch_size, MAX_PROBED // (steps * vocab_size * settings.mixture)))
     shape = (steps + whole * PROBE_REST, batch_size)
     ids = torch.randint(vocab_size, shape, generator=generator).to(device)
-    scale = 1.0
-    if device.type == "cuda" and precision.copy_type:
-        low = LowCopy(model, precision.copy_type)
-        model, scale = cast(RecurrentLanguageModel, low.model), low.scale
+    low = _copy_of(model, device, precision)
+    scale, computed = (low.scale, cast(RecurrentLanguageModel, low.model)) if low else (1.0, model)
     state, masks = None, torch.Generator(device).manual_seed(0)
     loss, results = torch.zeros((), device=device), list[Tensor]()
     for window in (ids[:steps], ids[steps:]) if whole else (ids,):
         with precision.autocast(device):
-            logits, state = model(window, state, masks)
+            logits, state = computed(window, state, masks)
         loss = loss + logits.float().log_softmax(-1)[..., 0].mean()
         if whole:
             results += [logits[..., :MIN_COMPARED], *(part for layer in state for part in layer)]
-    torch.autograd.backward(loss * scale)
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    found: Sequence[Tensor | None] = (
+        low.gradients(loss * scale)
+        if low
+        else torch.autograd.grad(loss, trained, allow_unused=True)
+    )
+    gradients = dict(zip(trained, found, strict=True))
     weights = [p for p in model.layers.parameters() if p.dim() > 1 or whole]
     weights += model.embedding.parameters() if whole else ()
     many = [p for p in weights if p.dim() > 1 or p.numel() >= MIN_COMPARED]
-    results += [p.grad.float() / scale for p in many if p.grad is not None]
+    results += [g.float() / scale for p in many if (g := gradients.get(p)) is not None]
     return [result.detach().float().cpu() for result in results]
+
+
+def _copy_of(
+    model: RecurrentLanguageModel, device: torch.device, precision: Precision
+) -> LowCopy | None:
+    """Return the copy that computes on a GPU, also in fp32: masks depend on its padded sizes."""
+    return LowCopy(model, precision.copy_type or torch.float32) if device.type == "cuda" else None
 
 
 def processor_has_bf16() -> bool:

@@ -4,9 +4,8 @@ The weights of the model stay in float32: an update of a low-precision weight is
 the distance to the next number (Micikevicius et al. 2018, arxiv.org/abs/1710.03740).
 """
 
-import copy
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from torch.backends.cudnn.rnn import get_cudnn_mode
 
 from charlm.config.model import ModelSettings
 from charlm.nn.encoder import Encoder, State
+from charlm.nn.padding import blocks_of, padded_copy, padded_state, real_part
 
 FP16_SCALE = 1024.0
 """Factor on the loss in float16 that training begins with; without one, small gradients vanish."""
@@ -23,25 +23,41 @@ GROWTH_STEPS = 2000
 """Steps in a row with finite gradients after which the factor is doubled, as in torch.amp."""
 
 
+class Pair(NamedTuple):
+    """A weight of the copy, that of the original, and the number of its blocks (`blocks_of`)."""
+
+    copy: Tensor
+    original: Tensor
+    blocks: int
+
+
 class LowCopy:
     """A copy of a model in a low-precision type, whose weights follow those of the model.
 
-    `model` is the copy. `weights` are its weights that are trained; their gradients are for the
-    weights of the original, once divided by the factor on the loss, at first `scale`.
+    `model` is the copy, whose sizes may be padded (see `padding`). The factor on the loss, which is
+    to be divided out of gradients, is `scale` at first.
     """
 
     def __init__(self, model: Encoder, dtype: torch.dtype) -> None:
-        self.model, self.dtype = copy.deepcopy(model).to(dtype), dtype
-        self.weights = [weight for weight in self.model.parameters() if weight.requires_grad]
+        self.model, self.dtype = padded_copy(model).to(dtype), dtype
         self.scale = FP16_SCALE if dtype == torch.float16 else 1.0
-        self._copies: list[Tensor] = list(self.model.parameters())
-        self._originals: list[Tensor] = list(model.parameters())
+        weights = self.model.parameters(), model.parameters(), blocks_of(model)
+        self._pairs = [Pair(*each) for each in zip(*weights, strict=True)]
+        self._trained = [pair for pair in self._pairs if pair.copy.requires_grad]
+        layers = zip(self.model.recurrent_layers(), model.recurrent_layers(), strict=True)
+        self._added = [wide.hidden_size - layer.hidden_size for wide, layer in layers]
+        """Units by which each layer is padded."""
         self.prepare()
+        self.refresh()
 
     def refresh(self) -> None:
         """Round the weights of the original again, into the same memory."""
         with torch.no_grad():
-            torch._foreach_copy_(self._copies, self._originals)
+            parts = [real_part(*pair) for pair in self._pairs]
+            originals = [
+                pair.original.view_as(part) for pair, part in zip(self._pairs, parts, strict=True)
+            ]
+            torch._foreach_copy_(parts, originals)
 
     def prepare(self) -> None:
         """Put the weights of each layer of cuDNN into one block of memory, as it needs them.
@@ -59,8 +75,32 @@ class LowCopy:
                     )  # fmt: skip
 
     def cast(self, state: State) -> State:
-        """Return a recurrent state in the number type of the copy."""
-        return tuple(tuple(tensor.to(self.dtype) for tensor in layer) for layer in state)
+        """Return a state of the original in the number type and the sizes of the copy."""
+        layers = zip(state, self._added, strict=True)
+        return tuple(
+            tuple(padded_state(tensor, added, self.dtype) for tensor in layer)
+            for layer, added in layers
+        )
+
+    def cut(self, state: State) -> State:
+        """Return a state of the copy in the sizes of the original, as views."""
+        layers = zip(state, self._added, strict=True)
+        return tuple(
+            tuple(tensor[:, : tensor.shape[1] - added] for tensor in layer)
+            for layer, added in layers
+        )
+
+    def gradients(self, loss: Tensor) -> list[Tensor | None]:
+        """Return the gradients of a loss for the trained weights of the original.
+
+        That of a weight (K H, ...) whose copy is padded is a view (K, H, ...), see `real_part`.
+        """
+        weights = [pair.copy for pair in self._trained]
+        found = torch.autograd.grad(loss, weights, allow_unused=True)
+        return [
+            None if gradient is None else real_part(gradient, pair.original, pair.blocks)
+            for gradient, pair in zip(found, self._trained, strict=True)
+        ]
 
 
 class LossScale:

@@ -94,7 +94,8 @@ class LanguageModelLoss:
                 with torch.no_grad():
                     nats = model.output.nats(shown, real)
         after = tuple(tuple(tensor.detach().float() for tensor in layer) for layer in after)
-        return Sums(loss + self._penalties(raw, dropped, targets), nats, after)
+        size = model.settings.output_size  # the outputs of a padded copy have more
+        return Sums(loss + self._penalties(raw, dropped, targets, size), nats, after)
 
     def state_before(
         self,
@@ -126,14 +127,17 @@ class LanguageModelLoss:
             for layers in zip(initial, carried, strict=True)
         )
 
-    def _penalties(self, raw: Tensor, dropped: Tensor, targets: Tensor) -> Tensor | float:
+    def _penalties(
+        self, raw: Tensor, dropped: Tensor, targets: Tensor, size: int
+    ) -> Tensor | float:
         """Return the sums of AR and TAR (Merity et al. 2017) over the targets (T, B).
 
         AR is the mean square of the output after dropout, TAR that of its change before dropout;
-        padding is left out. There are T - 1 changes for T targets, so their sum is multiplied by
-        T / (T - 1): in a full window TAR is the mean over all changes, and parts of a batch add up.
+        both are means over `size` units, and padding is left out. There are T - 1 changes for T
+        targets, so their sum is multiplied by T / (T - 1): in a full window TAR is the mean over
+        all changes, and parts of a batch add up.
         """
-        settings, steps, size = self.settings, len(raw), raw.shape[-1]
+        settings, steps = self.settings, len(raw)
         penalty: Tensor | float = 0.0
         if not settings.activation_penalty and not settings.slowness_penalty:
             return penalty

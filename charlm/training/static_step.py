@@ -265,11 +265,12 @@ class StaticStep(Step):
         )
         with model.in_pieces(PIECES):
             sums = self.loss.of_window(model, inputs, targets, hidden, state.generator)
-        self._add_gradients(sums.loss * buffers.scale, low.weights if low else self.weights)
+        self._add_gradients(sums.loss * buffers.scale)
         tokens = (targets != PADDING).sum()
         loss = sums.loss.detach()
         buffers.pending += torch.stack([sums.nats.double(), loss.double(), tokens.double()])
-        for old, new in zip(buffers.hidden, sums.after, strict=True):
+        after = low.cut(sums.after) if low else sums.after
+        for old, new in zip(buffers.hidden, after, strict=True):
             torch._foreach_copy_(list(old), list(new))
 
     def _sums(self, part: Batch) -> Sums:
@@ -278,23 +279,28 @@ class StaticStep(Step):
         if low is None:
             return super()._sums(part)
         hidden = None if state.hidden is None else low.cast(state.hidden)
-        return self.task.loss(low.model, part, hidden, state.generator)
+        sums = self.task.loss(low.model, part, hidden, state.generator)
+        return sums._replace(after=low.cut(sums.after))
 
     def _backward(self, loss: Tensor) -> None:
         """See `Step._backward`."""
         if self._low:
-            self._add_gradients(loss, self._low.weights)
+            self._add_gradients(loss)
         else:
             super()._backward(loss)
 
-    def _add_gradients(self, loss: Tensor, weights: Sequence[Tensor]) -> None:
+    def _add_gradients(self, loss: Tensor) -> None:
         """Add the gradients of a loss, computed from the model or from its copy, in float32."""
-        scale = self.state.loss_scale
+        scale, low = self.state.loss_scale, self._low
         scaled = loss * scale.factor if scale else loss
-        found = torch.autograd.grad(scaled, weights, allow_unused=True)
+        found: Sequence[Tensor | None] = (
+            low.gradients(scaled)
+            if low
+            else torch.autograd.grad(scaled, self.weights, allow_unused=True)
+        )
         gradients = self._allocated().gradients
-        pairs = [pair for pair in zip(gradients, found, strict=True) if pair[1] is not None]
-        torch._foreach_add_([a for a, _ in pairs], [b for _, b in pairs])
+        pairs = [(sum_, new) for sum_, new in zip(gradients, found, strict=True) if new is not None]
+        torch._foreach_add_([sum_.view_as(new) for sum_, new in pairs], [new for _, new in pairs])
 
     @torch.no_grad()
     def _update(self) -> None:
