@@ -352,7 +352,9 @@ def test_a_wide_backend_has_the_score_of_the_naive_loop(
     model, ids = MODELS[name], random_ids(length)
     start = random_state(model)
     nats, after = stream_nats(wide(ENGINES[name], rows), ids, start, first_input=2)
-    np.testing.assert_allclose(nats, naive_nats(model, ids, tensors(start), 2), atol=2e-4)
+    expected, limit = naive_nats(model, ids, tensors(start), 2), likelihood.WIDE_SAME_STATE
+    np.testing.assert_allclose(nats, expected, atol=10 * limit)
+    assert nats.mean() == pytest.approx(np.mean(expected), abs=limit)
     _, last = stream_nats(ENGINES[name], ids, start, first_input=2, rows=1)
     np.testing.assert_allclose(flat(after), flat(last), atol=2e-4, rtol=1e-5)
 
@@ -364,7 +366,8 @@ def test_a_wide_backend_reads_a_stream_in_few_steps() -> None:
     narrow = Counting(ENGINES["lstm"])
     nats, _ = stream_nats(counting, random_ids(length))
     expected, _ = stream_nats(narrow, random_ids(length))
-    np.testing.assert_allclose(nats, expected, atol=2e-5)
+    np.testing.assert_allclose(nats, expected, atol=10 * likelihood.WIDE_SAME_STATE)
+    assert nats.mean() == pytest.approx(expected.mean(), abs=1e-6)
     assert counting.steps <= 2.5 * length / 256
     assert 3 * counting.steps < narrow.steps
 
@@ -377,6 +380,36 @@ def test_a_wide_backend_takes_no_more_steps_than_tokens_for_a_network_that_never
     nats, _ = stream_nats(counting, ids)
     np.testing.assert_allclose(nats, naive_nats(MODELS["never forgets"], ids), atol=2e-4)
     assert counting.steps <= len(ids)
+
+
+class Rounding:
+    """A wide backend whose states have other rounding in each call, as those of a GPU."""
+
+    def __init__(self, inner, level: float) -> None:
+        self.inner, self.level, self.generator = inner, level, np.random.default_rng(0)
+        self.vocab_size, self.logits_each = inner.vocab_size, inner.logits_each
+
+    def initial_state(self, rows: int):
+        return self.inner.initial_state(rows)
+
+    def nats(self, inputs, targets, state):
+        nats, after = self.inner.nats(inputs, targets, state)
+        return nats, tuple(
+            tuple(
+                (part + self.level * self.generator.standard_normal(part.shape)).astype(part.dtype)
+                for part in layer
+            )
+            for layer in after
+        )
+
+
+def test_a_wide_backend_may_round_differently_in_each_call() -> None:
+    """Where states had to agree more exactly than a GPU computes, all rows were read again."""
+    ids = random_ids(256 * 200)
+    counting = wide(Rounding(ENGINES["lstm"], 6e-6), 256)
+    nats, _ = stream_nats(counting, ids)
+    assert counting.steps <= 2.5 * len(ids) / 256
+    assert nats.mean() == pytest.approx(stream_nats(ENGINES["lstm"], ids)[0].mean(), abs=1e-6)
 
 
 @pytest.mark.parametrize("length", [1, 127, 300, 111_540, 92_942, 1_000_003])
