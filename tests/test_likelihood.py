@@ -28,6 +28,7 @@ from charlm.inference.likelihood import (
     text_nats,
     windowed_nats,
 )
+from charlm.nn.torch_backend import gpu_logits
 from charlm.text.tokenizers.tokenizer_json import EOS, UNK
 
 V = 5
@@ -410,6 +411,25 @@ def test_a_wide_backend_may_round_differently_in_each_call() -> None:
     nats, _ = stream_nats(counting, ids)
     assert counting.steps <= 2.5 * len(ids) / 256
     assert nats.mean() == pytest.approx(stream_nats(ENGINES["lstm"], ids)[0].mean(), abs=1e-6)
+
+
+def test_a_wide_backend_limits_its_own_logits(monkeypatch) -> None:
+    """A GPU has memory for longer windows of words than MAX_LOGITS allows."""
+    monkeypatch.setattr(likelihood, "MAX_LOGITS", 256 * V)
+    ids, lengths = random_ids(256 * 128), {}
+    for most in (None, 16 * 256 * V):
+        counting = wide(ENGINES["lstm"], 256)
+        if most:
+            counting.max_logits = most
+        pieces = likelihood._Pieces(counting, ids, 256, EOS, None)
+        lengths[most] = pieces.window
+    assert lengths == {None: 1, 16 * 256 * V: 16}
+
+
+def test_a_gpu_with_more_memory_reads_longer_windows() -> None:
+    assert gpu_logits(2 << 30) == gpu_logits(8 << 30) == 1 << 25
+    assert gpu_logits(80 << 30) == (80 << 30) // 512
+    assert gpu_logits(1 << 40) == 1 << 28
 
 
 @pytest.mark.parametrize("length", [1, 127, 300, 111_540, 92_942, 1_000_003])

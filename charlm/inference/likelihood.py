@@ -139,7 +139,8 @@ class _Pieces:
         self.backend, self.count = backend, count
         self.window, self.same_state = window_length(backend, count), SAME_STATE
         if is_wide(backend):
-            self.window = min(self.window, WIDE_WINDOW)
+            most = int(getattr(backend, "max_logits", MAX_LOGITS))
+            self.window = min(window_length(backend, count, most), WIDE_WINDOW)
             self.same_state = WIDE_SAME_STATE
         self.length = len(ids) // count
         self.targets = np.asarray(ids).reshape(count, self.length)
@@ -197,9 +198,12 @@ class _Pieces:
         return state
 
 
-def window_length(backend: Backend, rows: int) -> int:
-    """Return the window length, in tokens, for a number of rows; it limits the logits."""
-    return max(1, min(WINDOW, MAX_LOGITS // (rows * backend.logits_each)))
+def window_length(backend: Backend, rows: int, max_logits: int | None = None) -> int:
+    """Return the window length, in tokens, for a number of rows; it limits the logits.
+
+    By default, they are limited to MAX_LOGITS.
+    """
+    return max(1, min(WINDOW, (max_logits or MAX_LOGITS) // (rows * backend.logits_each)))
 
 
 def _differ(left: State, right: State, same_state: float) -> NDArray[np.bool_]:

@@ -18,6 +18,11 @@ Result = TypeVar("Result")
 GPU_ROWS = 256
 """Sequences that a GPU reads side by side: it takes little longer for them than for a few."""
 
+GPU_BYTES_PER_LOGIT = 512
+"""Bytes of a GPU for each logit of a window of a stream; a logit takes about 12 of them."""
+GPU_LOGITS = 1 << 25, 1 << 28
+"""Fewest and most logits of such a window: 10,000 words in 256 rows have 13 and 104 steps."""
+
 
 @contextlib.contextmanager
 def float32_layers() -> Iterator[None]:
@@ -46,6 +51,8 @@ class TorchBackend:
         self.vocab_size = model.vocab_size
         if self.device.type == "cuda":
             self.max_rows = GPU_ROWS
+            memory = torch.cuda.get_device_properties(self.device).total_memory
+            self.max_logits = gpu_logits(memory)
         self.logits_each = model.vocab_size * model.settings.mixture
 
     def initial_state(self, batch_size: int) -> State:
@@ -153,6 +160,12 @@ class TorchBackend:
 
     def _tensor(self, array: Ids | np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+
+def gpu_logits(memory: int) -> int:
+    """Return the number of logits in a window of a stream, for a GPU with this many bytes."""
+    fewest, most = GPU_LOGITS
+    return min(max(memory // GPU_BYTES_PER_LOGIT, fewest), most)
 
 
 def _nats(logits: Tensor, targets: Tensor) -> Nats:
