@@ -187,7 +187,8 @@ def test_a_large_output_is_tested_with_fewer_rows(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(devices.RecurrentLanguageModel, "forward", watched)
     for most, expected in ((2**26, 32), (16 * 7 * 5, 5), (1, 1)):
         monkeypatch.setattr(devices, "MAX_PROBED", most)
-        devices._probe(SETTINGS, 7, CPU, devices.Precision(name="fp32", reason="test"))
+        fresh = devices._Fresh(SETTINGS, 7)
+        devices._probe(fresh, CPU, devices.Precision(name="fp32", reason="test"))
         assert rows[-1] == expected
 
 
@@ -206,6 +207,31 @@ def test_padded_copies_are_compared(cell: str, name: str, monkeypatch: pytest.Mo
     settings = replace(SETTINGS, cell=cell, **sizes)
     assert devices.gradient_problem([settings], 7, CPU, None, name) is None
     assert [low.model.layers[0].hidden_size for low in copies] == [96, 96]
+
+
+def test_probes_share_first_weights_that_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Orthogonal weights of two layers with 2,048 units took 6 seconds for each probe."""
+    made, exact = [], devices.Precision(name="fp32", reason="test")
+    reset = devices.RecurrentLanguageModel.reset_parameters
+
+    def counted(model, generator):
+        made.append(model)
+        reset(model, generator)
+
+    monkeypatch.setattr(devices.RecurrentLanguageModel, "reset_parameters", counted)
+    dropout = replace(SETTINGS, dropout=0.5, input_dropout=0.5)
+    assert devices.gradient_problem([dropout], 7, CPU, name="fp32") is None
+    assert len(made) == 1
+    fresh = devices._Fresh(dropout, 7)
+    before = [weight.clone() for weight in fresh.model.parameters()]
+    first, second = (devices._probe(fresh, CPU, exact) for _ in range(2))
+    other = devices._probe(devices._Fresh(dropout, 7), CPU, exact)
+    for a, b, c in zip(first, second, other, strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(a, c)
+    for weight, kept in zip(fresh.model.parameters(), before, strict=True):
+        assert torch.equal(weight, kept)
+        assert weight.grad is None
 
 
 @pytest.mark.usefixtures("served")
@@ -298,8 +324,8 @@ def test_every_network_of_a_model_is_compared(monkeypatch: pytest.MonkeyPatch) -
     """The decoder of a translator is twice as wide as its encoders, and was not compared."""
     wide = replace(SETTINGS, hidden_size=16)
 
-    def gradients(settings: ModelSettings, *given: object) -> list[Tensor]:
-        wrong = settings == wide and given[-1].name == "bf16"
+    def gradients(fresh: devices._Fresh, *given: object) -> list[Tensor]:
+        wrong = fresh.model.settings == wide and given[-1].name == "bf16"
         return [2 * ONE if wrong else ONE]
 
     monkeypatch.setattr(devices, "_probe", gradients)

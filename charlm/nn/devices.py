@@ -6,6 +6,7 @@ so that runs with the same seed are equal on a busy machine.
 """
 
 import contextlib
+import copy
 import ctypes
 import math
 import os
@@ -200,15 +201,13 @@ def gradient_problem(
     errors = []
     for settings in networks:
         try:
-            pairs = zip(
-                _probe(settings, vocab_size, device, exact),
-                _probe(settings, vocab_size, device, rough),
-                strict=True,
-            )
+            fresh = _Fresh(settings, vocab_size)
+            results = _probe(fresh, device, exact), _probe(fresh, device, rough)
         except EnvironmentFailure as error:  # of kernels that cannot be opened
             return str(error)
         except RuntimeError as error:
             return f"torch cannot run these layers in {name} ({str(error).splitlines()[0]})"
+        pairs = zip(*results, strict=True)
         errors += [(a - b).norm() / a.norm().clamp_min(1e-30) for a, b in pairs]
     worst = float(torch.stack(errors).max())
     if not worst <= MAX_GRADIENT_ERROR:
@@ -242,17 +241,30 @@ def missing_bf16(device: torch.device) -> str | None:
     return None
 
 
-def _probe(
-    settings: ModelSettings, vocab_size: int, device: torch.device, precision: Precision
-) -> list[Tensor]:
+class _Fresh:
+    """A model with its first weights, for several probes: orthogonal ones take seconds to make."""
+
+    def __init__(self, settings: ModelSettings, vocab_size: int) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.model = RecurrentLanguageModel(settings, vocab_size)
+        self.model.reset_parameters(generator)
+        self._after = generator.get_state()
+
+    def copies(self) -> tuple[RecurrentLanguageModel, torch.Generator]:
+        """Return a copy of the model, and a generator as it was after making the weights."""
+        generator = torch.Generator()
+        generator.set_state(self._after)
+        return copy.deepcopy(self.model), generator
+
+
+def _probe(fresh: _Fresh, device: torch.device, precision: Precision) -> list[Tensor]:
     """Return the gradients of the recurrent weights for one small batch, with dropout.
 
     For the cells of the kernels, all that these compute is returned: outputs, states, which a
     second window begins with, and the gradients of embeddings and biases.
     """
-    generator = torch.Generator().manual_seed(0)
-    model = RecurrentLanguageModel(settings, vocab_size)
-    model.reset_parameters(generator)
+    model, generator = fresh.copies()
+    settings, vocab_size = model.settings, model.vocab_size
     model.to(device)
     whole, (steps, batch_size) = computes(settings), PROBE_SHAPE
     batch_size = max(1, min(batch_size, MAX_PROBED // (steps * vocab_size * settings.mixture)))
