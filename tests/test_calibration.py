@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from charlm.inference.adapt.calibration import fit_scale, fitting_tokens, sample
 from charlm.inference.likelihood import evaluate
 from charlm.nn.encoder import saved_tensors
 from charlm.nn.torch_backend import TorchBackend
+from charlm.training import calibrating
 
 
 @pytest.mark.parametrize("best", [0.26, 0.6, 0.97, 1.0, 1.03, 1.4, 3.0])
@@ -83,3 +85,28 @@ def test_a_sample_of_a_text_is_whole_documents_or_its_beginning() -> None:
     assert stream.ids.tolist() == [2, 3, 2, 3, 2, 3, 2]
     assert stream.documents == 1
     assert evaluate(engine(tiny_model()), part).tokens == len(part.ids)
+
+
+@pytest.mark.parametrize("kind", ["torch", "numpy"])
+def test_torch_loads_the_best_weights_once_for_all_factors(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fitting a factor beside a GPU loaded and checked 100 MB of weights ten times."""
+    model, loaded = tiny_model("lstm", 6, scale=3.0), []
+    arrays = {name: tensor.numpy() for name, tensor in saved_tensors(model).items()}
+
+    def load(path, trainer, factor):
+        loaded.append(factor)
+        if kind == "torch":
+            return TorchBackend(model, factor)
+        return NumpyBackend(weights_from(model.settings, arrays, logit_scale=factor))
+
+    monkeypatch.setattr(calibrating, "best_backend", load)
+    scaled = calibrating.scaled_backends(Path("run"), None)
+    assert loaded == []
+    text = encoded_stream(np.random.default_rng(1).integers(0, 6, 40))
+    factors = [0.5, 1.0, 1.7, 0.5]
+    nats = [evaluate(scaled(factor), text).nats for factor in factors]
+    expected = [evaluate(TorchBackend(model, factor), text).nats for factor in factors]
+    assert nats == pytest.approx(expected, rel=1e-5)
+    assert loaded == (factors[:1] if kind == "torch" else factors)

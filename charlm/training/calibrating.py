@@ -39,8 +39,9 @@ def calibrate(
     assert text is not None and before is not None, "there are validation figures"
     enough = (1.0 - MIN_GAIN) * before.nats
     most = tokens_to_fit(trainer)
-    scale = _fitted(lambda factor: best_backend(path, trainer, factor), text, most)
-    after = before if scale == 1.0 else evaluate(best_backend(path, trainer, scale), text)
+    scaled_best = scaled_backends(path, trainer)
+    scale = _fitted(scaled_best, text, most)
+    after = before if scale == 1.0 else evaluate(scaled_best(scale), text)
     best = trainer.counters.best_step
     if trainer.state.average:
         model = cast(RecurrentLanguageModel, trainer.model)
@@ -72,6 +73,26 @@ def _fitted(backend: Callable[[float], Backend], text: EncodedText, most: int) -
     nats = cache(lambda factor: evaluate(backend(factor), sample).nats)
     scale = fit_scale(nats)
     return scale if nats(scale) <= (1.0 - MIN_GAIN) * nats(1.0) else 1.0
+
+
+def scaled_backends(path: Path, trainer: Trainer) -> Callable[[float], Backend]:
+    """Return a function from a factor on all logits to a backend of a run's best weights.
+
+    Torch applies any factor to weights that are loaded once, at the first call; other backends
+    load them for each.
+    """
+    kept: list[RecurrentLanguageModel] = []
+
+    def scaled(factor: float) -> Backend:
+        """Return the backend with this factor."""
+        if kept:
+            return TorchBackend(kept[0], factor)
+        backend = best_backend(path, trainer, factor)
+        if isinstance(backend, TorchBackend):
+            kept.append(backend.model)
+        return backend
+
+    return scaled
 
 
 def best_backend(path: Path, trainer: Trainer, logit_scale: float = 1.0) -> Backend:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from charlm.backends.interface import Backend
 from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings
 from charlm.errors import EnvironmentFailure, UsageError, named
@@ -27,7 +26,12 @@ from charlm.text.labels import Labelled
 from charlm.text.task_text import gold_of
 from charlm.text.tokenizers.vocabulary import Vocabulary
 from charlm.training import fine_tuning, pretrained
-from charlm.training.calibrating import best_backend, calibrate, tokens_to_fit
+from charlm.training.calibrating import (
+    best_backend,
+    calibrate,
+    scaled_backends,
+    tokens_to_fit,
+)
 from charlm.training.companion import fit_companion
 from charlm.training.plan.expectation import expected
 from charlm.training.plan.planner import Plan, plan, usual_order
@@ -211,11 +215,7 @@ def _companion(session: "Session", scale: float, nats: float) -> Companion | Non
 
     The network has these `nats` per token on the validation text, calibrated by `scale`.
     """
-
-    def scaled(factor: float) -> Backend:
-        """Load the best weights, calibrated and with another factor."""
-        return best_backend(session.path, session.trainer, factor * scale)
-
+    best = scaled_backends(session.path, session.trainer)
     order = session.trainer.settings.ngram
     if order is None:  # in runs of older versions
         order, _ = usual_order(session.dataset)
@@ -223,7 +223,8 @@ def _companion(session: "Session", scale: float, nats: float) -> Companion | Non
         return None
     try:
         return fit_companion(
-            session.path, order, session.dataset, scaled, nats_per_token=nats,
+            session.path, order, session.dataset, lambda factor: best(factor * scale),
+            nats_per_token=nats,
             most=tokens_to_fit(session.trainer),
         )  # fmt: skip
     except EnvironmentFailure as error:
