@@ -1,7 +1,7 @@
 """Layers that read a window in pieces, side by side: the same results as one after the other."""
 
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -10,8 +10,10 @@ from torch import Tensor
 from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
 from charlm.nn import side_by_side
+from charlm.nn.layers import recorded_calls
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.nn.side_by_side import Lanes
+from charlm.nn.torch_layers import TorchLayer, run_at_once
 
 T, B, V = 37, 3, 11
 FORMS: dict[str, dict[str, Any]] = {
@@ -41,26 +43,32 @@ def results(model: RecurrentLanguageModel, pieces: int) -> list[Tensor]:
     return [logits, *states, *(g for g in gradients if g is not None), random.get_state().float()]
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("cell", CELLS)
-def test_pieces_change_no_result(cell: str, form: str) -> None:
-    """The random numbers are those for the whole window, and drawn in the same order."""
-    if not CELLS[cell].learns_recurrence and form in ("weight drop", "state dropout", "zoneout"):
-        pytest.skip("the cell has no such weights")
+BY_STEPS = ("lstm-peephole", "lstm-layernorm", "lstm-capped", "mlstm", "mogrifier")
+"""Cells that are computed step by step."""
+
+
+def new_model(cell: str, layers: int, form: str = "plain", **more: Any) -> RecurrentLanguageModel:
+    """Return a model of a few units with random weights."""
     settings = ModelSettings(
-        cell=cell, num_layers=3, hidden_size=8, embedding_size=8, **FORMS[form]
+        cell=cell, num_layers=layers, hidden_size=8, embedding_size=8, **FORMS[form], **more
     )
     model = RecurrentLanguageModel(settings, V)
     model.reset_parameters(torch.Generator().manual_seed(0))
+    return model
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("cell", BY_STEPS)
+def test_pieces_change_no_result(cell: str, form: str) -> None:
+    """The random numbers are those for the whole window, and drawn in the same order."""
+    model = new_model(cell, 3, form)
     for whole, parts in zip(results(model, 1), results(model, 4), strict=True):
         torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("steps", "calls"), [(3, 1), (16, 2), (37, 4), (400, 4)])
 def test_a_layer_reads_a_few_pieces_that_are_not_too_short(steps: int, calls: int) -> None:
-    settings = ModelSettings(cell="gru", num_layers=2, hidden_size=4, embedding_size=4)
-    model = RecurrentLanguageModel(settings, V)
-    model.reset_parameters(torch.Generator().manual_seed(0))
+    model = new_model("mlstm", 2)
     lengths: list[int] = []
     model.layers[1].register_forward_pre_hook(lambda _, given: lengths.append(len(given[0])))
     with model.in_pieces(4):
@@ -69,6 +77,55 @@ def test_a_layer_reads_a_few_pieces_that_are_not_too_short(steps: int, calls: in
     lengths.clear()
     model(torch.zeros(steps, B, dtype=torch.int64))
     assert lengths == [steps]
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_only_layers_that_are_computed_step_by_step_read_pieces(cell: str) -> None:
+    model = new_model(cell, 2)
+    with model.in_pieces(4):
+        assert (model.pieces == 4) == (cell in BY_STEPS)
+    assert model.pieces == 1
+
+
+@pytest.mark.parametrize(
+    ("cell", "more"), [("lstm", {}), ("gru", {}), ("rnn", {}), ("rnn", {"nonlinearity": "relu"})]
+)
+def test_one_call_computes_what_one_for_each_layer_does(cell: str, more: dict[str, str]) -> None:
+    model = new_model(cell, 3, **more)
+    layers = cast(list[TorchLayer], model.recurrent_layers())
+    random = torch.Generator().manual_seed(1)
+    x = torch.rand(T, B, 8, generator=random)
+    before = [
+        tuple(torch.rand(B, 8, generator=random) for _ in layer.spec.state) for layer in layers
+    ]
+    whole, after = run_at_once(layers, x, before)
+    for layer, state, expected in zip(layers, before, after, strict=True):
+        x, state = layer(x, state)
+        torch.testing.assert_close(state, expected)
+    torch.testing.assert_close(x, whole)
+
+
+@pytest.mark.parametrize(
+    ("one_call", "cell", "form", "trains", "more"),
+    [
+        (True, "lstm", "plain", True, {}),
+        (True, "gru", "dropout", False, {}),
+        (False, "lstm", "dropout", True, {}),
+        (False, "lstm", "weight drop", True, {}),
+        (False, "lstm", "zoneout", False, {}),
+        (False, "lstm", "skip", False, {}),
+        (False, "lstm", "plain", True, {"last_hidden_size": 4, "tie_weights": False}),
+        (False, "mogrifier", "plain", False, {}),
+    ],
+)
+def test_a_gpu_computes_all_layers_in_one_call_if_nothing_happens_between_them(
+    one_call: bool, cell: str, form: str, trains: bool, more: dict[str, Any]
+) -> None:
+    model, generator = new_model(cell, 2, form, **more), torch.Generator() if trains else None
+    assert model._are_one_call(torch.device("cuda"), generator) == one_call
+    assert not model._are_one_call(torch.device("cpu"), generator)
+    with recorded_calls(model.recurrent_layers()):  # which needs a call of each layer
+        assert not model._are_one_call(torch.device("cuda"), generator)
 
 
 class Stream:

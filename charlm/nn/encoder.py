@@ -26,6 +26,7 @@ from charlm.nn.dropout import (
 from charlm.nn.kernel_layers import looks_up
 from charlm.nn.layers import LayerState, Lookup, RecurrentLayer, build_layer, empty_embedding
 from charlm.nn.side_by_side import Part, run_side_by_side
+from charlm.nn.torch_layers import TorchLayer, run_at_once
 
 MAX_ONE_HOT = 4096
 """Largest vocabulary for one-hot input, whose matrix has the square of this many numbers."""
@@ -83,6 +84,9 @@ class Encoder(nn.Module):
         if isinstance(embedded, Tensor) and self._works_side_by_side(generator):
             parts = self._parts(embedded, state, generator)
             return run_side_by_side(parts, embedded, self.pieces, skip=settings.skip)
+        if isinstance(embedded, Tensor) and self._are_one_call(embedded.device, generator):
+            x = self.dropped(embedded, settings.input_dropout, generator)
+            return run_at_once(cast(list[TorchLayer], self.recurrent_layers()), x, state)
         hidden, rate = embedded, settings.input_dropout
         after: list[LayerState] = []
         for layer, before in zip(self.recurrent_layers(), state, strict=True):
@@ -123,9 +127,11 @@ class Encoder(nn.Module):
     def in_pieces(self, pieces: int) -> Iterator[None]:
         """Let layers work side by side on pieces of a window (see `run_side_by_side`).
 
-        Not cells without a matrix from state to gates, which read all steps at once.
+        Only layers that are computed step by step: cuDNN took longer for pieces, and cells without
+        a matrix from state to gates read all steps at once.
         """
-        self.pieces = pieces if CELLS[self.settings.cell].learns_recurrence else 1
+        by_steps = CELLS[self.settings.cell].learns_recurrence and not self._are_of_library()
+        self.pieces = pieces if by_steps else 1
         try:
             yield
         finally:
@@ -138,6 +144,23 @@ class Encoder(nn.Module):
         """
         several = self.pieces > 1 and len(self.layers) > 1
         return several and not runs_by_steps(self.settings, generator)
+
+    def _are_of_library(self) -> bool:
+        """Report whether a library computes all steps of a layer in one call."""
+        return all(layer.of_library for layer in self.recurrent_layers())
+
+    def _are_one_call(self, device: torch.device, generator: torch.Generator | None) -> bool:
+        """Report whether one call computes all layers: only if nothing happens between them."""
+        settings, layers = self.settings, self.recurrent_layers()
+        drops = generator is not None and (settings.dropout or settings.weight_drop)
+        return (
+            device.type == "cuda"
+            and len(layers) > 1
+            and self._are_of_library()
+            and len({layer.hidden_size for layer in layers}) == 1
+            and not (drops or settings.skip or runs_by_steps(settings, generator))
+            and not any(layer._forward_hooks for layer in layers)  # as of `recorded_calls`
+        )
 
     def _parts(self, x: Tensor, state: State, generator: torch.Generator | None) -> list[Part]:
         """Return the layers for a window with input x, with the masks that `run_layers` draws."""

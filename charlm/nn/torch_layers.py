@@ -5,6 +5,7 @@ hidden random state of its own).
 """
 
 import warnings
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -28,6 +29,7 @@ class TorchLayer(RecurrentLayer):
     module_class: type[nn.RNNBase] = nn.RNN
     recurrent_weight = "rnn.weight_hh_l0"
     gate_bias = "rnn.bias_ih_l0"
+    of_library = True
 
     def __init__(self, input_size: int, hidden_size: int, settings: ModelSettings) -> None:
         super().__init__(input_size, hidden_size, settings)
@@ -39,18 +41,14 @@ class TorchLayer(RecurrentLayer):
 
     def forward(self, x: Tensor | Lookup, state: LayerState) -> tuple[Tensor, LayerState]:
         """See `RecurrentLayer.forward`; x is a Lookup only if the kernels in use serve it."""
-        weights = LayerWeights(*(cast(Tensor, getattr(self.rnn, name)) for name in WEIGHTS))
         if serves(self.settings, x):
-            return run_layer_kernel(self.settings.cell, x, state, weights)
-        before = tuple(tensor.unsqueeze(0) for tensor in state)  # (1, B, H) each
-        # not self.rnn(x): given a dropped weight, it moves all weights to other memory on a GPU,
-        # where the optimiser and the graphs of a training step no longer find them
-        compute = getattr(torch, self.rnn.mode.lower())  # torch.lstm, gru, rnn_tanh, rnn_relu
-        y, *after = compute(
-            x, before if len(before) > 1 else before[0], weights,
-            True, 1, 0.0, self.rnn.training, False, False,
-        )  # fmt: skip
-        return y, tuple(tensor.squeeze(0) for tensor in after)
+            return run_layer_kernel(self.settings.cell, x, state, self.weights())
+        y, (after,) = run_at_once([self], cast(Tensor, x), [state])
+        return y, after
+
+    def weights(self) -> LayerWeights:
+        """Return the weights as they are now, which may be dropped ones."""
+        return LayerWeights(*(cast(Tensor, getattr(self.rnn, name)) for name in WEIGHTS))
 
     def gate_values(self, x: Tensor, state: LayerState) -> dict[str, Tensor]:
         """See `RecurrentLayer.gate_values`; each gate is sigmoid(W x + U h + b).
@@ -69,6 +67,27 @@ class TorchLayer(RecurrentLayer):
             else:
                 values[name] = torch.sigmoid(left + right)
         return values
+
+
+def run_at_once(
+    layers: Sequence[TorchLayer], x: Tensor, state: Sequence[LayerState]
+) -> tuple[Tensor, tuple[LayerState, ...]]:
+    """Return the output (T, B, H) of stacked layers of H units each, and the states after it.
+
+    On a GPU, cuDNN computes several layers of one call side by side: steps of two layers of 512
+    units took 3.0 ms in one call, 4.4 ms in two.
+    """
+    before = [torch.stack(tensors) for tensors in zip(*state, strict=True)]  # (L, B, H) each
+    # not nn.LSTM itself: given a dropped weight, it moves all weights to other memory on a GPU,
+    # where the optimiser and the graphs of a training step no longer find them
+    rnn = layers[0].rnn
+    compute = getattr(torch, rnn.mode.lower())  # torch.lstm, gru, rnn_tanh, rnn_relu
+    weights = [weight for layer in layers for weight in layer.weights()]
+    y, *after = compute(
+        x, before if len(before) > 1 else before[0], weights,
+        True, len(layers), 0.0, rnn.training, False, False,
+    )  # fmt: skip
+    return y, tuple(zip(*(tensor.unbind(0) for tensor in after), strict=True))
 
 
 class ElmanLayer(TorchLayer):
