@@ -85,8 +85,9 @@ class Encoder(nn.Module):
             parts = self._parts(embedded, state, generator)
             return run_side_by_side(parts, embedded, self.pieces, skip=settings.skip)
         if isinstance(embedded, Tensor) and self._are_one_call(embedded.device, generator):
-            x = self.dropped(embedded, settings.input_dropout, generator)
-            return run_at_once(cast(list[TorchLayer], self.recurrent_layers()), x, state)
+            layers = cast(list[TorchLayer], self.recurrent_layers())
+            first = self.dropped(embedded, settings.input_dropout, generator)
+            return run_at_once(layers, first, state)
         hidden, rate = embedded, settings.input_dropout
         after: list[LayerState] = []
         for layer, before in zip(self.recurrent_layers(), state, strict=True):
