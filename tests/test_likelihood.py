@@ -383,6 +383,30 @@ def test_a_wide_backend_takes_no_more_steps_than_tokens_for_a_network_that_never
     assert counting.steps <= len(ids)
 
 
+def test_a_wide_backend_reads_longer_windows_where_states_agree_nowhere(monkeypatch) -> None:
+    """Fewer of them take less time; the states that are kept are those of their ends."""
+    monkeypatch.setattr(likelihood, "WIDE_PIECE", 40)
+    monkeypatch.setattr(likelihood, "WIDE_WINDOW", 4)
+    ids, backend = random_ids(20 * 40), wide(ENGINES["never forgets"], 20)
+    expected, _ = stream_nats(ENGINES["never forgets"], ids, rows=1)
+    calls = []
+    for window in (4, 16, 256):
+        monkeypatch.setattr(likelihood, "WINDOW", window)
+        backend.calls = 0
+        np.testing.assert_allclose(stream_nats(backend, ids)[0], expected, atol=2e-4)
+        calls.append(backend.calls)
+    assert calls[0] == 20 * 10
+    assert calls[1] == 10 + 10 + 5 + 17 * 3
+    assert calls[2] == 10 + 10 + 5 + 3 + 2 + 15
+    pieces = likelihood._Pieces(backend, ids, 20, EOS, None)
+    pieces.read()
+    ends = [pieces.kept[number] for number in (1, 3, 5, 7, 9)]
+    pieces.widen()
+    assert pieces.window == 8
+    assert list(pieces.kept) == [0, 1, 2, 3, 4]
+    assert all(pieces.kept[number] is end for number, end in enumerate(ends))
+
+
 class Rounding:
     """A wide backend whose states have other rounding in each call, as those of a GPU."""
 

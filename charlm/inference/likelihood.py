@@ -111,8 +111,10 @@ def _settle(pieces: "_Pieces") -> None:
     changed, wide = list(range(1, pieces.count)), is_wide(pieces.backend)
     while changed:
         again = [row + 1 for row in pieces.correct(changed) if row + 1 < pieces.count]
-        if not wide and 2 * len(again) > len(changed):
-            break
+        if 2 * len(again) > len(changed):
+            if not wide:
+                break
+            pieces.widen()
         changed = again
     else:
         return
@@ -137,11 +139,11 @@ class _Pieces:
         state: State | None,
     ) -> None:
         self.backend, self.count = backend, count
-        self.window, self.same_state = window_length(backend, count), SAME_STATE
+        most = int(getattr(backend, "max_logits", MAX_LOGITS))
+        self.max_window = self.window = window_length(backend, count, most)
+        self.same_state = SAME_STATE
         if is_wide(backend):
-            most = int(getattr(backend, "max_logits", MAX_LOGITS))
-            self.window = min(window_length(backend, count, most), WIDE_WINDOW)
-            self.same_state = WIDE_SAME_STATE
+            self.window, self.same_state = min(self.window, WIDE_WINDOW), WIDE_SAME_STATE
         self.length = len(ids) // count
         self.targets = np.asarray(ids).reshape(count, self.length)
         before = np.concatenate(
@@ -175,6 +177,12 @@ class _Pieces:
                 return []
         changed, state = self._changed(changed, state, self.after)
         return [int(row) for row in changed]
+
+    def widen(self) -> None:
+        """Double the window, if that fits: states that agree nowhere need few comparisons."""
+        if 2 * self.window <= self.max_window:
+            self.window *= 2
+            self.kept = {number // 2: state for number, state in self.kept.items() if number % 2}
 
     def _changed(self, rows: Ids, state: State, kept: State) -> tuple[Ids, State]:
         """Return the rows whose state differs from the kept one, and their state, which is kept.
