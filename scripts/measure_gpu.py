@@ -40,7 +40,7 @@ from charlm.training.plan.speed import QUEUED_STEPS, set_threads, training_step
 from charlm.training.static_step import StaticStep
 from charlm.training.step import Step
 from charlm.training.train_state import TrainState
-from check_gpu import ENTRIES, TYPES, Captures, Measurement, Row, Setup, check
+from check_gpu import ENTRIES, Captures, Measurement, Row, Setup, check
 
 GOAL = 1.4697
 """Validation loss of nanoGPT's recipe for tiny Shakespeare, in nats per character."""
@@ -72,7 +72,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     begin, console = time.perf_counter(), Console(width=160, highlight=False)
     device = choose_device(options.device)
     card = torch.cuda.get_device_name() if device.type == "cuda" else "cpu, tiny"
-    set_threads(1)
     results: dict[str, dict[str, Row]] = {}
     console.print(f"{card}, torch {torch.__version__}")
     with tempfile.TemporaryDirectory() as folder:
@@ -194,18 +193,22 @@ def timed(programs: Mapping[str, Callable[[], object]], setup: Setup) -> dict[st
     """Return the median seconds of programs, several times in a row until the device is done."""
     count = QUEUED_STEPS.get(setup.device.type, 1)
     waiting = finished(programs, setup.device, count)
-    return {name: time / count for name, time in alternating(waiting, setup.seconds).items()}
+    threads = torch.get_num_threads()
+    set_threads(1)  # as in training; models are made with all
+    times = alternating(waiting, setup.seconds)
+    set_threads(threads)
+    return {name: seconds / count for name, seconds in times.items()}
 
 
 def quality(setup: Setup) -> Iterator[Measurement]:
     """Yield eight passes of one model in each number type, and runs of a given time."""
     model = ["--layers=2", "--hidden=512", "--batch=64", "--bptt=64", "--evals=16"]
-    for name in TYPES[:1] if setup.tiny else TYPES:
-        arguments = [*model, f"--precision={name}"]
-        yield f"2x512, 8 passes, {name}", partial(trained, arguments, ["--epochs=8"], setup)
-    for seconds in (3,) if setup.tiny else (3, 6, 60):
+    for seconds in (3,) if setup.tiny else (60, 3):
         length = [f"--minutes={seconds / 60}"]
         yield f"--minutes for {seconds} s", partial(trained, [], length, setup)
+    for name in ("fp32",) if setup.tiny else ("bf16", "fp16", "fp32"):
+        arguments = [*model, f"--precision={name}"]
+        yield f"2x512, 8 passes, {name}", partial(trained, arguments, ["--epochs=8"], setup)
 
 
 def trained(arguments: Sequence[str], length: Sequence[str], setup: Setup) -> Row:
