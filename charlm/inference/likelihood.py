@@ -35,8 +35,8 @@ SAME_STATE = 1e-5
 WIDE_SAME_STATE = 3e-5
 """SAME_STATE of a wide backend: on a GPU, rounding depends on the shape of what is read. Simulated
 for 50,000 characters, 2 x 384 units: 592 steps with noise of up to 3e-6 in each unit; with 2.5e-6
-and a limit of 1e-5, no end within three minutes. Against a limit of 1e-7, the worst token differs by
-5.3e-5 nats."""
+and a limit of 1e-5, no end within three minutes. Against a limit of 1e-7, the worst token differs
+by 5.3e-5 nats."""
 ALL_KEPT = 16
 """The state is kept after each of this number of windows, then after each power of two."""
 MAX_LOGITS = 1 << 25
