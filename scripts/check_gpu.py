@@ -30,6 +30,7 @@ from charlm.tasks.task import Task
 from charlm.text.dataset import Dataset
 from charlm.text.encoded import EncodedText
 from charlm.text.tokenizers.building import build_vocabulary
+from charlm.text.tokenizers.vocabulary import Vocabulary
 from charlm.training.graphs import Graphs
 from charlm.training.static_step import StaticStep
 from charlm.training.step import Step
@@ -218,15 +219,29 @@ def new_trainer(
     steps: int = 2 * LOG_EVERY,
 ) -> Trainer:
     """Return a trainer on random letters, with windows of a shape (T, B)."""
+    settings = TrainingSettings(
+        steps=steps, bptt=shape[0], batch_size=shape[1], learning_rate=0.003, clip_norm=0.3, seed=5
+    )
     vocabulary = build_vocabulary(lambda: ["abcdefgh"], VocabularySettings()).vocabulary
-    ids = random_ids(len(vocabulary), (8 * shape[0] * shape[1] + 1,)).numpy().astype(np.uint8)
+    return trainer_on_random_ids(vocabulary, model, settings, precision, step_class, setup)
+
+
+def trainer_on_random_ids(
+    vocabulary: Vocabulary,
+    model: ModelSettings,
+    settings: TrainingSettings,
+    precision: str,
+    step_class: Callable[[TrainState, Task], Step],
+    setup: Setup,
+) -> Trainer:
+    """Return a trainer on eight windows of random tokens."""
+    assert settings.bptt and settings.batch_size
+    count = 8 * settings.bptt * settings.batch_size + 1
+    ids = random_ids(len(vocabulary), (count,)).numpy().astype(np.uint16)
     dataset = Dataset(
         name="random", vocabulary=vocabulary, train=EncodedText.stream(ids), valid=None,
         test=None, fingerprint="",
     )  # fmt: skip
-    settings = TrainingSettings(
-        steps=steps, bptt=shape[0], batch_size=shape[1], learning_rate=0.003, clip_norm=0.3, seed=5
-    )
     task = language_model_task(dataset, settings, Precision(name=precision, reason="measured"))
     trainer = Trainer(new_model(model, len(vocabulary)).to(setup.device), task, settings)
     trainer.gradient_step = trainer.recovery.step = step_class(trainer.state, task)

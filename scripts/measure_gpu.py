@@ -21,8 +21,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -31,16 +33,28 @@ from rich.table import Table
 
 from charlm.benchmark import alternating, finished
 from charlm.config.cells import CELLS
+from charlm.config.corpus import VocabularySettings
 from charlm.config.model import ModelSettings
+from charlm.config.presets import PRESETS
+from charlm.config.settings import settings_from
 from charlm.nn.devices import Precision, choose_device
 from charlm.nn.model import multiplied_weights
 from charlm.runs.built_in import built_in_text
 from charlm.tasks.task import Task
+from charlm.text.tokenizers.building import build_vocabulary
 from charlm.training.plan.speed import QUEUED_STEPS, set_threads, training_step
 from charlm.training.static_step import StaticStep
 from charlm.training.step import Step
 from charlm.training.train_state import TrainState
-from check_gpu import ENTRIES, Captures, Measurement, Row, Setup, check
+from check_gpu import (
+    ENTRIES,
+    Captures,
+    Measurement,
+    Row,
+    Setup,
+    check,
+    trainer_on_random_ids,
+)
 
 GOAL = 1.4697
 """Validation loss of nanoGPT's recipe for tiny Shakespeare, in nats per character."""
@@ -229,10 +243,42 @@ def trained(arguments: Sequence[str], length: Sequence[str], setup: Setup) -> Ro
 
 
 def ptb(setup: Setup) -> Iterator[Measurement]:
-    """Yield one pass of awd-ptb, and the first steps of the slowest preset."""
+    """Yield the steps of awd-ptb, one pass of it, and the first steps of the slowest preset."""
+    yield "awd-ptb, steps", partial(preset_steps, "awd-ptb", setup)
     lengths = {"awd-ptb": "--epochs=1", "mogrifier-ptb": "--steps=60"}
     for preset, length in list(lengths.items())[: 1 if setup.tiny else 2]:
         yield f"{preset} {length}", partial(word_pass, preset, length, setup)
+
+
+def preset_steps(preset: str, setup: Setup) -> Row:
+    """Return milliseconds of captured steps of a preset in bf16, all of its usual length.
+
+    Its tokens are random: no step is made in a shape that has not been captured.
+    """
+    settings = settings_from(PRESETS[preset].settings)
+    model = settings.model
+    training = replace(settings.training, random_bptt=False, epochs=None, steps=10**6)
+    if setup.tiny:
+        model = replace(model, hidden_size=12, last_hidden_size=8, embedding_size=8)
+        training = replace(training, bptt=5, batch_size=3)
+    words = " ".join(f"w{number}" for number in range(50 if setup.tiny else PTB_WORDS))
+    chosen = VocabularySettings(unit="word", max_size=PTB_WORDS)
+    vocabulary, captures = build_vocabulary(lambda: [words], chosen).vocabulary, Captures()
+    name = "fp32" if setup.tiny else "bf16"
+    trainer = trainer_on_random_ids(vocabulary, model, training, name, captures.step, setup)
+    batches = trainer._batches_of_steps()
+
+    def step() -> None:
+        """Make one step."""
+        trainer.step(next(batches))
+
+    for _ in range(3):
+        step()
+    seconds = timed({preset: step}, setup)[preset]
+    tokens = cast(int, training.bptt) * cast(int, training.batch_size)
+    return {
+        "ms": 1e3 * seconds, "pass s": PTB_TOKENS / tokens * seconds, **captures.failures(),
+    }  # fmt: skip
 
 
 def word_pass(preset: str, length: str, setup: Setup) -> Row:
