@@ -268,9 +268,13 @@ def test_amx_and_its_emulation_have_the_documented_bits(exponents: int) -> None:
 )
 @every_cell
 def test_amx_and_its_emulation_give_the_same_bits(cell: str) -> None:
-    for shape in SHAPES:
-        values = draw(cell, *shape)
-        assert_equal(run("amx", cell, values), run("emulated512", cell, values))
+    windows = [draw(cell, *shape) for shape in SHAPES]
+    tables = [(5, 7, 3, 17), (12, 33, 65, 70), (0, 3, 4, 6), (4, 0, 4, 6)]  # T, B, V, H
+    windows += [draw(cell, T, B, 1, H, V) for T, B, V, H in tables]
+    for values in windows:
+        for low in (False, True):
+            found, right = (run(v, cell, values, low=low) for v in ("amx", "emulated512"))
+            assert_equal(found, right)
 
 
 @pytest.mark.skipif("emulated512" not in VARIANTS, reason="not built; run scripts/build_kernels.py")

@@ -21,11 +21,14 @@ struct BackwardItems {
     const BackwardMemory<K>& b;
     vf one[K::BACK_GATES] = {};  // of the row before
     // The block:
-    int v = 0, t = 0, r = 0, rows = 0;
+    int rows = 0;
     const float* dh = nullptr;  // what later steps ask of h, [half of the rows][unit block][16][16]
+    const bf16 *gates = nullptr, *before = nullptr, *after = nullptr;  // of the first unit block
     const int64_t* ids = nullptr;
     const char* dy = nullptr;
-    bf16 *d_rows = nullptr, *d_across = nullptr;
+    float *carried = nullptr, *bias = nullptr, *table = nullptr;
+    bf16 *d_rows[K::BACK_COLUMNS] = {}, *d_across[K::BACK_COLUMNS] = {};  // by column
+    int some[2] = {};
 
     size_t dy_stride() const { return size_t(s.H) * (call.y_is_bf16 ? 2 : 4); }
     const char* dy_at(int step, int pair, int block) const {
@@ -34,38 +37,49 @@ struct BackwardItems {
         return first + pair * (call.y_is_bf16 ? 64 : 128);
     }
     // Set the block: pair v of unit blocks, rows of block r at step t, and products `sums`.
-    void aim(int step, int pair, int block, const float* sums) {
-        t = step, v = pair, r = block;
+    void aim(int t, int v, int r, const float* sums) {
         dh = sums;
+        gates = saved.gates_at(s, t, 2 * v, r);
+        before = saved.cells_at(s, t, 2 * v, r), after = saved.cells_at(s, t + 1, 2 * v, r);
+        carried = b.carried + (size_t(2 * v) * s.rows + r) * 2 * TILE_FLOATS;
+        bias = b.bias + 2 * v * K::BACK_GATES * 16;
         rows = std::min(32, s.B - r * 32);
         if (TABLE) ids = call.ids + size_t(t) * s.B + r * 32;
+        if (TABLE) table = b.table + size_t(2 * v) * s.V * K::GATES * 16;
+        for (int which = 0; which < 2; which++) some[which] = left(s.H, (2 * v + which) * 16);
         dy = call.dy ? dy_at(t, v, r) : nullptr;
         const size_t in_chunk = size_t(t / s.steps % 2) * s.steps + t % s.steps;
-        d_rows = b.d_rows + (in_chunk * s.rows + r) * b.all * BLOCK;
-        d_across = b.d_across + (size_t(t) * s.rows + r) * BLOCK;
+        bf16* rows_at = b.d_rows + (in_chunk * s.rows + r) * b.all * BLOCK;
+        bf16* across_at = b.d_across + (size_t(t) * s.rows + r) * BLOCK;
+        for (int column = 0; column < K::BACK_COLUMNS; column++) {
+            const size_t step = K::step_of(s.pairs, v, column);
+            d_rows[column] = rows_at + step * BLOCK;
+            d_across[column] = across_at + step * s.blocks * BLOCK;
+        }
     }
     INLINE vf gradient_of_h(int which, int i) const {
         const vf d_h = load<vf>(dh + (i / 16 * 2 + which) * TILE_FLOATS + i % 16 * 16);
-        const int some = left(s.H, v * 32 + which * 16);
-        if (!dy || i >= rows || !some) return d_h;
+        const int count = some[which];
+        if (!dy || i >= rows || !count) return d_h;
         const size_t from = size_t(i) * s.H + which * 16;
-        if (call.y_is_bf16) return d_h + load_some(reinterpret_cast<const bf16*>(dy) + from, some);
-        return d_h + load_some(reinterpret_cast<const float*>(dy) + from, some);
+        if (call.y_is_bf16) return d_h + load_some(reinterpret_cast<const bf16*>(dy) + from, count);
+        return d_h + load_some(reinterpret_cast<const float*>(dy) + from, count);
     }
     INLINE void operator()(int item) {
-        const int which = item / 32, i = item % 32, u = 2 * v + which;
-        const bf16* values = saved.gates_at(s, t, u, r) + i * K::SAVED * 16;
+        const int which = item / 32, i = item % 32;
+        const size_t tiles = size_t(which) * s.rows * TILE;  // before the unit block
+        const bf16* values = gates + tiles * K::SAVED + i * K::SAVED * 16;
         vf kept[K::SAVED + 1], d[K::BACK_GATES];
 #pragma GCC unroll 4
         for (int j = 0; j < K::SAVED; j++) kept[j] = widen(values + j * 16);
-        float* running = b.carried + (size_t(u) * s.rows + r) * 2 * TILE_FLOATS + i * 16;
-        vf carried = load<vf>(running);
-        K::back(gradient_of_h(which, i), kept, widen(saved.cells_at(s, t, u, r) + i * 16),
-                widen(saved.cells_at(s, t + 1, u, r) + i * 16), carried, d);
-        store(running, carried);
+        float* running = carried + tiles + i * 16;  // as many floats as bfloat16 of cells
+        vf now = load<vf>(running);
+        K::back(gradient_of_h(which, i), kept, widen(before + tiles + i * 16),
+                widen(after + tiles + i * 16), now, d);
+        store(running, now);
         write_row(which, i, d);
         if (TABLE && i < rows) {
-            float* sums = b.table + (size_t(u) * s.V + ids[i]) * K::GATES * 16;
+            float* sums = table + (size_t(which) * s.V + ids[i]) * K::GATES * 16;
 #pragma GCC unroll 4
             for (int g = 0; g < K::GATES; g++) store(sums + g * 16, load<vf>(sums + g * 16) + d[g]);
         }
@@ -75,29 +89,26 @@ struct BackwardItems {
 #pragma GCC unroll 4
             for (int g = 0; g < K::BACK_GATES; g++) one[g] = d[g];
     }
-    INLINE bf16* column(bf16* from, size_t stride, int gate, int which) const {
-        return from + size_t(K::step_of(s.pairs, v, K::column_of(gate, which))) * stride;
-    }
     INLINE void write_row(int which, int i, const vf* d) const {
         constexpr bool IN_PAIRS = K::BACK_GATES > 1;
-        if (IN_PAIRS) store(column(d_rows, BLOCK, 0, which) + i * 32, pack(d[0], d[1]));
+        if (IN_PAIRS) store(d_rows[K::column_of(0, which)] + i * 32, pack(d[0], d[1]));
         if (IN_PAIRS && K::half_of(3, 0) == 1)
-            store(column(d_rows, BLOCK, 2, which) + i * 32, pack(d[2], d[3]));
+            store(d_rows[K::column_of(2, which)] + i * 32, pack(d[2], d[3]));
         else
 #pragma GCC unroll 4
             for (int g = IN_PAIRS ? 2 : 0; g < K::BACK_GATES; g++)
-                store(column(d_rows, BLOCK, g, which) + i * 32 + which * 16,
+                store(d_rows[K::column_of(g, which)] + i * 32 + which * 16,
                       lower(pack(d[g], d[g])));
     }
     // Write rows 2j and 2j + 1, interleaved, and add them to the gradients of the biases.
     INLINE void write_across(int which, int j, const vf* d) {
-        float* bias = b.bias + (2 * v + which) * K::BACK_GATES * 16;
+        float* sums = bias + which * K::BACK_GATES * 16;
 #pragma GCC unroll 4
         for (int g = 0; g < K::BACK_GATES; g++) {
-            bf16* to = column(d_across, size_t(s.blocks) * BLOCK, g, which);
+            bf16* to = d_across[K::column_of(g, which)];
             stream(to + K::half_of(g, which) * TILE + j * 32, interleave(pack(one[g], d[g])));
             if (!TABLE || g >= K::GATES)
-                store(bias + g * 16, load<vf>(bias + g * 16) + (one[g] + d[g]));
+                store(sums + g * 16, load<vf>(sums + g * 16) + (one[g] + d[g]));
         }
     }
 };

@@ -11,7 +11,7 @@ template <class K>
 void pack_forward(const float* w, const Shape& s, int width, int pair, int column, int k,
                   bf16* out) {
     alignas(64) vh rows[16];
-    const int at = k * 32;
+    const int at = k * 32, some = left(width, at), more = left(width, at + 16);
     for (int half = 0; half < 2; half++) {
         const int first = (2 * pair + K::unit_of(column, half)) * 16;
         const int gate = K::gate_of(column, half);
@@ -19,9 +19,9 @@ void pack_forward(const float* w, const Shape& s, int width, int pair, int colum
             rows[n] = vh{};
             if (first + n >= s.H) continue;
             const float* from = w + size_t(gate * s.H + first + n) * width + at;
-            const int more = left(width, at + 16);
-            rows[n] = pack(load_some(from, left(width, at)),
-                           more ? load_some(from + 16, more) : vf{});
+            rows[n] = more == 16 ? pack(load<vf>(from), load<vf>(from + 16))
+                                 : pack(load_some(from, some),
+                                        more ? load_some(from + 16, more) : vf{});
         }
         transpose(rows, reinterpret_cast<vi*>(out + half * TILE));
     }

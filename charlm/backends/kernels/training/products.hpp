@@ -91,14 +91,17 @@ template <class Item>
 struct Pacer {
     Item& item;
     int items, steps;
-    Ahead ahead[3];
-    int done = 0, credit = 0, lines[3];
-    INLINE Pacer(Item& work, int count, int k_steps, Ahead first, Ahead second, Ahead third)
-        : item(work), items(count), steps(k_steps), ahead{first, second, third} {
-        for (int i = 0; i < 3; i++) lines[i] = (ahead[i].lines + steps - 1) / steps;
-    }
+    Ahead first, second, third;
+    int done = 0, credit = 0;
+    const int of_first, of_second, of_third;  // lines fetched at each k-step
+    INLINE Pacer(Item& work, int count, int k_steps, Ahead a, Ahead b, Ahead c)
+        : item(work), items(count), steps(k_steps), first(a), second(b), third(c),
+          of_first((a.lines + k_steps - 1) / k_steps), of_second((b.lines + k_steps - 1) / k_steps),
+          of_third((c.lines + k_steps - 1) / k_steps) {}
     INLINE void operator()() {
-        for (int i = 0; i < 3; i++) ahead[i].fetch(lines[i]);
+        first.fetch(of_first);
+        second.fetch(of_second);
+        third.fetch(of_third);
         credit += items;
         while (credit >= steps && done < items) {
             credit -= steps;
