@@ -4,6 +4,7 @@ import platform
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -269,6 +270,32 @@ print(before - resident())
 def test_holes_between_blocks_are_returned_to_the_system() -> None:
     result = subprocess.run([sys.executable, "-c", HOLES], capture_output=True, text=True)
     assert result.stdout and int(result.stdout) > 50_000_000, result.stderr
+
+
+LARGE = """
+import re, torch
+from pathlib import Path
+from charlm.nn.devices import HEAP, keep_freed_memory
+
+keep_freed_memory()
+middle = torch.ones(1 << 24)[1 << 23].data_ptr()  # of 64 MB
+advised = 0
+for area in re.split(r"\\n(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text()):
+    first, last = (int(address, 16) for address in re.match(r"(\\w+)-(\\w+)", area).groups())
+    if "hg" in area.rpartition("VmFlags:")[2].split():
+        advised += last - first
+        print("inside" if first <= middle < last else "elsewhere")
+assert advised > HEAP - (1 << 22), advised
+"""
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc" or not Path("/sys/kernel/mm/transparent_hugepage").exists(),
+    reason="no large pages",
+)
+def test_large_tensors_are_where_large_pages_are_asked_for() -> None:
+    result = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True)
+    assert "inside" in result.stdout, result.stderr
 
 
 def engines_tried(

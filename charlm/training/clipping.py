@@ -28,7 +28,8 @@ def clip(model: nn.Module, settings: TrainingSettings, *, name_largest: bool = T
     `name_largest` asks for a warning that names the largest gradient if their norm explodes. Raises
     DivergenceError that names the weights whose gradient is not finite.
     """
-    named = [(name, w.grad) for name, w in model.named_parameters() if w.grad is not None]
+    weights = dict(model.named_parameters())  # once: it takes as long as a small layer
+    named = [(name, w.grad) for name, w in weights.items() if w.grad is not None]
     total = torch.nn.utils.get_total_norm([gradient for _, gradient in named])
     norm = float(total)
     if not math.isfinite(norm):
@@ -37,10 +38,10 @@ def clip(model: nn.Module, settings: TrainingSettings, *, name_largest: bool = T
     cut = False
     if settings.clip_value:
         cut = max(float(gradient.abs().max()) for _, gradient in named) > settings.clip_value
-        torch.nn.utils.clip_grad_value_(model.parameters(), settings.clip_value)
+        torch.nn.utils.clip_grad_value_(weights.values(), settings.clip_value)
     elif settings.clip_norm:
         cut = norm > settings.clip_norm
-        torch.nn.utils.clip_grads_with_norm_(model.parameters(), settings.clip_norm, total)
+        torch.nn.utils.clip_grads_with_norm_(weights.values(), settings.clip_norm, total)
     explodes = ""
     if name_largest and norm > EXPLODING * max(settings.clip_norm, 1.0):
         largest, _ = max(named, key=lambda item: float(item[1].norm()))
