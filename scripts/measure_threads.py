@@ -5,9 +5,10 @@
 The rule `OPERATIONS_PER_THREAD` of `charlm/training/plan/constants.py` rests on these figures. Each
 row is one LSTM layer with 32 sequences of 32 characters; numbers of threads take turns. `spins` are
 those of OpenMP's threads while they wait: `short` as charlm sets them, `long` as they are if torch
-is imported first. Prints tokens a second (median of the rounds), the speed relative to that of the
-first number of threads, and processor seconds for a million tokens. On a busy machine, only rows of
-one call can be compared. More threads than cores show what they cost, not what they gain.
+is imported first. `--precision native` measures the compiled training kernels. Prints tokens a
+second (median of the rounds), the speed relative to that of the first number of threads, and
+processor seconds for a million tokens. On a busy machine, only rows of one call can be compared.
+More threads than cores show what they cost, not what they gain.
 """
 
 import argparse
@@ -32,7 +33,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=0.3, help="of each measurement")
     parser.add_argument("--spins", nargs="+", choices=SPINS, default=list(SPINS))
-    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--precision", choices=["fp32", "bf16", "native"], default="fp32")
     options = parser.parse_args()
     clean = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
     print(
@@ -58,12 +59,16 @@ def print_rows(
     """Measure in this process, and print the rows of one kind of spins."""
     import torch
 
+    from charlm.backends.training_library import chosen_variant
     from charlm.config.model import ModelSettings
     from charlm.nn.devices import Precision, keep_freed_memory
     from charlm.nn.model import multiplied_weights
     from charlm.training.plan.speed import OPERATIONS_PER_WEIGHT_AND_TOKEN, measured_speed
 
     keep_freed_memory()
+    way = Precision(name="fp32" if precision == "fp32" else "bf16", reason="measured")
+    if precision == "native":
+        way = replace(way, kernels=chosen_variant())
     for size in hidden:
         settings = ModelSettings(num_layers=1, hidden_size=size, embedding_size=min(size, 128))
         settings = replace(settings, tie_weights=False, dropout=0.0)
@@ -76,7 +81,7 @@ def print_rows(
                 wall, processor = time.perf_counter(), time.process_time()
                 speed = measured_speed(
                     settings, VOCABULARY, (STEPS, SEQUENCES), torch.device("cpu"),
-                    Precision(name=precision, reason="measured"), seconds,
+                    way, seconds,
                 )  # fmt: skip
                 busy = (time.process_time() - processor) / (time.perf_counter() - wall)
                 pace = speed / (OPERATIONS_PER_WEIGHT_AND_TOKEN * weights)

@@ -25,7 +25,8 @@ few: 113, 156 and 204 billion operations a second within one minute of a quiet m
 OPERATIONS_PER_THREAD = 1e7
 """Operations of a layer's forward pass in one time step that make another thread worthwhile. Gain
 of two threads over one, LSTM, 32 rows, bf16, a quiet AMD EPYC: 1.14 with 2 million, 0.98 with 9,
-1.47 with 26, 1.52 with 52, 1.89 with 180. On the same machine with three other programs two threads
+1.47 with 26, 1.52 with 52, 1.89 with 180. In the training kernels with AMX: 0.84 with 2.4 million,
+0.95 with 9, 1.09 with 26, 1.39 with 52. On the EPYC with three other programs two threads
 were 2 to 25 times slower than one, the smaller the model the worse."""
 NOMINAL_SPEED = {"bf16": 1.4e11, "fp32": 6e10}
 """Assumed operations per second of a thread if no time is given, so that the plan does not depend
