@@ -1,15 +1,19 @@
 """Layers that read a window in pieces, side by side: the same results as one after the other."""
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
 from charlm.nn import side_by_side
+from charlm.nn.encoder import Encoder
 from charlm.nn.layers import recorded_calls
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.nn.side_by_side import Lanes
@@ -174,3 +178,57 @@ def test_each_lane_of_a_gpu_waits_for_the_one_below(monkeypatch: pytest.MonkeyPa
     assert tensor.readers == [*used, first]
     assert Lanes(torch.device("cuda"), 3).streams == used
     side_by_side.other_streams.cache_clear()
+
+
+class Reads(TorchDispatchMode):
+    """Finds tensors that a lane reads and another one has made, unless `share` has named them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        self.lane, self.made, self.kept = 0, dict[int, int](), list[Tensor]()
+        self.shared, self.unnamed = set[tuple[int, int]](), set[str]()
+        monkeypatch.setattr(Lanes, "share", self.share)
+        monkeypatch.setattr(Lanes, "after_the_one_below", self.on)
+
+    def share(self, lane: int, *tensors: Tensor) -> None:
+        self.shared |= {(lane, place(tensor)) for tensor in tensors}
+
+    @contextmanager
+    def on(self, lane: int) -> Iterator[None]:
+        self.lane = lane
+        yield
+        self.lane = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = [x for x in tree_leaves((args, kwargs or {})) if isinstance(x, Tensor)]
+        for tensor in given:
+            elsewhere = self.made.get(place(tensor), self.lane) != self.lane
+            if elsewhere and (self.lane, place(tensor)) not in self.shared:
+                self.unnamed.add(f"lane {self.lane}: {func.name()} {tuple(tensor.shape)}")
+        result = func(*args, **(kwargs or {}))
+        old = {place(tensor) for tensor in given}
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor) and place(tensor) not in old:
+                self.made[place(tensor)] = self.lane
+                self.kept.append(tensor)  # so that no other tensor gets its memory
+        return result
+
+
+def place(tensor: Tensor) -> int:
+    """Return the address of the memory of a tensor and its views."""
+    return tensor.untyped_storage().data_ptr()
+
+
+@pytest.mark.parametrize("form", ["plain", "dropout", "variational", "weight drop", "skip"])
+@pytest.mark.parametrize("cell", BY_STEPS)
+def test_a_lane_names_each_tensor_of_another_that_it_reads(
+    cell: str, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its memory was free for others as soon as the lane that made it was done with it."""
+    model = new_model(cell, 3, form)
+    ids = torch.zeros(T, B, dtype=torch.int64)
+    with Reads(monkeypatch) as seen, model.in_pieces(4):
+        hidden, after = Encoder.forward(model, ids, generator=torch.Generator())
+        hidden.sum() + sum(tensor.sum() for layer in after for tensor in layer)
+    assert set(seen.made.values()) == {0, 1, 2}
+    assert not seen.unnamed

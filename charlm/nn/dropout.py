@@ -91,7 +91,7 @@ def run_layer(
 
     With weight drop alone a layer keeps its fast path.
     """
-    forward = with_weight_drop(layer, settings.weight_drop, generator)
+    forward = with_weight(layer, dropped_weight(layer, settings.weight_drop, generator))
     if isinstance(x, Lookup) or not runs_by_steps(settings, generator):
         return forward(x, state)
     return _run_by_steps(forward, x, state, settings, generator)
@@ -103,16 +103,25 @@ def runs_by_steps(settings: ModelSettings, generator: torch.Generator | None) ->
     return drops_state or bool(settings.zoneout or settings.zoneout_cell)
 
 
-def with_weight_drop(
+def dropped_weight(
     layer: RecurrentLayer, rate: float, generator: torch.Generator | None
-) -> LayerForward:
-    """Return the layer with recurrent weights dropped (Wan et al. 2013; Merity et al. 2018).
+) -> Tensor | None:
+    """Return the recurrent weight of a layer after dropout, None if nothing is dropped.
 
-    The dropped matrix replaces the weight; the gradient reaches the weight itself.
+    See Wan et al. 2013, Merity et al. 2018.
     """
     if generator is None or rate == 0.0:
+        return None
+    return dropped(layer.get_parameter(layer.recurrent_weight), rate, generator)
+
+
+def with_weight(layer: RecurrentLayer, weight: Tensor | None) -> LayerForward:
+    """Return the layer with a dropped matrix in the place of its recurrent weight, if there is one.
+
+    The gradient reaches the weight itself.
+    """
+    if weight is None:
         return layer
-    weight = dropped(layer.get_parameter(layer.recurrent_weight), rate, generator)
     replaced = {layer.recurrent_weight: weight}
     return lambda x, state: torch.func.functional_call(layer, replaced, (x, state))
 

@@ -16,13 +16,7 @@ from torch import Tensor, nn
 from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
 from charlm.errors import UsageError, named
-from charlm.nn.dropout import (
-    dropout_mask,
-    dropped,
-    run_layer,
-    runs_by_steps,
-    with_weight_drop,
-)
+from charlm.nn.dropout import dropout_mask, dropped, dropped_weight, run_layer, runs_by_steps
 from charlm.nn.kernel_layers import looks_up
 from charlm.nn.layers import LayerState, Lookup, RecurrentLayer, build_layer, empty_embedding
 from charlm.nn.side_by_side import Part, run_side_by_side
@@ -169,8 +163,8 @@ class Encoder(nn.Module):
         for layer, before in zip(self.recurrent_layers(), state, strict=True):
             like = x.new_empty(()).expand(*x.shape[:2], layer.input_size)
             mask = self._mask(like, rate, generator)
-            forward = with_weight_drop(layer, settings.weight_drop, generator)
-            parts.append(Part(forward, mask, before))
+            weight = dropped_weight(layer, settings.weight_drop, generator)
+            parts.append(Part(layer, weight, mask, before))
             rate = settings.dropout
         return parts
 

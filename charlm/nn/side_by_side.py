@@ -18,8 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from charlm.nn.dropout import LayerForward
-from charlm.nn.layers import LayerState
+from charlm.nn.dropout import with_weight
+from charlm.nn.layers import LayerState, RecurrentLayer
 
 PIECES = 4
 """Pieces of a window: with two layers, these take 5 / 8 of the time of one after the other."""
@@ -28,12 +28,14 @@ MIN_STEPS = 8
 
 
 class Part(NamedTuple):
-    """A layer with its weights as they are in this window, its dropout mask, and its state.
+    """A layer with its dropped recurrent weight, its dropout mask, and its state.
 
-    `mask` holds factors on the input (T, B, E), or (1, B, E) for all steps; None for no dropout.
+    `mask` holds factors on the input (T, B, E), or (1, B, E) for all steps. Weight and mask are
+    None for no dropout.
     """
 
-    forward: LayerForward
+    layer: RecurrentLayer
+    weight: Tensor | None
     mask: Tensor | None
     state: LayerState
 
@@ -48,18 +50,18 @@ def run_side_by_side(
     """
     lanes = Lanes(x.device, len(parts))
     states = [part.state for part in parts]
-    for lane, part in enumerate(parts):
-        lanes.share(lane, *part.state, *([] if part.mask is None else [part.mask]))
+    for lane, (_, weight, mask, state) in enumerate(parts):
+        lanes.share(lane, *state, *(made for made in (weight, mask) if made is not None))
     length = max(-(-len(x) // pieces), MIN_STEPS)
     outputs = []
     for begin in range(0, len(x), length):
         piece = x[begin : begin + length]
-        for lane, (forward, mask, _) in enumerate(parts):
+        for lane, (layer, weight, mask, _) in enumerate(parts):
             lanes.share(lane, piece)
             with lanes.after_the_one_below(lane):
                 if mask is not None:
                     piece = piece * (mask if len(mask) == 1 else mask[begin : begin + length])
-                read, states[lane] = forward(piece, states[lane])
+                read, states[lane] = with_weight(layer, weight)(piece, states[lane])
                 piece = read + piece if skip and lane else read
         outputs.append(piece)
     lanes.join(*outputs, *(tensor for state in states for tensor in state))
