@@ -158,10 +158,11 @@ class _Pieces:
         self.after = self.start
 
     def read(self) -> None:
-        """Read every row from its start state."""
+        """Read every row from its start state. Only this reading advances the phase."""
         state, every = self.start, np.arange(self.count)
         for number, begin in enumerate(range(0, self.length, self.window)):
             state = self._step(every, begin, state)
+            advance(self.count * min(self.window, self.length - begin))
             if number < ALL_KEPT or number & (number - 1) == 0:
                 self.kept[number] = select_rows(state, every)
         self.after = select_rows(state, every)
@@ -211,7 +212,6 @@ class _Pieces:
         targets = self.targets[read, begin:end].T.astype(np.int64)
         nats, state = self.backend.nats(inputs, targets, state)
         self.nats[rows, begin:end] = nats.T[:count]
-        advance(count * (end - begin))
         return state if len(read) == count else select_rows(state, np.arange(count))
 
 
