@@ -419,6 +419,17 @@ def test_a_wide_backend_reads_longer_windows_where_states_agree_nowhere(monkeypa
     assert all(pieces.kept[number] is end for number, end in enumerate(ends))
 
 
+def test_a_wide_backend_keeps_late_states_when_its_windows_grow(monkeypatch) -> None:
+    """Rows of long texts were then read again to their ends, though their states agreed before."""
+    monkeypatch.setattr(likelihood, "WIDE_WINDOW", 2)
+    pieces = likelihood._Pieces(wide(ENGINES["lstm"], 2), random_ids(2 * 140), 2, EOS, None)
+    pieces.read()
+    late = pieces.kept[31], pieces.kept[63]
+    assert len(pieces.kept) == 16 + 2
+    pieces.widen()
+    assert (pieces.kept[15], pieces.kept[31]) == late and len(pieces.kept) == 8 + 2
+
+
 class Rounding:
     """A wide backend whose states have other rounding in each call, as those of a GPU."""
 

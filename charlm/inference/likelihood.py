@@ -160,10 +160,12 @@ class _Pieces:
     def read(self) -> None:
         """Read every row from its start state. Only this reading advances the phase."""
         state, every = self.start, np.arange(self.count)
+        extra = int(is_wide(self.backend))  # windows that end where those of `widen` do
         for number, begin in enumerate(range(0, self.length, self.window)):
             state = self._step(every, begin, state)
             advance(self.count * min(self.window, self.length - begin))
-            if number < ALL_KEPT or number & (number - 1) == 0:
+            power = number + extra
+            if number < ALL_KEPT or power & (power - 1) == 0:
                 self.kept[number] = select_rows(state, every)
         self.after = select_rows(state, every)
 
