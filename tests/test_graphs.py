@@ -162,6 +162,22 @@ def test_what_cannot_be_captured_runs_as_it_is() -> None:
     assert counter.starts == 8  # of which one was the capture
 
 
+def test_streams_are_joined_before_a_failed_capture_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A capture cannot end while another stream has work in it; the error is that of the work."""
+    made, joined = Graphs(Generator()), list[bool]()
+    monkeypatch.setattr(graphs, "join_captured", lambda: joined.append(bool(Recorded.capturing)))
+
+    def fail() -> None:
+        if Recorded.capturing:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    made.run("a", fail)
+    assert joined == []
+    with pytest.raises(torch.OutOfMemoryError):
+        made.run("a", fail)
+    assert joined == [True]
+
+
 def test_graphs_are_captured_again_after_they_are_dropped() -> None:
     made, counter = Graphs(Generator()), Counter()
     for _ in range(3):

@@ -138,6 +138,7 @@ class Stream:
     current: "Stream"
 
     def __init__(self, device: object = None) -> None:
+        self.device = device
         self.waited: list[Stream] = []
 
     def wait_stream(self, other: "Stream") -> None:
@@ -154,30 +155,54 @@ class Shared:
         self.readers.append(stream)
 
 
-def test_each_lane_of_a_gpu_waits_for_the_one_below(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def fake_streams(monkeypatch: pytest.MonkeyPatch) -> Stream:
+    """Replace the streams of a GPU, and return the current one."""
     Stream.current = first = Stream()
 
     @contextmanager
-    def on(stream: Stream) -> Any:
+    def on(stream: Stream) -> Iterator[None]:
         before, Stream.current = Stream.current, stream
         yield
         Stream.current = before
 
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream.current)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _=None: Stream.current)
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "stream", on)
-    side_by_side.other_streams.cache_clear()
+    monkeypatch.setattr(side_by_side, "_others", {})
+    return first
+
+
+def test_each_lane_of_a_gpu_waits_for_the_one_below(fake_streams: Stream) -> None:
     lanes, tensor, used = Lanes(torch.device("cuda"), 3), Shared(), []
     for lane in range(3):
         lanes.share(lane, tensor)  # type: ignore[arg-type]
         with lanes.after_the_one_below(lane):
             used.append(Stream.current)
     lanes.join(tensor)  # type: ignore[arg-type]
-    assert used[0] is first and len(set(used)) == 3 and Stream.current is first
+    assert used[0] is fake_streams and len(set(used)) == 3 and Stream.current is fake_streams
     assert [stream.waited for stream in used] == [used[1:], used[:1], used[1:2]]
-    assert tensor.readers == [*used, first]
-    assert Lanes(torch.device("cuda"), 3).streams == used
-    side_by_side.other_streams.cache_clear()
+    assert tensor.readers == [*used, fake_streams]
+    for count in (2, 3):  # as those of a model with fewer layers
+        assert Lanes(torch.device("cuda"), count).streams == used[:count]
+
+
+def test_lanes_that_a_failed_capture_has_reached_are_joined(
+    fake_streams: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others may not be waited for in a capture; one that is invalid refuses to wait."""
+    _, captured, idle, invalid = Lanes(torch.device("cuda"), 4).streams
+    inside = {fake_streams, captured, invalid}
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: Stream.current in inside)
+
+    def wait(stream: Stream) -> None:
+        if stream is invalid:
+            raise RuntimeError("operation failed due to a previous error during capture")
+        fake_streams.waited.append(stream)
+
+    monkeypatch.setattr(fake_streams, "wait_stream", wait)
+    side_by_side.join_captured()
+    assert fake_streams.waited == [captured] and idle not in inside
 
 
 class Reads(TorchDispatchMode):

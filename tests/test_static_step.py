@@ -19,6 +19,7 @@ from charlm.errors import DivergenceError, EnvironmentFailure
 from charlm.nn.devices import Precision
 from charlm.nn.low_precision import LowCopy, can_be_static
 from charlm.nn.model import RecurrentLanguageModel
+from charlm.nn.side_by_side import PIECES
 from charlm.runs.checkpoints import Checkpoint
 from charlm.tasks.language_model import language_model_task
 from charlm.text.batches import Position
@@ -241,6 +242,18 @@ def test_steps_that_cannot_be_captured_are_a_warning() -> None:
         "step 5: steps cannot be captured in CUDA graphs (operation not permitted); training "
         "continues, but takes longer"
     ]
+
+
+def test_layers_work_side_by_side_unless_a_capture_has_failed() -> None:
+    """Without graphs they gain nothing, and torch may keep what several streams have read."""
+    trainer, seen = make(static=True, steps=2, model=tiny_model("mogrifier", V)), list[int]()
+    step, graphs = trainer.gradient_step, Graphs(trainer.state.generator)
+    read = trainer.model.read
+    trainer.model.read = lambda *given: (seen.append(trainer.model.pieces), read(*given))[1]
+    list(trainer.run())
+    graphs.failure, step.graphs = "operation not permitted", graphs
+    step.add(next(iter(trainer.task.batches.epoch(Position()))), 1.0)
+    assert seen == [PIECES, PIECES, 1]
 
 
 # ------------------------------------------------------------------ what a CUDA graph needs

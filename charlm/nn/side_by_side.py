@@ -11,7 +11,7 @@ gradient on the stream of its operation, so the backward pass is side by side as
 """
 
 import contextlib
-import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -102,8 +102,28 @@ class Lanes:
         self.share(0, *tensors)
 
 
-@functools.cache
-def other_streams(device: torch.device, count: int) -> tuple[torch.cuda.Stream, ...]:
+_others: dict[torch.device, list[torch.cuda.Stream]] = {}
+"""Streams of each GPU that lanes other than the first have used."""
+
+
+def other_streams(device: torch.device, count: int) -> list[torch.cuda.Stream]:
     """Return streams of a GPU beside its current one, the same each time."""
     make: Callable[[torch.device], torch.cuda.Stream] = torch.cuda.Stream
-    return tuple(make(device) for _ in range(count))
+    streams = _others.setdefault(device, [])
+    while len(streams) < count:
+        streams.append(make(device))
+    return streams[:count]
+
+
+def join_captured() -> None:
+    """Let the current stream wait for all lanes in its capture, after an error in this capture.
+
+    It could not end while another stream has work in it, and torch's allocator would never again
+    return memory to the device.
+    """
+    for stream in itertools.chain.from_iterable(_others.values()):
+        with torch.cuda.stream(stream):
+            captured = torch.cuda.is_current_stream_capturing()
+        if captured:
+            with contextlib.suppress(RuntimeError):  # of a capture that is already invalid
+                torch.cuda.current_stream(stream.device).wait_stream(stream)

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from charlm.nn.side_by_side import join_captured
+
 MAX_GRAPHS = 64
 """Number of graphs that are kept; functions with other keys run as they are."""
 
@@ -58,7 +60,11 @@ class Graphs:
         stream, random = torch.cuda.current_stream(), self.generator.clone_state()
         try:
             with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-                function()
+                try:
+                    function()
+                except RuntimeError:
+                    join_captured()
+                    raise
         except RuntimeError as error:
             # if the end of the capture fails as well, torch leaves its stream current, the
             # generator in the capture, and a pointer to the graph in its allocator

@@ -263,7 +263,8 @@ class StaticStep(Step):
         model, hidden = (
             (low.model, low.cast(buffers.hidden)) if low else (state.model, buffers.hidden)
         )
-        with model.in_pieces(PIECES):
+        # after a failed capture, torch's allocator may never free what several streams have read
+        with model.in_pieces(1 if self.uncaptured else PIECES):
             sums = self.loss.of_window(model, inputs, targets, hidden, state.generator)
         self._add_gradients(sums.loss * buffers.scale)
         tokens = (targets != PADDING).sum()
