@@ -177,6 +177,29 @@ def test_a_gpu_is_measured_while_it_has_steps_queued(monkeypatch: pytest.MonkeyP
     assert on_gpu / on_cpu == pytest.approx(steps * 4.5 / (4.0 + 0.5 * steps))
 
 
+@pytest.mark.parametrize(
+    ("seconds", "device", "expected"),
+    [(0.01, "cpu", 1 + 5), (2.0, "cpu", 1 + 5), (0.01, "cuda", 3 + 5 * 8), (2.0, "cuda", 3 + 8)],
+)
+def test_long_steps_are_measured_a_few_times(
+    seconds: float, device: str, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five groups of eight steps took 80 seconds on a GPU whose steps take two."""
+    clock, steps = [0.0], list[float]()
+
+    def step() -> None:
+        clock[0] += seconds
+        steps.append(seconds)
+
+    monkeypatch.setattr(speed, "training_step", lambda *given: step)
+    monkeypatch.setattr(speed, "finish_queued", lambda _: None)
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: clock[0])
+    model = ModelSettings(num_layers=1, hidden_size=8, embedding_size=4)
+    exact = Precision(name="fp32", reason="")
+    measured_speed(model, 60, (5, 3), torch.device(device), exact)
+    assert len(steps) == expected
+
+
 def test_a_default_plan_counts_with_the_assumed_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     """It depends on the number type and on the useful threads; the reason says "assumed"."""
     monkeypatch.setattr(kernel_library, "default_threads", lambda: 2)
