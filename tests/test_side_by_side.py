@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from typing import Any, cast
 
 import pytest
@@ -107,6 +108,27 @@ def test_one_call_computes_what_one_for_each_layer_does(cell: str, more: dict[st
         x, state = layer(x, state)
         torch.testing.assert_close(state, expected)
     torch.testing.assert_close(x, whole)
+
+
+@pytest.mark.parametrize(("on_gpu", "gradient"), list(product((True, False), repeat=2)))
+def test_a_gpu_keeps_nothing_for_a_gradient_that_is_not_computed(
+    on_gpu: bool, gradient: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It did for all layers of a validation, 256 sequences at a time."""
+    compute, trains = torch.lstm, list[bool]()
+
+    def lstm(*given: Any) -> Any:
+        trains.append(given[6])
+        return compute(*given)
+
+    monkeypatch.setattr(torch, "lstm", lstm)
+    monkeypatch.setattr(Tensor, "is_cuda", on_gpu)
+    model = new_model("lstm", 2)
+    for training in (True, False):
+        model.train(training)
+        with torch.set_grad_enabled(gradient):
+            model(torch.zeros(T, B, dtype=torch.int64))
+    assert trains == 2 * [gradient or not on_gpu] + 2 * [False]
 
 
 @pytest.mark.parametrize(
