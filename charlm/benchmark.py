@@ -210,7 +210,7 @@ def _cells(hidden: int, vocab_size: int, seconds: float, device: torch.device) -
 def finished(
     programs: Mapping[str, Program], device: torch.device, count: int = 1
 ) -> dict[str, Program]:
-    """Return programs that run others some times and end when the device has computed it all."""
+    """Return programs that run others `count` times and end when the device is done."""
 
     def whole(program: Program) -> None:
         """Run a program and wait for the device."""

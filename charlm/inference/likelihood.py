@@ -203,7 +203,8 @@ class _Pieces:
     def _step(self, rows: Ids, begin: int, state: State) -> State:
         """Read a window of some rows, and return the state after it.
 
-        A wide backend always gets as many rows, some of them twice: so it computes them alike.
+        A wide backend always gets the same number of rows, some of them twice, so that it rounds
+        alike.
         """
         count, read = len(rows), rows
         if is_wide(self.backend):

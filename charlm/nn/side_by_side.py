@@ -22,7 +22,7 @@ from charlm.nn.dropout import with_weight
 from charlm.nn.layers import LayerState, RecurrentLayer
 
 PIECES = 4
-"""Pieces of a window: with two layers, these take 5 / 8 of the time of one after the other."""
+"""Pieces of a window: two layers then take at best 5 / 8 of the time of one after the other."""
 MIN_STEPS = 8
 """Fewest steps of a piece."""
 

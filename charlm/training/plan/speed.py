@@ -142,7 +142,7 @@ def training_step(
 
 
 def _seconds(train: Callable[[], None], device: torch.device, count: int = 1) -> float:
-    """Return the seconds that some whole training steps take."""
+    """Return the seconds that `count` whole training steps take."""
     finish_queued(device)
     start = time.perf_counter()
     for _ in range(count):
