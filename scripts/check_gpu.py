@@ -17,13 +17,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from charlm.backends.interface import Ids, Nats, State
 from charlm.config.cells import CELLS
 from charlm.config.corpus import VocabularySettings
 from charlm.config.model import ModelSettings
 from charlm.config.training import TrainingSettings
+from charlm.inference.likelihood import stream_nats
 from charlm.nn.devices import Precision, choose_precision
 from charlm.nn.low_precision import MAX_SCALE, LowCopy
 from charlm.nn.model import RecurrentLanguageModel
+from charlm.nn.side_by_side import PIECES
+from charlm.nn.torch_backend import TorchBackend
 from charlm.runs.checkpoints import Checkpoint
 from charlm.tasks.language_model import language_model_task
 from charlm.tasks.task import Task
@@ -44,6 +48,8 @@ ENTRIES = 65
 """Entries of the vocabulary of models that are checked."""
 OF_TORCH = ("lstm", "gru", "rnn")
 """Cells that cuDNN computes."""
+RECURRENT = tuple(cell for cell, spec in CELLS.items() if spec.learns_recurrence)
+"""Cells with weights that can be dropped."""
 LARGE = (512, (64, 64))
 """Units, and steps and rows, of the layers of cuDNN that are checked as they are trained."""
 UNEVEN = (650, (64, 64))
@@ -100,14 +106,17 @@ def check(setup: Setup) -> Iterator[Measurement]:
         for name in TYPES:
             yield f"{cell} 2x512, {name}", partial(bits, cell, name, LARGE, setup)
         yield f"{cell} 2x650, bf16", partial(bits, cell, "bf16", UNEVEN, setup)
+        yield f"{cell} 2x512 at once, bf16", partial(bits, cell, "bf16", LARGE, setup, dropout=0.0)
     for hidden in (8,) if setup.tiny else (512, 650, 1024, 2048):
         yield f"gradients 2x{hidden}", partial(low_errors, hidden, setup)
-    yield "too little memory", partial(full_memory, setup)
+    yield "reading a text", partial(reading, setup)
+    for cell in ("lstm",) if setup.tiny else ("lstm", "lstm-layernorm"):
+        yield f"too little memory, {cell}", partial(full_memory, cell, setup)
 
 
 def agreement(cell: str, setup: Setup) -> Row:
     """Return the relative differences to the CPU, without TF32, of loss and worst gradient."""
-    settings, ids = settings_of(cell, 8 if setup.tiny else 128), random_ids(ENTRIES, (12, 5))
+    settings, ids = settings_of(cell, 8 if setup.tiny else 128), random_ids(ENTRIES, (40, 5))
     with exact_products():
         here, there = (
             gradients(new_model(settings, ENTRIES), ids, torch.device(device))
@@ -120,11 +129,15 @@ def agreement(cell: str, setup: Setup) -> Row:
 def gradients(
     model: RecurrentLanguageModel, ids: Tensor, device: torch.device, low: str = "fp32"
 ) -> list[Tensor]:
-    """Return the mean loss and its gradients, computed on a device, in a copy if not in fp32."""
+    """Return the mean loss and its gradients, computed on a device, in a copy if not in fp32.
+
+    Layers work side by side as in training.
+    """
     dtype, model = Precision(name=low, reason="").copy_type, model.to(device)
     lower = LowCopy(model, dtype) if dtype else None
     computed, scale = (lower.model, lower.scale) if lower else (model, 1.0)
-    logits, _ = computed(ids[:-1].to(device))
+    with computed.in_pieces(PIECES):
+        logits, _ = computed(ids[:-1].to(device))
     nats = F.cross_entropy(logits.float().flatten(0, 1), ids[1:].flatten().to(device))
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     found: Sequence[Tensor | None] = (
@@ -137,11 +150,16 @@ def gradients(
     return [nats.detach().cpu(), *rows]
 
 
-def bits(cell: str, name: str, size: tuple[int, tuple[int, int]], setup: Setup) -> Row:
-    """Return whether captured steps equal uncaptured ones, and a resumed training a whole one."""
+def bits(
+    cell: str, name: str, size: tuple[int, tuple[int, int]], setup: Setup, dropout: float = 0.2
+) -> Row:
+    """Return whether captured steps equal uncaptured ones, and a resumed training a whole one.
+
+    Without dropout, cuDNN computes both layers at once.
+    """
     captures, saved = Captures(), dict[int, Checkpoint]()
-    settings, shape = settings_of(cell, size[0], dropout=0.2), size[1]
-    if size not in (LARGE, UNEVEN) and cell in OF_TORCH:
+    settings, shape = settings_of(cell, size[0], dropout=dropout), size[1]
+    if size not in (LARGE, UNEVEN) and cell in RECURRENT:
         settings = replace(settings, weight_drop=0.2)  # torch may move weights that are replaced
     whole, plain, resumed = (
         new_trainer(settings, name, shape, step_class, setup)
@@ -178,14 +196,35 @@ def low_errors(hidden: int, setup: Setup) -> Row:
     return row | {"auto": chosen.name, "reason": chosen.reason}
 
 
-def full_memory(setup: Setup) -> Row:
+def reading(setup: Setup) -> Row:
+    """Return the steps in which a text is read, and the differences to the CPU in nats."""
+    hidden, count = (8, 2_000) if setup.tiny else (384, 50_000)
+    model = new_model(settings_of("lstm", hidden), ENTRIES)
+    ids, steps = random_ids(ENTRIES, (count,)).numpy(), 0
+    expected, _ = stream_nats(TorchBackend(model), ids)
+    backend = TorchBackend(model.to(setup.device))
+    nats_of = backend.nats
+
+    def counted(inputs: Ids, targets: Ids, state: State) -> tuple[Nats, State]:
+        """Count the steps of a window."""
+        nonlocal steps
+        steps += len(inputs)
+        return nats_of(inputs, targets, state)
+
+    backend.nats = counted  # type: ignore[method-assign]
+    nats, _ = stream_nats(backend, ids)
+    errors = nats - expected
+    return {"steps": steps, "mean": float(errors.mean()), "worst": float(np.abs(errors).max())}
+
+
+def full_memory(cell: str, setup: Setup) -> Row:
     """Return the parts into which a batch is split that is too large for the memory."""
-    hidden, shape = (8, (5, 4)) if setup.tiny else (512, (256, 512))
+    hidden, shape = (8, (5, 4)) if setup.tiny else (512, (256 if cell in OF_TORCH else 64, 512))
     if not setup.tiny:
         total = torch.cuda.get_device_properties(setup.device).total_memory
         torch.cuda.set_per_process_memory_fraction(MEMORY / total)
     try:
-        settings = settings_of("lstm", hidden)
+        settings = settings_of(cell, hidden)
         trainer = new_trainer(settings, "fp32", shape, Captures().step, setup, steps=4)
         for _ in trainer.run():
             pass

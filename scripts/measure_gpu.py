@@ -4,11 +4,11 @@
     python scripts/measure_gpu.py --device cpu --seconds 0
 
 `check` compares the GPU with the CPU, captured steps with the same steps uncaptured, and a resumed
-training with one that never stopped, for every cell; and fills the memory. `speed` makes whole
-steps in turn in one process: plainly, on static tensors, and captured in CUDA graphs in each number
-type; medians count. `quality` runs commands until tiny Shakespeare (TEXT) has a loss of 1.4697 nats
-per character, which nanoGPT reaches in three minutes on an A100. `ptb` makes one pass of the preset
-awd-ptb. On a CPU everything is tiny: that shows that the script works, and no speed.
+training with one that never stopped, for every cell; reads a text; and fills the memory. `speed`
+makes whole steps in turn in one process: plainly, on static tensors, and captured in CUDA graphs in
+each number type; medians count. `quality` runs commands until tiny Shakespeare (TEXT) has a loss of
+1.4697 nats per character, which nanoGPT reaches in three minutes on an A100. `ptb` makes one pass
+of the preset awd-ptb. On a CPU everything is tiny: that shows that the script works, and no speed.
 """
 
 import argparse

@@ -45,6 +45,8 @@ def test_all_stages_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[s
         assert stages["check"][f"{cell} as on the CPU"]["gradients"] == 0.0
         compared = stages["check"][f"{cell}, fp32"]
         assert compared["captured"] == compared["resumed"] == "equal"
+    read = stages["check"]["reading a text"]
+    assert read["mean"] == read["worst"] == 0.0 and read["steps"] == 2_000
     shown = capsys.readouterr().out
     assert all(f"{stage}: {name}: " in shown for stage in stages for name in stages[stage])
 
