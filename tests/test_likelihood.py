@@ -375,6 +375,13 @@ def test_a_wide_backend_reads_a_stream_in_few_steps() -> None:
     assert 3 * counting.steps < narrow.steps
 
 
+def test_a_wide_backend_reads_a_short_text_at_once() -> None:
+    """It has no other piece to compare states with, as the remainder of a long text."""
+    backend = wide(ENGINES["lstm"], 256)
+    stream_nats(backend, random_ids(2 * likelihood.WIDE_PIECE - 1))
+    assert backend.calls == 1
+
+
 def test_a_wide_backend_reads_as_many_rows_each_time() -> None:
     """A GPU rounds differently for other numbers of rows, and states would then not agree."""
     counting, narrow = wide(ENGINES["lstm"], 16), Counting(ENGINES["lstm"])

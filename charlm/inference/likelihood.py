@@ -144,7 +144,9 @@ class _Pieces:
         self.max_window = self.window = window_length(backend, count, most)
         self.same_state = SAME_STATE
         if is_wide(backend):
-            self.window, self.same_state = min(self.window, WIDE_WINDOW), WIDE_SAME_STATE
+            self.same_state = WIDE_SAME_STATE
+            if count > 1:  # one piece is not compared with others
+                self.window = min(self.window, WIDE_WINDOW)
         self.length = len(ids) // count
         self.targets = np.asarray(ids).reshape(count, self.length)
         before = np.concatenate(
