@@ -234,6 +234,7 @@ def trained(arguments: Sequence[str], length: Sequence[str], setup: Setup) -> Ro
     model, training = run["settings"]["model"], run["settings"]["training"]
     return {
         "best nats": min(nats), "last nats": nats[-1],
+        "calibrated": run["results"]["valid"]["nats_per_token"],
         f"s to {GOAL}": reached[0] if reached else "not reached",
         "training s": run["results"]["seconds"], "wall s": wall,
         "model": f"{model['num_layers']}x{model['hidden_size']}, dropout {model['dropout']}",

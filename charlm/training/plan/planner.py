@@ -236,6 +236,9 @@ def _plan_dropout(basis: Basis, model: ModelSettings, training: TrainingSettings
         passes = basis.passes(training, model)
         slope, most = constants.FINE_TUNING_DROPOUT if basis.parent else constants.DROPOUT
         dropout = 0.02 * min(passes, 4.0) + slope * max(passes - 4.0, 0.0)
+        if _is_wide(model) and not basis.parent:
+            begin, more, most = constants.MORE_DROPOUT_OF_WIDE
+            dropout += more * max(passes - begin, 0.0)
         dropout = round(round(min(dropout, most) / 0.05) * 0.05, 2)
         dropout = float(basis.choose("model.dropout", dropout, f"{passes:.1f} passes"))
     return with_outer_dropout(replace(model, dropout=dropout), basis.choose)
@@ -284,15 +287,20 @@ def _rate(basis: Basis, training: TrainingSettings, model: ModelSettings) -> flo
     factor = CELLS[model.cell].rate_factor
     if basis.is_small_corpus_of_documents:  # one layer at twice the rate: 2.105, not 2.085
         factor = min(factor, 1.0)
-    is_wide = (model.hidden_size or 0) > constants.MAX_HIDDEN_OF_ONE_LAYER
-    return rate * (factor * (0.5 if is_wide else 1.0))
+    return rate * (factor * (0.5 if _is_wide(model) else 1.0))
+
+
+def _is_wide(model: ModelSettings) -> bool:
+    """Report whether the layers are wider than a single layer of a plan."""
+    return (model.hidden_size or 0) > constants.MAX_HIDDEN_OF_ONE_LAYER
 
 
 def _weight_decay(basis: Basis, training: TrainingSettings, model: ModelSettings) -> float:
     """Return the weight decay of the optimiser, or more for a stream that is read several times."""
     decay, reason = OPTIMIZERS[training.optimizer].weight_decay, f"for {training.optimizer}"
     passes = basis.passes(training, model) if decay and basis.is_stream else 0.0
-    least, most = constants.PASSES_WITH_DECAY
+    least, most, most_of_wide = constants.PASSES_WITH_DECAY
+    most = most_of_wide if _is_wide(model) else most
     if least <= passes <= most and not basis.parent:
         decay, reason = constants.WEIGHT_DECAY, f"{passes:.1f} passes"
     return float(basis.choose("training.weight_decay", decay, reason))
