@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -115,7 +116,7 @@ def test_a_copy_has_the_same_mixture() -> None:
         ("two", "a and two have different labels (only a: 'so so'); expected runs of the same"),
         ("tales", "tales gives text, and a gives labels; expected runs that give labels"),
         ("tagger", "tagger gives tags, and a gives labels; expected runs that give labels"),
-        ("b=1.5", "--with b=1.5: weight 1.5; expected a number between 0 and 1"),
+        ("b=1.5", " b=1.5: the weight is 1.5; expected a number above 0 and below 1"),
     ],
 )
 def test_what_cannot_be_mixed_is_refused_in_one_line(other: str, message: str, call: Call) -> None:
@@ -136,7 +137,7 @@ def test_other_refusals(call: Call) -> None:
         charlm.load("a", with_=["b=0.5", "c=0.5"])
     with pytest.raises(UsageError, match="gives labels, not text"):
         charlm.load("tales", with_="a")
-    with pytest.raises(UsageError, match="with_ a with run tagger, which gives tags"):
+    with pytest.raises(UsageError, match="gives tags; expected a language model or a classifier"):
         charlm.load("tagger", with_="a")
     with pytest.raises(UsageError, match="weights int8 with run a"):
         charlm.load("a", with_="b", weights="int8")
@@ -144,6 +145,27 @@ def test_other_refusals(call: Call) -> None:
         status, out, err = call(*words, "--run", "tagger", "--with", "a")
         assert (status, out) == (2, "")
         assert f"--with is for runs that give {kinds}, and run tagger gives tags" in err
+
+
+@pytest.mark.parametrize("first", ["a", "tales", "tagger"])
+def test_values_that_are_not_runs_are_refused(first: str) -> None:
+    """The weights of a dict must not be lost without a word."""
+    for value in ({"b": 0.9}, [("b", 0.9)], ["b", None], None, 5):
+        with pytest.raises(UsageError, match=r"^with_ is .*; expected a run or a list of runs"):
+            charlm.load(first, with_=value)
+
+
+def test_runs_may_be_paths_or_come_one_by_one(folder: Path) -> None:
+    expected = shares(charlm.load("a", with_=["b"]))
+    for with_ in (folder / "b", [folder / "b"], iter(["b"])):
+        close(shares(charlm.load("a", with_=with_)), expected)
+
+
+def test_a_run_may_have_a_name_that_ends_like_a_weight(folder: Path, call: Call) -> None:
+    shutil.copytree(folder / "b", folder / "rate=0.5")
+    close(shares(charlm.load("a", with_="rate=0.5")), shares(charlm.load("a", with_="b")))
+    _, _, err = call("predict", "--run", "a", "--with", "rate=0.5=0.25", "a film")
+    assert "mixture: 0.750 a + 0.250 rate=0.5 (weights given)" in err
 
 
 def test_predict_answers_with_the_mixture(call: Call) -> None:

@@ -20,7 +20,6 @@ from charlm.inference.likelihood import document_nats, stream_nats
 from charlm.inference.samplers import log_probabilities
 from charlm.ngrams.kneser_ney import fit
 from charlm.nn.encoder import saved_tensors
-from charlm.runs.mixtures import parse_member
 from charlm.text.tokenizers.tokenizer_json import EOS
 
 V = 7
@@ -242,12 +241,6 @@ def test_a_mixture_of_extreme_nats_does_not_overflow() -> None:
     nowhere = np.array([np.inf, 1.0])
     assert mixed_nats([nowhere, np.array([np.inf, np.inf])], [0.5, 0.5])[0] == np.inf
     assert mixed_nats([nowhere, np.array([5.0, 1.0])], [1.0, 0.0]).tolist() == [np.inf, 1.0]
-
-
-def test_a_weight_follows_the_last_sign_of_equality() -> None:
-    assert parse_member("ngram") == ("ngram", None)
-    assert parse_member("a=b/run=0.25") == ("a=b/run", 0.25)
-    assert parse_member("lr=fast") == ("lr=fast", None)
 
 
 # Weights by the length of the context that n-grams know

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from charlm.inference.adapt.mixture import fitted_weights
 from charlm.inference.likelihood import text_nats
 from charlm.inference.samplers import log_probabilities
 from charlm.runs.layout import read_config
+from charlm.runs.mixtures import find_member
 from charlm.text.tokenizers.tokenizer_json import EOS
 
 TEXT = "abc abd\nab ca\n" * 30
@@ -119,9 +121,9 @@ def test_a_copied_mixture_has_the_same_weights(folder: Path) -> None:
     [
         ("c", "c has another vocabulary than a.*charlm compare .*/a .*/c"),
         ("back", "back reads backward, and a does not"),
-        ("b=1", "weight 1; expected a number between 0 and 1"),
-        ("b=-0.5", "between 0 and 1"),
-        ("b=nan", "between 0 and 1"),
+        ("b=1", "b=1: the weight is 1; expected a number above 0 and below 1"),
+        ("b=-0.5", "the weight is -0.5"),
+        ("b=nan", "the weight is nan"),
     ],
 )
 def test_runs_that_do_not_fit_are_refused(call: Call, other: str, message: str) -> None:
@@ -130,7 +132,7 @@ def test_runs_that_do_not_fit_are_refused(call: Call, other: str, message: str) 
     for verb in (["score", "abc"], ["next", "abc"], ["sample"], ["eval"]):
         status, out, err = call(*verb, "--run", "a", "--with", other)
         assert (status, out) == (2, ""), err
-    with pytest.raises(UsageError, match=r"sum to 1; expected less than 1"):
+    with pytest.raises(UsageError, match=r"weights of with_ sum to 1; expected less than 1"):
         charlm.load("a", with_=["b=0.5", "b=0.5"])
 
 
@@ -231,3 +233,50 @@ for arguments in (["eval"], ["next", "ab"]):
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+RUNS = ("ngram", "a=b/run", "lr=fast", "lr=0.01", "lr=3", "both", "both=0.5")
+"""Names of runs; some end like a weight."""
+
+
+def known_run(name: str) -> Path:
+    """Return the folder of one of `RUNS`."""
+    if name not in RUNS:
+        raise RunError(f"no run {name!r}")
+    return Path(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        *((name, (Path(name), None)) for name in RUNS[:-1]),
+        ("both=0.5", (Path("both"), 0.5)),
+        ("both=0.5=0.25", (Path("both=0.5"), 0.25)),
+        ("a=b/run=0.25", (Path("a=b/run"), 0.25)),
+        ("lr=0.01=1e-3", (Path("lr=0.01"), 0.001)),
+    ],
+)
+def test_a_weight_follows_the_last_sign_of_equality(
+    text: str, expected: tuple[Path, float | None]
+) -> None:
+    assert find_member(text, known_run) == expected
+
+
+@pytest.mark.parametrize("weight", ["0", "1", "-0.5", "nan", "inf", "0,5", "50%", ""])
+def test_a_wrong_weight_of_a_run_is_refused(weight: str) -> None:
+    expected = (
+        f"with_ both={weight}: the weight is {weight or 'missing'}; expected a number above 0"
+    )
+    with pytest.raises(UsageError) as raised:
+        find_member(f"both={weight}", known_run)
+    assert str(raised.value).startswith(expected)
+    assert str(raised.value).endswith("Write for example both=0.3")
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("c", "c"), ("c=0.5", "c"), ("c=5", "c=5"), ("=0.5", "=0.5"), ("=", "="), ("", "")],
+)
+def test_an_unknown_run_is_named(text: str, name: str) -> None:
+    with pytest.raises(RunError, match=re.escape(f"no run {name!r}")):
+        find_member(text, known_run)

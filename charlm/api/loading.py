@@ -1,6 +1,6 @@
 """`load`, which returns the model of a run, of whatever task. Nothing is printed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from charlm.runs.conditions import check_condition
 from charlm.runs.engines import engine_on
 from charlm.runs.layout import is_label_run, read_config, run_task
 from charlm.runs.locate import checkpoints_folder, find_run
-from charlm.runs.mixtures import load_members, mix_runs
+from charlm.runs.mixtures import load_members, member_texts, mix_runs
 from charlm.runs.run import load_run
 
 
@@ -24,7 +24,7 @@ def load(
     device: str = "cpu",
     weights: str = "fp32",
     threads: int | None = None,
-    with_: str | Sequence[str] = (),
+    with_: str | Path | Iterable[str | Path] = (),
     condition: str | None = None,
 ) -> Model | TaskModel:
     """Load the model of a run: a name, a path, or by default the newest run or the built-in model.
@@ -41,16 +41,17 @@ def load(
             path, checkpoints=checkpoints, engine=engine, weights=weights, threads=threads,
             with_=with_, condition=condition,
         )  # fmt: skip
-    task, names = run_task(path), [with_] if isinstance(with_, str) else [*with_]
+    task, names = run_task(path), member_texts(with_)
     mixes = "--with" in api_of(task).evaluation_flags
     for name, value, usual in (
         ("weights", weights, "fp32"), ("condition", condition, None),
         ("with_", "" if mixes else ", ".join(names), ""),
     ):  # fmt: skip
         if value != usual:
+            known = "a language model" + (" or a classifier" if name == "with_" else "")
             raise UsageError(
                 f"{named(name)} {value} with run {path.name}, which gives "
-                f"{TASKS[task].gives}; expected a language model. Leave out {named(name)}"
+                f"{TASKS[task].gives}; expected {known}. Leave out {named(name)}"
             )
     more: dict[str, Any] = {"with_": names, "checkpoints": checkpoints} if names else {}
     return open_task(path, engine=engine, threads=threads, **more)
@@ -64,7 +65,7 @@ def load_model(
     device: str = "cpu",
     weights: str = "fp32",
     threads: int | None = None,
-    with_: str | Sequence[str] = (),
+    with_: str | Path | Iterable[str | Path] = (),
     condition: str | None = None,
 ) -> Model:
     """Load the language model of a run: a name, a path, or by default as in `load`.
@@ -85,8 +86,7 @@ def load_model(
     if not is_label_run(path):
         check_condition(path, read_config(path), condition)
     first = load_run(path, **options)
-    names = [with_] if isinstance(with_, str) else with_
-    others, given = load_members(path, names, folder, **options)
+    others, given = load_members(path, member_texts(with_), folder, **options)
     if not others:
         for name, usual in (("engine", "auto"), ("weights", "fp32")):
             if options[name] != usual:

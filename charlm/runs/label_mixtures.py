@@ -16,7 +16,7 @@ from charlm.runs.agreement import check_same_labels, check_same_text
 from charlm.runs.label_run import LabelRun
 from charlm.runs.layout import run_task
 from charlm.runs.locate import find_run, run_name
-from charlm.runs.mixtures import complete_weights, equal_weights, parse_member, weighted_names
+from charlm.runs.mixtures import complete_weights, equal_weights, find_member, weighted_names
 from charlm.runs.task_run import load_task_run
 from charlm.text.encoded import EncodedText
 from charlm.text.labels import Targets
@@ -92,10 +92,10 @@ def mix_label_runs(
     of some hundred labels. `options` are as in `load_task_run`. Raises RunError if there is no such
     run, UsageError for wrong weights, other labels, and runs of another task.
     """
-    pairs = [parse_member(text) for text in with_]
-    given = [weight for _, weight in pairs]
+    found = [find_member(text, lambda name: find_run(name, folder)) for text in with_]
+    given = [weight for _, weight in found]
     weights = complete_weights(given) or equal_weights(given)
-    members = [first, *(_load_member(first, name, folder, **options) for name, _ in pairs)]
+    members = [first, *(_load_member(first, path, **options) for path, _ in found)]
     names = first.labels.names
     check_same_labels([run.path for run in members], [run.labels.names for run in members])
     reader = MeanReader(
@@ -122,9 +122,8 @@ def _origin(given: Sequence[float | None]) -> str:
     return "equal" if set(given) == {None} else "equal unless given"
 
 
-def _load_member(first: LabelRun, name: str, folder: Path, **options: Any) -> LabelRun:
+def _load_member(first: LabelRun, path: Path, **options: Any) -> LabelRun:
     """Load a run to mix with the first one. Raises UsageError for a run of another task."""
-    path = find_run(name, folder)
     if (task := run_task(path)) != CLASSIFY:
         raise UsageError(
             f"{run_name(path)} gives {TASKS[task].gives}, and {run_name(first.path)} gives "

@@ -1,15 +1,16 @@
 """Mixtures of runs: a run whose backend interpolates it with runs of the same vocabulary."""
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from charlm.backends.mixed import MixedBackend
 from charlm.backends.ngram_backend import NgramBackend
 from charlm.commands import command, run_word
-from charlm.errors import RunError, UsageError
+from charlm.errors import RunError, UsageError, named
 from charlm.inference.adapt.calibration import sample_of
 from charlm.inference.adapt.mixture import Mixing, fit_to_ngrams, fitted_weights
 from charlm.inference.likelihood import text_nats
@@ -68,18 +69,47 @@ def weighted_names(weights: Sequence[float], names: Sequence[str]) -> str:
     return " + ".join(f"{weight:.3f} {name}" for weight, name in pairs)
 
 
-def parse_member(text: str) -> tuple[str, float | None]:
-    """Return the run and the weight in `RUN=WEIGHT`, or the run and None. Raises UsageError."""
-    name, sign, number = text.rpartition("=")
+def member_texts(with_: str | Path | Iterable[str | Path]) -> list[str]:
+    """Return the runs to mix, `RUN` or `RUN=WEIGHT`. Raises UsageError for other values."""
+    several = isinstance(with_, Iterable) and not isinstance(with_, (str, Mapping))
+    members = list(cast(Iterable[str | Path], with_)) if several else [with_]
+    if not all(isinstance(member, (str, Path)) for member in members):
+        raise UsageError(
+            f"{named('with_')} is {members if several else with_!r:.80}; expected a run or a list "
+            "of runs, each with its weight if any: ['second', 'third=0.3']"
+        )
+    return [str(member) for member in members]
+
+
+def find_member(text: str, find: Callable[[str], Path]) -> tuple[Path, float | None]:
+    """Return the folder and the weight of `RUN=WEIGHT`, or the folder of `RUN` and None.
+
+    `find` returns the folder of a name. A run may have a name that ends like a weight. Raises
+    RunError if there is no such run, UsageError for a wrong weight.
+    """
+    name, _, number = text.rpartition("=")
+    weight = _weight(number) if name else None
+    try:
+        return (find(text), None) if weight is None else (find(name), weight)
+    except RunError:
+        with contextlib.suppress(RunError):
+            if weight is not None:
+                return find(text), None
+            if name and find(name):
+                raise UsageError(
+                    f"{named('with_')} {text}: the weight is {number or 'missing'}; expected a "
+                    f"number above 0 and below 1. Write for example {name}=0.3"
+                ) from None
+        raise
+
+
+def _weight(number: str) -> float | None:
+    """Return a weight, or None for anything but a number above 0 and below 1."""
     try:
         weight = float(number)
     except ValueError:
-        return text, None
-    if not sign:
-        return text, None
-    if not 0.0 < weight < 1.0:
-        raise UsageError(f"--with {text}: weight {number}; expected a number between 0 and 1")
-    return name, weight
+        return None
+    return weight if 0.0 < weight < 1.0 else None
 
 
 def load_members(
@@ -91,10 +121,9 @@ def load_members(
     condition for the runs that have some. Raises RunError if there is no such run, UsageError for a
     wrong weight.
     """
-    members = [parse_member(text) for text in with_]
-    paths = [_find_member(path, name, folder) for name, _ in members]
+    members = [find_member(text, lambda name: _member_folder(path, name, folder)) for text in with_]
     runs = []
-    for each in paths:
+    for each, _ in members:
         config = read_config(each)
         own = options | ({} if conditions_of(config) else {"condition": None})
         check_condition(each, config, own.get("condition"))
@@ -102,7 +131,7 @@ def load_members(
     return runs, [weight for _, weight in members]
 
 
-def _find_member(path: Path, name: str, folder: Path) -> Path:
+def _member_folder(path: Path, name: str, folder: Path) -> Path:
     """Return the folder of a run to mix with the run in `path`; `ngram` is its companion."""
     if name == COMPANION and is_run(path / COMPANION):
         return path / COMPANION
@@ -227,7 +256,10 @@ def complete_weights(given: Sequence[float | None]) -> tuple[float, ...] | None:
     weights = [weight for weight in given if weight is not None]
     total = math.fsum(weights)
     if total >= 1.0:
-        raise UsageError(f"the weights of --with sum to {total:g}; expected less than 1")
+        raise UsageError(
+            f"the weights of {named('with_')} sum to {total:g}; expected less than 1, since the "
+            "first run has the rest. Give smaller weights"
+        )
     return (1.0 - total, *weights) if len(weights) == len(given) else None
 
 
