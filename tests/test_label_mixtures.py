@@ -168,6 +168,15 @@ def test_a_run_may_have_a_name_that_ends_like_a_weight(folder: Path, call: Call)
     assert "mixture: 0.750 a + 0.250 rate=0.5 (weights given)" in err
 
 
+def test_few_of_many_other_labels_are_named(folder: Path) -> None:
+    label_run(folder / "many", labels=[f"kind {number}" for number in range(40)])
+    with pytest.raises(UsageError) as raised:
+        charlm.load("a", with_="many")
+    assert "only many: 'kind 0', 'kind 1', 'kind 2', 'kind 3', 'kind 4' and 35 more)" in str(
+        raised.value
+    )
+
+
 def test_predict_answers_with_the_mixture(call: Call) -> None:
     words = ("predict", "--run", "a", "--with", "c=0.25", "--json", *TEXTS)
     status, out, err = call(*words)

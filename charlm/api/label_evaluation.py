@@ -21,7 +21,7 @@ from charlm.text.bag_of_words import BagOfWords
 from charlm.text.encoded import EncodedText
 from charlm.text.examples import read_texts
 from charlm.text.floors import majority
-from charlm.text.labels import UNSEEN, Targets
+from charlm.text.labels import UNSEEN, Targets, few_names
 from charlm.units import count_of
 
 FROM_FILES = "text"
@@ -115,11 +115,11 @@ def read_pairs(
     if skipped := len(examples) - len(pairs):
         notes.append(f"{where}: {count_of(skipped, 'row')} without a text or a label skipped")
     unseen = [label for _, label in pairs if label not in run.labels.names]
-    few = _few(list(dict.fromkeys(unseen)))
+    few = few_names(list(dict.fromkeys(unseen)))
     if len(unseen) == len(pairs):
         raise CorpusError(
             f"{where}: none of its labels ({few}) is one of run {run.path.name} "
-            f"({_few(run.labels.names)}). Name the column of the labels with --target"
+            f"({few_names(run.labels.names)}). Name the column of the labels with --target"
         )
     if unseen:
         notes.append(
@@ -135,12 +135,6 @@ def encoded_pairs(run: LabelRun, pairs: Sequence[tuple[str, str]]) -> LabelledTe
     targets = run.labels.ids(label for _, label in pairs)
     with phase("encoding the text"):
         return LabelledTexts(encoded=run.encode(texts), targets=targets, texts=texts)
-
-
-def _few(labels: Sequence[str], most: int = 5) -> str:
-    """Return the first labels as text."""
-    more = f" and {len(labels) - most:,} more" if len(labels) > most else ""
-    return ", ".join(repr(label) for label in labels[:most]) + more
 
 
 def _floors(run: LabelRun, name: str, part: LabelledTexts) -> dict[str, float]:

@@ -1,11 +1,12 @@
 """Checks that several runs agree: that they have the same labels, and one text."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from charlm.errors import UsageError
 from charlm.runs.layout import home, read_record
 from charlm.runs.locate import run_name
+from charlm.text.labels import few_names
 
 
 def check_same_labels(
@@ -20,15 +21,11 @@ def check_same_labels(
             first: [name for name in labels[0] if name not in names],
             run_name(path): [name for name in names if name not in known],
         }
-        differing = "; ".join(f"only {run}: {_quoted(few)}" for run, few in own.items() if few)
+        differing = "; ".join(f"only {run}: {few_names(few)}" for run, few in own.items() if few)
         raise UsageError(
             f"{first} and {run_name(path)} have different {noun} ({differing}); expected runs of "
             f"the same {noun}"
         )
-
-
-def _quoted(names: Iterable[str]) -> str:
-    return f"{', '.join(map(repr, names)):.200}"
 
 
 def check_same_text(paths: Sequence[Path]) -> None:

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +28,12 @@ to 16 MiB; with 3,000 labels it had 234 MB."""
 
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)")
 Targets = NDArray[np.int32]
+
+
+def few_names(names: Sequence[str], most: int = 5) -> str:
+    """Return the first names in quotes, at most this number, and the number of others."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(map(repr, names[:most])) + more
 
 
 @dataclass(frozen=True)
