@@ -168,6 +168,11 @@ def test_a_run_may_have_a_name_that_ends_like_a_weight(folder: Path, call: Call)
     assert "mixture: 0.750 a + 0.250 rate=0.5 (weights given)" in err
 
 
+def test_the_text_of_a_model_has_its_mixture() -> None:
+    assert "mixture: 0.500 a + 0.500 b (weights equal)" in repr(charlm.load("a", with_="b"))
+    assert "mixture" not in repr(charlm.load("a"))
+
+
 def test_few_of_many_other_labels_are_named(folder: Path) -> None:
     label_run(folder / "many", labels=[f"kind {number}" for number in range(40)])
     with pytest.raises(UsageError) as raised:

@@ -50,10 +50,11 @@ class TaskModel:
     def __repr__(self) -> str:
         unit, names = self.vocabulary.unit, ", ".join(self.labels[:8])
         more = ", ..." if len(self.labels) > 8 else ""
+        others = f", {self.mixture}" if self.mixture else ""
         gives = TASKS[self.config[TASK]["name"]].gives
         return (
             f"{type(self).__name__}({str(self.path)!r}, {len(self.labels)} {gives} "
-            f"({names}{more}), {len(self.vocabulary):,} {unit} entries)"
+            f"({names}{more}), {len(self.vocabulary):,} {unit} entries{others})"
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
