@@ -11,6 +11,7 @@ from labelled_runs import LABELS, WORDS, label_run
 from tagged_runs import tag_run
 
 import charlm
+from charlm.cli import serve
 from charlm.errors import RunError, UsageError
 
 TEXTS = ["a good film", "", "bad : not good", "never seen words", WORDS, "an odd plot, not good"]
@@ -194,3 +195,9 @@ def test_predict_answers_with_the_mixture(call: Call) -> None:
             assert row["probabilities"] == pytest.approx(next(expected).probabilities, abs=1e-6)
     status, out, _ = call("predict", "--run", "a", "--with", "c", "--tokens", "good film")
     assert status == 0 and "film" in out
+
+
+def test_serve_reports_the_mixture(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (model,) = serve._models("a", folder, "auto", "fp32", 1, ["c=0.25"], ())
+    assert "mixture: 0.750 a + 0.250 c (weights given)" in capsys.readouterr().err
+    close(shares(model), shares(charlm.load("a", with_="c=0.25")))

@@ -48,17 +48,6 @@ Temperature = Annotated[
 Average = Annotated[
     bool, typer.Option("--average", help="Also evaluate the mean of the kept checkpoints.")
 ]
-With = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--with",
-        metavar="RUN[=WEIGHT]",
-        help="Also mix with another run: a language model of the same vocabulary, the run's n-gram "
-        "companion (ngram), or for a classifier, one of the same labels; may be repeated. (default "
-        "weight: fitted on the validation text, or equal for classifiers)",
-        show_default=False,
-    ),
-]
 Ngram = Annotated[
     int | None,
     typer.Option(
@@ -96,7 +85,7 @@ class Asked:
     temperature: Temperature = False
     average: Average = False
     condition: options.Condition = None
-    with_: With = None
+    with_: options.WithAny = None
     ngram: Ngram = None
     worst: Worst = None
     beam: options.Beam = None

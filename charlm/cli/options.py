@@ -77,7 +77,20 @@ WithLabels = Annotated[
         "--with",
         metavar="RUN[=WEIGHT]",
         help="Average the probabilities with those of another run of the same labels; may be "
-        "repeated. (default weights: equal; fitted ones would follow the noise of few texts)",
+        "repeated. WEIGHT is a fraction, such as 0.3; the run itself has the rest. (default "
+        "weight: equal)",
+        show_default=False,
+    ),
+]
+WithAny = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--with",
+        metavar="RUN[=WEIGHT]",
+        help="Also mix with another run: a language model of the same vocabulary, the run's n-gram "
+        "companion (ngram), or for a classifier, one of the same labels; may be repeated. WEIGHT "
+        "is a fraction, such as 0.3; the run itself has the rest. (default weight: fitted on the "
+        "validation text, or equal for classifiers)",
         show_default=False,
     ),
 ]

@@ -110,7 +110,7 @@ def serve(
     port: Port = 8765,
     open_: Open = False,
     also: Also = None,
-    with_: options.With = None,
+    with_: options.WithAny = None,
     key_file: KeyFile = None,
     insecure: Insecure = False,
     allow_host: AllowHost = None,
@@ -203,6 +203,8 @@ def _models(
         )
     else:
         first = load(path, with_=with_ or ())
+        if first.mixture:
+            say(str(first.mixture))
     models = [first, *map(load, also)]
     for model in models:
         if run_task(model.path) != LANGUAGE_MODEL and verb_of(model.path) != "predict":
