@@ -222,13 +222,18 @@ def measured(key: str, seed: int, arguments: argparse.Namespace) -> dict[str, An
     }
 
 
+def command_together(row: Row, seeds: Sequence[int]) -> list[str]:
+    """Return the command that evaluates the runs of another row as one."""
+    first, *others = [f"{row.together}-{seed}" for seed in seeds]
+    return ["charlm", "eval", "--run", first, *(w for name in others for w in ("--with", name))]
+
+
 def measured_together(
     key: str, arguments: argparse.Namespace, members: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
     """Evaluate the runs of another row as one; `members` are their results, one for each seed."""
     row, begun, used = ROWS[key], time.perf_counter(), processor_seconds()
-    first, *others = [f"{row.together}-{seed}" for seed in arguments.seeds]
-    words = ["charlm", "eval", "--run", first, *(w for name in others for w in ("--with", name))]
+    words = command_together(row, arguments.seeds)
     beside = ["--checkpoints", str(arguments.out), "--json"]
     done = subprocess.run(
         [sys.executable, "-m", "charlm", *words[1:], *beside],
@@ -242,7 +247,7 @@ def measured_together(
     return {
         "row": key,
         "seed": None,
-        "command": f"{_without_seed(members[0])}; {shlex.join(words)}",
+        "command": _commands_together(members[0], words),
         "figure": figures[row.figure],
         **figures,
         "valid": result["valid"][row.figure],
@@ -250,6 +255,11 @@ def measured_together(
         "processor": round(processor + processor_seconds() - used, 1),
         "seconds": round(seconds + time.perf_counter() - begun, 1),
     }
+
+
+def _commands_together(member: dict[str, Any], words: Sequence[str]) -> str:
+    """Return the command that trains the runs, and the one that evaluates them as one."""
+    return f"{_without_seed(member)}; {shlex.join(words)}"
 
 
 def accuracy_of_conditions(path: Path, test: Path) -> float:
@@ -378,15 +388,20 @@ def measure_row(key: str, seed: int, arguments: argparse.Namespace, results: Res
 
 
 def measure_together(key: str, arguments: argparse.Namespace, results: Results) -> None:
-    """Measure the runs of another row as one; those that are not in the folder are trained."""
-    name, members = ROWS[key].together, []
+    """Measure the runs of another row as one, unless the result of the same runs is known.
+
+    Runs that are not in the folder are trained.
+    """
+    name, members, known = ROWS[key].together, [], True
     for seed in arguments.seeds:
         words = shlex.join(command_of(ROWS[name], seed, arguments, f"{name}-{seed}"))
         kept = results.kept(name, seed)
         if kept is None or kept["command"] != words:
-            kept = results.add(measured(name, seed, arguments))
+            kept, known = results.add(measured(name, seed, arguments)), False
         members.append(kept)
-    results.add(measured_together(key, arguments, members))
+    words = _commands_together(members[0], command_together(ROWS[key], arguments.seeds))
+    if not known or all(record["command"] != words for record in results.records):
+        results.add(measured_together(key, arguments, members))
 
 
 def main() -> None:
