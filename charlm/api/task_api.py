@@ -29,6 +29,8 @@ class TaskModel:
 
     run: TaskRun
     """The run in memory."""
+    name: str
+    """Name of the run, or the names of those of a mixture: "a + b"."""
     predict: Callable[..., Iterator[Any]]
     """Function that yields the answer to each text, in order; texts may arrive one by one."""
     as_read: Callable[..., list[Any]]
