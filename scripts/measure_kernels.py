@@ -25,6 +25,7 @@ from charlm import train
 from charlm.backends.training_library import chosen_variant
 from charlm.benchmark import Program, alternating
 from charlm.config.model import ModelSettings
+from charlm.nn import devices
 from charlm.nn.devices import Precision, keep_freed_memory, processor_name
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.training.plan.speed import set_threads, training_step, training_threads
@@ -48,11 +49,14 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=PARTS, choices=PARTS)
     parser.add_argument("--seconds", type=float, default=20.0, help="for each way and shape")
     parser.add_argument("--threads", type=int, help="by default those that training uses")
+    parser.add_argument("--small-pages", action="store_true", help="ask for no large pages")
     parser.add_argument("--tiny", action="store_true")
     options = parser.parse_args()
     variant = chosen_variant()
     if variant is None:
         parser.exit(1, "no training kernels run on this processor; name an emulation\n")
+    if options.small_pages:
+        devices.HEAP = 0
     keep_freed_memory()
     console = Console()
     console.print(f"{processor_name()}, torch {torch.__version__}, {variant} kernels")

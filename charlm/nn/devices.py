@@ -56,8 +56,9 @@ MADV_HUGEPAGE = 14
 LARGE_PAGE = 2 << 20
 HEAP = 1 << 30
 """Bytes of the heap for which large pages are asked. With them, steps of a 2 x 512 LSTM in bf16 and
-one thread were 1.11 times as fast in the training kernels, 1.15 times in torch. M_TRIM_THRESHOLD is
-below 2 GiB, so glibc returns the end of the heap if it is larger."""
+one thread were 1.05 times as fast in the training kernels, 1.08 to 1.12 times in torch; 2 x 128 and
+2 x 1024 gained nothing. M_TRIM_THRESHOLD is below 2 GiB, so glibc returns the end of the heap if it
+is larger."""
 MAX_KEPT = 2 << 30
 """Bytes of a process above which freed memory is returned to the system. Without it, 300 steps over
 lines of up to 280 tokens with 33,278 entries held 4.9 GB, of which 1 GB was in use."""
@@ -330,8 +331,8 @@ def keep_freed_memory() -> bool:
     """Stop glibc from returning large blocks to the system: oneDNN then trains 1.2-1.6x faster.
 
     nn.LSTM allocates its workspace in every step; mapping it each time costs page faults. Large
-    pages make steps 1.1x faster again. Returns False without glibc. The process keeps its peak
-    memory until `return_freed_memory`.
+    pages make steps of some sizes faster again (`HEAP`). Returns False without glibc. The process
+    keeps its peak memory until `return_freed_memory`.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
@@ -356,7 +357,7 @@ def ask_for_large_pages(size: int) -> None:
     if start := libc.malloc(size):
         first = -(-start // LARGE_PAGE) * LARGE_PAGE
         last = (start + size) // LARGE_PAGE * LARGE_PAGE
-        libc.madvise(first, last - first, MADV_HUGEPAGE)
+        libc.madvise(first, max(last - first, 0), MADV_HUGEPAGE)
         libc.free(start)  # which keeps the addresses: see `keep_freed_memory`
 
 

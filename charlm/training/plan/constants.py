@@ -67,15 +67,15 @@ DROPOUT = (0.015, 0.4)
 """Dropout for each pass after the fourth, and the most that is planned."""
 MORE_DROPOUT_OF_WIDE = (8.0, 0.0175, 0.5)
 """Passes after which layers that are wider than a single layer of a plan get more dropout for each
-pass, how much more, and the most for them. A GPU reads Shakespeare 20 times in 12 seconds: 2 x 640
+pass, how much more, and the most for them. A GPU reads Shakespeare 20 times in 17 seconds: 2 x 640
 with 0.25 and decay 0.01 had 1.438 after 8 passes and 1.497 after 20. With decay 0.1: 2 x 640, 0.4,
 16 passes 1.389 (calibrated 1.364); 2 x 512, 0.5, 20 passes 1.395 (1.375)."""
 PASSES_WITH_DECAY, WEIGHT_DECAY = (3.0, 10.0, 24.0), 0.1
-"""Passes over a stream for which adamw has this weight decay instead of 0.01: from, to, and to for
-wide layers. Six passes over
-Shakespeare, 2 x 384: 1.397 with 0.01, 1.382 with 0.1; Japanese 4.015, 3.999; words 5.561, 5.541.
-Fewer do not need it (two over Shakespeare, 2 x 192: 1.522, 1.528), and more have enough dropout
-(13 over Russian, 1.788, 1.801). Not tried: documents, fine-tuning."""
+"""The fewest passes over a stream for which adamw has this weight decay instead of 0.01, the most,
+and the most for wide layers (20 were tried, see above). Six passes over Shakespeare, 2 x 384: 1.397
+with 0.01, 1.382 with 0.1; Japanese 4.015, 3.999; words 5.561, 5.541. Fewer do not need it (two over
+Shakespeare, 2 x 192: 1.522, 1.528), and more have enough dropout (13 over Russian, 1.788, 1.801).
+Not tried: documents, fine-tuning."""
 FINE_TUNING_RATE = 0.3
 """Learning rate of a fine-tuned run, as a fraction of its parent's. 90,000 letters from the
 built-in `prose`, bits per character after 10 passes: Shakespeare 1.825 at 0.1 of the rate, 1.751 at
