@@ -125,7 +125,7 @@ class Encoder(nn.Module):
         Only layers that are computed step by step: cuDNN took longer for pieces, and cells without
         a matrix from state to gates read all steps at once.
         """
-        by_steps = CELLS[self.settings.cell].learns_recurrence and not self._are_of_library()
+        by_steps = CELLS[self.settings.cell].learns_recurrence and not self.is_of_library()
         self.pieces = pieces if by_steps else 1
         try:
             yield
@@ -140,9 +140,9 @@ class Encoder(nn.Module):
         several = self.pieces > 1 and len(self.layers) > 1
         return several and not runs_by_steps(self.settings, generator)
 
-    def _are_of_library(self) -> bool:
-        """Report whether a library computes all steps of a layer in one call."""
-        return all(layer.of_library for layer in self.recurrent_layers())
+    def is_of_library(self) -> bool:
+        """Report whether a library computes all steps of a layer in one call, on a GPU cuDNN."""
+        return all(isinstance(layer, TorchLayer) for layer in self.layers)
 
     def _are_one_call(self, device: torch.device, generator: torch.Generator | None) -> bool:
         """Report whether one call computes all layers: only if nothing happens between them."""
@@ -151,7 +151,7 @@ class Encoder(nn.Module):
         return (
             device.type == "cuda"
             and len(layers) > 1
-            and self._are_of_library()
+            and self.is_of_library()
             and len({layer.hidden_size for layer in layers}) == 1
             and not (drops or settings.skip or runs_by_steps(settings, generator))
             and not any(layer._forward_hooks for layer in layers)  # as of `recorded_calls`

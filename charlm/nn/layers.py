@@ -82,8 +82,6 @@ class RecurrentLayer(nn.Module):
     """Name of the matrix from state to gates, if there is one."""
     gate_bias = "bias"
     """Name of the bias whose forget-gate block begins at the setting `forget_bias`."""
-    of_library = False
-    """True if a library computes all steps in one call, on a GPU cuDNN."""
 
     def __init__(self, input_size: int, hidden_size: int, settings: ModelSettings) -> None:
         super().__init__()

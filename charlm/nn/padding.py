@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from charlm.config.model import ModelSettings
 from charlm.nn.encoder import Encoder
 from charlm.nn.model import RecurrentLanguageModel
-from charlm.nn.torch_layers import TorchLayer
 
 MULTIPLE = 8
 """Number whose multiples are the padded sizes: 16 bytes in a 16-bit type."""
@@ -57,8 +56,8 @@ def can_be_padded(model: Encoder) -> bool:
     """Return whether cuDNN computes the cell of a language model, and padding changes no result."""
     settings = model.settings
     excluded = settings.one_hot or settings.learned_state or settings.adaptive_softmax
-    layers = all(isinstance(layer, TorchLayer) for layer in model.recurrent_layers())
-    return isinstance(model, RecurrentLanguageModel) and layers and not excluded
+    is_language_model = isinstance(model, RecurrentLanguageModel)
+    return is_language_model and model.is_of_library() and not excluded
 
 
 def blocks_of(model: Encoder) -> list[int]:

@@ -29,7 +29,6 @@ class TorchLayer(RecurrentLayer):
     module_class: type[nn.RNNBase] = nn.RNN
     recurrent_weight = "rnn.weight_hh_l0"
     gate_bias = "rnn.bias_ih_l0"
-    of_library = True
 
     def __init__(self, input_size: int, hidden_size: int, settings: ModelSettings) -> None:
         super().__init__(input_size, hidden_size, settings)
