@@ -114,13 +114,18 @@ CASES: dict[str, Callable[[], Case]] = {
 }  # fmt: skip
 
 
-def gradients(case: Case, parts: int) -> tuple[list[torch.Tensor], float]:
-    """Return the gradients of a batch that is read in parts, and its nats."""
-    model, loss, batch = case
+def fill(model: Any) -> None:
+    """Give a model random weights; until then, some have no set values."""
     model.reset_parameters(seeded(3))
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(0.3 * torch.randn(weight.shape, generator=seeded(weight.ndim)))
+
+
+def gradients(case: Case, parts: int) -> tuple[list[torch.Tensor], float]:
+    """Return the gradients of a batch that is read in parts, and its nats."""
+    model, loss, batch = case
+    fill(model)
     state = TrainState(model, TrainingSettings(optimizer="sgd", learning_rate=0.1))
     state.counters.parts = parts
     step = Step(state, Task(batches=None, loss=loss, evaluate=None))  # type: ignore[arg-type]
@@ -149,6 +154,7 @@ def test_parts_of_a_batch_add_up_to_the_whole(name: str) -> None:
 def test_padding_counts_nothing(name: str) -> None:
     """The nats of a batch are those of its sequences, each cut to its own length."""
     model, loss, batch = CASES[name]()
+    fill(model)
     real = batch.real if isinstance(batch, SeriesBatch) else batch.targets != PADDING
     assert not real.all()
     total = 0.0
