@@ -26,6 +26,7 @@ FLOORS = {
     "charlm.units": 0,
     "charlm.files": 1,
     "charlm.listing": 2,
+    "charlm.products": 2,
     "charlm.config": 1,
     "charlm.text": 3,
     "charlm.ngrams": 4,

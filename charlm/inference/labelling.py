@@ -14,6 +14,7 @@ from charlm.backends.interface import Array, Backend
 from charlm.backends.mixed import mixed_nats
 from charlm.backends.weights import pooling_parts
 from charlm.inference.counts import log_softmax
+from charlm.products import product
 from charlm.text.bag_of_words import BagOfWords
 from charlm.text.batches import Int64
 from charlm.text.encoded import EncodedText
@@ -90,7 +91,7 @@ class ArrayReader:
 
     def logits(self, text: EncodedText) -> NDArray[np.float64]:
         """See `LabelReader.logits`."""
-        logits = self.features(text) @ self.weight.T + self.bias
+        logits = product(self.features(text), self.weight.T) + self.bias
         return logits.astype(np.float64) * self.scale
 
 

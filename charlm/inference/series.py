@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from charlm.backends.numpy_backend import run_layers
 from charlm.backends.series_weights import MIN_DEVIATION, UNIT, SeriesWeights
 from charlm.inference.series_counts import SeriesCounts
+from charlm.products import product
 from charlm.text.series import CONTEXT, Scales, inputs_of
 from charlm.text.series_floors import Recurrence, Values
 
@@ -50,9 +51,10 @@ class ArraySeries:
         if state is None:
             depth, tensors, hidden = weights.state_shape
             state = np.zeros((depth, tensors, inputs.shape[1], hidden), np.float32)
-        x = inputs @ weights.embedding + self.bias  # (T, B, E)
+        x = product(inputs, weights.embedding) + self.bias  # (T, B, E)
         layers, after = run_layers(weights.cell, weights.layers, x, state)
-        outputs = (layers[-1][:, 0] @ weights.output.T + weights.output_bias).astype(np.float64)
+        outputs = product(layers[-1][:, 0], weights.output.T) + weights.output_bias
+        outputs = outputs.astype(np.float64)
         return outputs[..., 0], MIN_DEVIATION + np.logaddexp(0.0, outputs[..., 1] + UNIT), after
 
 

@@ -16,6 +16,7 @@ from charlm.backends.weights import Weights
 from charlm.config.cells import CELLS
 from charlm.inference.crf import Answers
 from charlm.inference.labelling import hidden_vectors, pooled, reversed_within
+from charlm.products import product
 from charlm.text.batches import Int64
 from charlm.text.groups import READ_TOGETHER, groups_by_length
 from charlm.text.sentences import Sentences
@@ -135,7 +136,7 @@ class ArrayTagReader:
 
     def emissions(self, sentences: Sentences) -> NDArray[np.float64]:
         """See `TagReader.emissions`."""
-        return (self.features(sentences) @ self.weight.T + self.bias).astype(np.float64)
+        return (product(self.features(sentences), self.weight.T) + self.bias).astype(np.float64)
 
 
 def _hidden(weights: Weights, x: Array) -> Array:

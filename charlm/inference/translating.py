@@ -15,6 +15,7 @@ from charlm.backends.translator_weights import DECODER, DECODER_LAYERS
 from charlm.backends.weights import BACKWARD, HEAD
 from charlm.inference.labelling import hidden_vectors, reversed_within
 from charlm.inference.search import BEAM, Found, Memory, Steps, search_texts
+from charlm.products import product
 from charlm.text.batches import Int64
 from charlm.text.encoded import EncodedText
 from charlm.text.groups import padded
@@ -70,7 +71,7 @@ class Linear(NamedTuple):
     def __call__(self, x: Array) -> Array:
         """Return W x + b for x (..., inputs)."""
         rows = x.reshape(-1, x.shape[-1])  # one product, whatever the number of axes
-        result = rows @ self.weight.T
+        result = product(rows, self.weight.T)
         result += self.bias
         return result.reshape(*x.shape[:-1], len(self.bias))
 
@@ -140,12 +141,12 @@ class ArraySteps:
         """See `Steps.step`."""
         signals, after = self.decoder.trace(ids.reshape(1, -1), state, ("h",))
         hidden = signals["h"][-1].reshape(*ids.shape, -1)  # (B, K, D)
-        scores = hidden @ vectors.swapaxes(1, 2)  # (B, K, T)
+        scores = product(hidden, vectors.swapaxes(1, 2))  # (B, K, T)
         inside = np.arange(vectors.shape[1]) < steps[:, np.newaxis, np.newaxis]
         scores = np.where(inside, scores, np.float32(-np.inf))
         weights = np.exp(scores - scores.max(axis=2, keepdims=True))
         weights /= weights.sum(axis=2, keepdims=True)
-        joined = np.concatenate([hidden, weights @ vectors], axis=2)
+        joined = np.concatenate([hidden, product(weights, vectors)], axis=2)
         logits = self.output(np.tanh(self.combine(joined)))  # (B, K, V')
         logits -= logits.max(axis=2, keepdims=True)
         logits -= np.log(np.exp(logits).sum(axis=2, keepdims=True))

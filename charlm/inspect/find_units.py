@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from charlm.errors import CorpusError, UsageError, check_count, named
 from charlm.inspect.hidden import Hidden
 from charlm.listing import Listing
+from charlm.products import product
 from charlm.runs.run import Run
 from charlm.text.tokenizers.tokenizer_json import EOS
 
@@ -195,8 +196,8 @@ def match_spans(pattern: str, text: str) -> list[tuple[int, int]]:
 def correlations(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return Pearson's r of each column of x (N, H) with y (N,); 0 for a constant column."""
     x, y = x - x.mean(axis=0), y - y.mean()
-    sizes = np.sqrt(np.einsum("nh,nh->h", x, x) * (y @ y))
-    return np.asarray(np.divide(y @ x, sizes, out=np.zeros(x.shape[1]), where=sizes > 0))
+    sizes = np.sqrt(np.einsum("nh,nh->h", x, x) * product(y, y))
+    return np.asarray(np.divide(product(y, x), sizes, out=np.zeros(x.shape[1]), where=sizes > 0))
 
 
 def auc(values: NDArray[np.float64], inside: NDArray[np.bool_]) -> float:

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.products import product
+
 Values = NDArray[np.float64]
 ORDER = 2
 """Numbers that a linear recurrence looks back on; two are enough for a damped oscillation."""
@@ -31,7 +33,7 @@ class Recurrence(NamedTuple):
         Where fewer are known than the recurrence needs, it is the last one.
         """
         order = len(self.coefficients) - 1
-        known = _lagged(values - self.mean, order) @ self.coefficients + self.mean
+        known = product(_lagged(values - self.mean, order), self.coefficients) + self.mean
         return np.concatenate([values[: order - 1], known])[: len(values) - 1]
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import CorpusError, check_count
+from charlm.products import product
 from charlm.text.sources.files import TextFile, readable, shown
 
 Vector = NDArray[np.float32]
@@ -190,7 +191,7 @@ def nearest(matrix: NDArray[np.float32], index: int, top: int) -> list[tuple[int
     """
     check_count("top", top, 1)
     lengths = np.linalg.norm(matrix, axis=1)
-    cosines = matrix @ matrix[index] / np.maximum(lengths * lengths[index], 1e-30)
+    cosines = product(matrix, matrix[index]) / np.maximum(lengths * lengths[index], 1e-30)
     cosines[index] = -np.inf
     order = np.argsort(-cosines, kind="stable")[: min(top, len(matrix) - 1)]
     return [(int(at), float(cosines[at])) for at in order]

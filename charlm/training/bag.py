@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from charlm.inference.counts import log_softmax
 from charlm.phases import advance, phase
+from charlm.products import product
 from charlm.text.bag_of_words import BagOfWords, Floats
 from charlm.text.encoded import EncodedText
 from charlm.text.labels import Targets
@@ -38,7 +39,7 @@ def logistic_regression(bag: BagOfWords, text: EncodedText, targets: Targets) ->
     texts, features, labels = len(targets), len(bag.features), len(bag.priors)
     frequency = np.bincount(places, minlength=features)
     rarity = np.log((1 + texts) / (1 + frequency)) + 1.0
-    penalty = PENALTY * float(frequency @ rarity**2) / texts**2
+    penalty = PENALTY * float(product(frequency, rarity**2)) / texts**2
     gold = np.eye(labels)[targets]
 
     def loss(values: Floats) -> tuple[float, Floats]:

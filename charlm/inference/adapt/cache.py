@@ -20,6 +20,7 @@ from charlm.errors import CorpusError
 from charlm.inference.likelihood import WINDOW, tally
 from charlm.nn.torch_backend import TorchBackend
 from charlm.phases import advance, phase
+from charlm.products import product
 from charlm.text.encoded import EncodedText
 from charlm.text.tokenizers.tokenizer_json import EOS
 from charlm.units import Tally
@@ -128,7 +129,7 @@ def _block(
 ) -> NDArray[np.float64]:
     """Return the probabilities of the tokens from `begin` to `end`, each with its own past."""
     first = max(0, begin - size)
-    scores = theta * (contexts.hidden[begin:end] @ contexts.hidden[first:end].T)
+    scores = theta * product(contexts.hidden[begin:end], contexts.hidden[first:end].T)
     place, past = np.arange(begin, end)[:, None], np.arange(first, end)[None]
     seen = (past < place) & (past >= place - size)
     scores = np.where(seen, scores, -np.inf)

@@ -14,6 +14,7 @@ from charlm.backends.mixed import mixed_nats
 from charlm.inference.adapt.calibration import MAX_TOKENS, fit_scale, sample_of
 from charlm.inference.likelihood import text_nats
 from charlm.ngrams.model import NgramModel
+from charlm.products import product
 from charlm.text.encoded import EncodedText
 
 Nats = NDArray[np.float64]
@@ -43,14 +44,14 @@ def fitted_weights(
     free = np.isnan(weights)
     rest = 1.0 - weights[~free].sum()
     weights[free] = rest / max(free.sum(), 1)
-    mixed, power = weights @ table, 1.0
+    mixed, power = product(weights, table), 1.0
     for _ in range(MAX_STEPS):
         factors = np.log(np.maximum((table[free] / mixed).mean(axis=1), 1e-300))
         updated = weights.copy()
         updated[free] *= np.exp(power * (factors - factors.max(initial=-np.inf)))
         updated[free] = np.maximum(updated[free] / updated[free].sum(), MIN_WEIGHT)
         updated[free] *= rest / updated[free].sum()
-        likely = updated @ table
+        likely = product(updated, table)
         if power > 1.0 and np.log(likely / mixed).mean() < 0.0:
             power = 1.0
             continue
