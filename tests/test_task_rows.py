@@ -1,16 +1,20 @@
 """Every row of the table of tasks: its parts exist, fit their protocols, and agree."""
 
 import inspect
+import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
-from helpers import Call
+from helpers import Call, nested
 
 import charlm
+from charlm.api.sessions import Request, plan_run
 from charlm.api.task_api import TaskApi, api_of
 from charlm.config.class_path import resolve
 from charlm.config.settings import settings_from
 from charlm.config.tasks import LANGUAGE_MODEL, TASKS
+from charlm.report.repeating import repeat_command
 from charlm.report.task_reports import Predictions, TaskReport, report_of
 from charlm.runs.layout import is_run_file
 from charlm.runs.shapes import FIGURES_OF, TASK_SHAPES
@@ -106,3 +110,55 @@ def test_a_shared_run_has_all_its_vocabularies(task: str, here: Path, call: Call
     words = ("predict", "a b", "--json")
     assert call(*words, "--checkpoints", "others")[1] == call(*words)[1]
     assert call("verify", "own", "--checkpoints", "others")[0] == 0
+
+
+FILES = {
+    LANGUAGE_MODEL: "a text of a few words\n" * 30,
+    "classify": "text\tlabel\n" + "good film\tpos\nbad film\tneg\n" * 20,
+    "tag": "Anna B-PER\nlives O\n\nBob B-PER\n\n" * 20,
+    "translate": "a\tb\n" + "ab\tba\nabc\tcba\n" * 20,
+    "series": "x\ty\n" + "".join(f"{number % 7}.5\t1\n" for number in range(200)),
+}
+"""A small text of each task."""
+OPTIONS = {"translate": {"column": "a", "target": "b"}, "series": {"column": "x"}}
+DROPOUTS = ("dropout", "input_dropout", "output_dropout")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"dropout": 0.2}, (0.2, 0.1, 0.2)),
+        ({"dropout": 0.0}, (0.0, 0.0, 0.0)),
+        ({"dropout": 0.2, "input_dropout": 0.3}, (0.2, 0.3, 0.2)),
+        ({"dropout": 0.5, "output_dropout": 0.0}, (0.5, 0.25, 0.0)),
+    ],
+)
+@pytest.mark.parametrize("task", TASKS)
+def test_dropout_before_and_after_the_layers_follows_the_given_one(
+    task: str, given: dict[str, float], expected: tuple[float, ...], tmp_path: Path
+) -> None:
+    """Also in the command that repeats the run; half of it is dropped after the embedding."""
+    record = planned(tmp_path, task, **given)
+    assert dropouts_of(record) == expected
+    words = shlex.split(repeat_command(tmp_path, record) or "")
+    flags = {name: f"--{name.replace('_', '-')}" for name in DROPOUTS}
+    again = {
+        name: float(words[words.index(flag) + 1]) for name, flag in flags.items() if flag in words
+    }
+    assert dropouts_of(planned(tmp_path, task, **again)) == expected
+
+
+def planned(folder: Path, task: str, **given: Any) -> dict[str, Any]:
+    """Return the record of a planned run on the small text of a task."""
+    source = folder / ("train.tsv" if "\t" in FILES[task] else "train.txt")
+    source.write_text(FILES[task], encoding="utf-8")
+    flags = nested(
+        task=task, sources=(str(source),), steps=2, threads=1, precision="fp32", num_layers=1,
+        **OPTIONS.get(task, {}), **given,
+    )  # fmt: skip
+    return plan_run(Request(flags=flags, checkpoints=folder)).record
+
+
+def dropouts_of(record: dict[str, Any]) -> tuple[float, ...]:
+    """Return the dropout between, before and after the layers."""
+    return tuple(record["settings"]["model"][name] for name in DROPOUTS)

@@ -29,6 +29,8 @@ FOLLOWERS = {
     "vectors": ("embedding_size",),
 }
 """Settings that belong to another one, and are removed if an upper layer changes it."""
+OUTER_DROPOUT = ("input_dropout", "output_dropout")
+"""Settings that follow dropout by rule, unless they are given or a preset has them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -333,8 +335,20 @@ def combined(
         layers.insert(0, (f"preset {preset}", preset_settings(preset)))
     task = task_name(layered(layers)[0])
     if task in TASKS:  # a misspelt one is refused with the other values
-        layers.insert(0, (f"task {task}", {s: dict(v) for s, v in TASKS[task].defaults.items()}))
+        layers.insert(0, (f"task {task}", task_defaults(task, layered(layers)[0])))
     return layered(layers)
+
+
+def task_defaults(task: str, given: Nested) -> Nested:
+    """Return the default values of a task by section, below those that are `given`.
+
+    Dropout before and after the layers follows the one between them if that is given.
+    """
+    values = {section: dict(own) for section, own in TASKS[task].defaults.items()}
+    if given.get("model", {}).get("dropout") is not None:
+        for name in OUTER_DROPOUT:
+            values.get("model", {}).pop(name, None)
+    return values
 
 
 def layered(layers: Sequence[tuple[str, Nested]]) -> tuple[Nested, dict[str, str]]:

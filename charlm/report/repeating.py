@@ -7,7 +7,8 @@ from typing import Any
 from charlm.commands import command
 from charlm.config.fields import VALIDATION
 from charlm.config.flags import words_of
-from charlm.config.settings import settings_from, table
+from charlm.config.presets import task_defaults
+from charlm.config.settings import Nested, settings_from, table
 from charlm.config.tasks import TASKS
 from charlm.config.unused import facts_of, missing_need
 from charlm.errors import UsageError
@@ -53,7 +54,7 @@ def repeat_command(path: Path, record: Json) -> str | None:
         words += ["--vocabulary", about["vocabulary"]] if about["vocabulary"] != "grow" else []
         decided = {name for name, why in record["origins"].items() if why == f"run {about['run']}"}
         skipped |= {n for n in values if f"{known_settings[n].section}.{n}" in decided}
-    layer = {**TASKS[settings.task.task].defaults, "task": {}}  # the task has to be named
+    layer = _defaults(settings.task.task, values["dropout"])
     for name, value in values.items():
         setting = known_settings[name]
         default = layer.get(setting.section, {}).get(name, setting.default)
@@ -76,6 +77,13 @@ def repeat_note(record: Json) -> str:
     if not record["planned"]:  # --resume with other settings empties the plan
         return "Settings changed when the run was resumed. To train one with the final settings:"
     return "To train it again, bit for bit on this machine:"
+
+
+def _defaults(task: str, dropout: float | None) -> Nested:
+    """Return the values that a command need not have: those of the task under this dropout."""
+    usual = TASKS[task].defaults.get("model", {}).get("dropout")
+    given = {} if dropout == usual else {"model": {"dropout": dropout}}
+    return {**task_defaults(task, given), "task": {}}  # the task has to be named
 
 
 def _machine(record: Json) -> dict[str, Any]:

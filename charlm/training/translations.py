@@ -8,6 +8,7 @@ import torch
 
 from charlm.backends.translator_weights import decoder_settings
 from charlm.config.model import ModelSettings
+from charlm.config.presets import OUTER_DROPOUT
 from charlm.config.settings import Settings
 from charlm.inference.translation_counts import TranslationCounts, copy_floor
 from charlm.nn.devices import Precision
@@ -128,17 +129,18 @@ class TranslationTraining(LabelledTraining):
         return load_translate_run(session.path).evaluate(pairs)[0]
 
 
-def _usual_sizes(model: ModelSettings, dataset: Dataset) -> tuple[dict[str, Any], str]:
-    """Return sizes and dropout for the unit of a text, and the reason; a given dropout is kept."""
+def _usual_sizes(model: ModelSettings, dataset: Dataset) -> tuple[dict[str, float], str]:
+    """Return sizes for the unit of a text, dropout unless it is given, and the reason."""
     if not dataset.vocabulary.spec.letter:
         sizes, rate, reason = (256, 256), 0.3, "for translations of sentences"
     elif dataset.train.documents < FEW_PAIRS:
         sizes, rate, reason = (64, 64), 0.1, f"for fewer than {FEW_PAIRS:,} short texts"
     else:
         sizes, rate, reason = (128, 64), 0.1, "for short texts"
-    rate = rate if model.dropout is None else model.dropout
-    names = ("dropout", "input_dropout", "output_dropout")
-    return dict(zip(SIZES, sizes, strict=True)) | dict.fromkeys(names, rate), reason
+    usual = dict(zip(SIZES, sizes, strict=True))
+    if model.dropout is None:
+        usual |= dict.fromkeys(("dropout", *OUTER_DROPOUT), rate)
+    return usual, reason
 
 
 TRANSLATIONS: TaskTraining = TranslationTraining()
