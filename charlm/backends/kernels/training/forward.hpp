@@ -223,7 +223,7 @@ struct ForwardPass {
                 pack_input(static_cast<const float*>(call.x), s, step, r, k, out, across);
         }
         barrier.wait();
-        multiply({0, blocks}, columns, s.inputs,
+        multiply({{0, blocks}, columns, s.inputs, blocks, columns.size()},
                  [&](int m) { return f.x + size_t(m) * s.inputs * BLOCK; },
                  [&](int n) { return f.w_ih + size_t(n) * s.inputs * BLOCK; },
                  [&](int m, int n) { return given_at(m, n); },
