@@ -2,6 +2,7 @@
 
 import inspect
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ from charlm.report.repeating import repeat_command
 from charlm.report.task_reports import Predictions, TaskReport, report_of
 from charlm.runs.layout import is_run_file
 from charlm.runs.shapes import FIGURES_OF, TASK_SHAPES
-from charlm.text.task_text import TaskText, text_for
+from charlm.text.parallel import Parallel
+from charlm.text.task_text import TaskText, gold_of, text_for
+from charlm.text.tokenizers.vocabulary import load_vocabulary
+from charlm.training.start import PlannedRun
 from charlm.training.task_training import TaskTraining, training_of
 
 OTHERS = [name for name in TASKS if name != LANGUAGE_MODEL]
@@ -148,17 +152,81 @@ def test_dropout_before_and_after_the_layers_follows_the_given_one(
     assert dropouts_of(planned(tmp_path, task, **again)) == expected
 
 
-def planned(folder: Path, task: str, **given: Any) -> dict[str, Any]:
-    """Return the record of a planned run on the small text of a task."""
-    source = folder / ("train.tsv" if "\t" in FILES[task] else "train.txt")
-    source.write_text(FILES[task], encoding="utf-8")
+def plan(
+    folder: Path, task: str, about: dict[str, str] | None = None, *, text: str = "", **given: Any
+) -> PlannedRun:
+    """Return the plan of a run on a text, usually the small one of a task."""
+    text = text or FILES[task]
+    source = folder / ("train.tsv" if "\t" in text else "train.txt")
+    source.write_text(text, encoding="utf-8")
     flags = nested(
         task=task, sources=(str(source),), steps=2, threads=1, precision="fp32", num_layers=1,
         **OPTIONS.get(task, {}), **given,
     )  # fmt: skip
-    return plan_run(Request(flags=flags, checkpoints=folder)).record
+    return plan_run(Request(flags=flags, checkpoints=folder, **(about or {})))
+
+
+def planned(folder: Path, task: str, *about: dict[str, str], **given: Any) -> dict[str, Any]:
+    """Return the record of a planned run."""
+    return plan(folder, task, *about, **given).record
 
 
 def dropouts_of(record: dict[str, Any]) -> tuple[float, ...]:
     """Return the dropout between, before and after the layers."""
     return tuple(record["settings"]["model"][name] for name in DROPOUTS)
+
+
+LIMITED = {"classify": (None, 20_000), "tag": (2, 20_000), "translate": (None, 4000)}
+"""Minimum count and maximum size in the defaults of each task."""
+
+
+@pytest.fixture(scope="module")
+def word_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A language model of the words "old" and "text", in a folder of runs."""
+    folder = tmp_path_factory.mktemp("runs")
+    charlm.fit(
+        text="old text\n" * 20, unit="word", words="whitespace", name="old", steps=1, hidden=4,
+        embedding=4, layers=1, seed=1, threads=1, precision="fp32", checkpoints=folder,
+        dropout=0.0, valid_frac=0.2,
+    )  # fmt: skip
+    return folder
+
+
+@pytest.mark.parametrize("task", LIMITED)
+def test_a_vocabulary_grows_by_what_the_defaults_of_the_task_allow(
+    task: str, word_run: Path
+) -> None:
+    """The defaults are about the text of the task, so the entries of the old run do not count."""
+    known = len(load_vocabulary(word_run / "old" / "tokenizer.json"))
+    least, most = LIMITED[task]
+    about = {"start_from": "old", "vocabulary": "grow"}
+    record = planned(word_run, task, about)
+    found = record["settings"]["vocabulary"]
+    assert found["max_size"] == known + most
+    assert record["origins"]["vocabulary.max_size"] == f"task {task}"
+    assert least is None or found["min_count"] == least
+    given = planned(word_run, task, about, min_count=3, max_size=known + 1)
+    assert given["corpus"]["vocabulary"] == known + 1
+    assert given["settings"]["vocabulary"]["min_count"] == 3
+    assert planned(word_run, task, {"start_from": "old"})["corpus"]["vocabulary"] == known
+
+
+def test_rare_words_of_a_tagger_get_no_entries_of_their_own(word_run: Path) -> None:
+    """A word that occurs once is unknown, as in a vocabulary without an old run."""
+    rare = f"{FILES['tag']}once O\n\nAnna B-PER\nsaw O\nBob B-PER\n\n"
+    about = {"start_from": "old", "vocabulary": "grow"}
+    known = planned(word_run, "tag", about, text=rare, valid_frac=0)["corpus"]["vocabulary"]
+    assert known == len(load_vocabulary(word_run / "old" / "tokenizer.json")) + 3
+
+
+def test_the_target_of_a_translation_counts_its_own_entries(word_run: Path) -> None:
+    """Not those that the source had before."""
+    few = TASKS["translate"].defaults | {"vocabulary": {"max_size": 6}}
+    about = {"start_from": "old", "vocabulary": "grow"}
+    text = "a\tb\n" + "".join(f"s{n} s{n}\tt{n} t{n}\n" for n in range(9)) * 3
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TASKS, "translate", replace(TASKS["translate"], defaults=few))
+        dataset = plan(word_run, "translate", about, text=text).dataset
+    old = len(load_vocabulary(word_run / "old" / "tokenizer.json"))
+    assert len(dataset.vocabulary) == old + 6
+    assert len(gold_of(dataset, Parallel).vocabulary) == 6

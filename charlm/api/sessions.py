@@ -91,7 +91,7 @@ class Request:
         """Return the settings of a new run and their origins, with those of the parent."""
         nested, origins = self.combined()
         if self.parent:
-            nested, origins = yielding(nested, origins)
+            nested, origins = yielding(nested, origins, self.parent, self.vocabulary)
         check_vocabulary_mode(self.vocabulary, self.parent, nested)
         return self.parent.complete(nested, origins) if self.parent else (nested, origins)
 

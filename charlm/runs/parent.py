@@ -244,17 +244,21 @@ def find_parent(run: str, folder: Path) -> Parent:
     return Parent(path=path, name=name, config=config, record=layout.read_record(path))
 
 
-def yielding(given: Nested, origins: Mapping[str, str]) -> tuple[Nested, dict[str, str]]:
+def yielding(
+    given: Nested, origins: Mapping[str, str], parent: Parent, mode: str | None
+) -> tuple[Nested, dict[str, str]]:
     """Return settings and origins without the sizes and the vocabulary of a task's defaults.
 
-    The parent decides them. Other defaults get their values for fine-tuning.
+    The parent decides them. Other defaults get their values for fine-tuning; the limits of a
+    vocabulary that grows are those of its new entries.
     """
     others = TASKS[task_name(given)].fine_tuning
+    limits = {"min_count", "max_size"} if mode == GROW else set()
     left_out = {
         f"{section}.{key}"
         for section, values in given.items()
         for key in values
-        if section in ("model", "vocabulary") and key not in SEPARATE
+        if section in ("model", "vocabulary") and key not in {*SEPARATE, *limits}
         and origins.get(f"{section}.{key}", "").startswith("task ")
     }  # fmt: skip
     kept = {
@@ -265,6 +269,8 @@ def yielding(given: Nested, origins: Mapping[str, str]) -> tuple[Nested, dict[st
         for key, value in values.items():
             if origins.get(f"{section}.{key}", "").startswith("task "):
                 kept[section][key] = value
+    if "max_size" in limits and origins.get("vocabulary.max_size", "").startswith("task "):
+        kept["vocabulary"]["max_size"] += parent.config["vocab_size"]
     return kept, {name: origin for name, origin in origins.items() if name not in left_out}
 
 

@@ -110,7 +110,7 @@ class ParallelText:
         built = training_vocabulary(parts["train"].split(), rule, vocabulary, grow=grow)
         target = training_vocabulary(
             _turned(parts["train"]).split(),
-            rule if vocabulary is None or grow else vocabulary.settings,
+            _target_rule(rule, vocabulary, grow=grow, open_=open_),
             more.get(TARGET),
         )
         encoded = {
@@ -214,6 +214,22 @@ def _turned(part: Texts) -> Texts:
 
 def _is_short(train: Texts) -> bool:
     return median(map(len, train.labels)) < SHORT_TRANSLATION
+
+
+def _target_rule(
+    rule: VocabularySettings, source: Vocabulary | None, *, grow: bool, open_: Collection[str]
+) -> VocabularySettings:
+    """Return the settings of the target's vocabulary beside a given vocabulary of the source.
+
+    The task limits the entries that a source gets when it grows; the target has no others.
+    """
+    if source is None:
+        return rule
+    if not grow:
+        return source.settings
+    if "vocabulary.max_size" in open_ and rule.max_size:
+        return replace(rule, max_size=rule.max_size - len(source))
+    return rule
 
 
 # ------------------------------------------------------------------ encoding
