@@ -230,3 +230,20 @@ def test_the_target_of_a_translation_counts_its_own_entries(word_run: Path) -> N
     old = len(load_vocabulary(word_run / "old" / "tokenizer.json"))
     assert len(dataset.vocabulary) == old + 6
     assert len(gold_of(dataset, Parallel).vocabulary) == 6
+
+
+@pytest.mark.parametrize("mode", [None, "keep", "grow"])
+@pytest.mark.parametrize("task", [LANGUAGE_MODEL, *LIMITED])
+def test_the_command_that_repeats_a_run_treats_new_words_alike(
+    task: str, mode: str | None, word_run: Path, call: Call
+) -> None:
+    """Tasks keep the vocabulary of an old run by default, language models let it grow."""
+    about = {"start_from": "old"}
+    record = planned(word_run, task, about | ({"vocabulary": mode} if mode else {}))
+    _, verb, *words = shlex.split(repeat_command(word_run, record) or "")
+    again = words[words.index("--vocabulary") + 1] if "--vocabulary" in words else None
+    repeated = planned(word_run, task, about | ({"vocabulary": again} if again else {}))
+    assert repeated["from"]["vocabulary"] == record["from"]["vocabulary"]
+    assert repeated["corpus"]["vocabulary"] == record["corpus"]["vocabulary"]
+    status, _, message = call(verb, *words, "--plan")
+    assert (status, "no effect" in message) == (0, False), message

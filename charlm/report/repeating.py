@@ -15,6 +15,7 @@ from charlm.errors import UsageError
 from charlm.runs.built_in import is_built_in, shipped_sources
 from charlm.runs.layout import RECORD, TOKENIZER
 from charlm.runs.pair import length_factor
+from charlm.runs.parent import GROW, KEEP
 
 Json = Mapping[str, Any]
 
@@ -51,7 +52,8 @@ def repeat_command(path: Path, record: Json) -> str | None:
     words, skipped = _vocabulary(path, record)
     if about := record.get("from"):
         words += ["--from", about.get("path", about["run"])]
-        words += ["--vocabulary", about["vocabulary"]] if about["vocabulary"] != "grow" else []
+        usual = KEEP if TASKS[settings.task.task].labelled else GROW
+        words += ["--vocabulary", about["vocabulary"]] if about["vocabulary"] != usual else []
         decided = {name for name, why in record["origins"].items() if why == f"run {about['run']}"}
         skipped |= {n for n in values if f"{known_settings[n].section}.{n}" in decided}
     layer = _defaults(settings.task.task, values["dropout"])
