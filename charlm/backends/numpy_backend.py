@@ -21,7 +21,7 @@ from charlm.backends.interface import (
 from charlm.backends.weights import LayerWeights, Weights
 from charlm.config.cells import CELLS
 from charlm.config.class_path import resolve
-from charlm.products import quiet_products
+from charlm.products import product, quiet_products
 
 Step = Callable[[LayerWeights, Array, LayerState], tuple[LayerState, tuple[Array, ...]]]
 """A function of the weights, W x + b of one step, and the state before it; see `CellSpec`.
@@ -50,7 +50,8 @@ class NumpyBackend:
 
     def ranks(self, inputs: Ids, targets: Ids, state: State) -> tuple[Nats, Ids, State]:
         """See `Backend.ranks`."""
-        logits, after = self._read(inputs, state)
+        hidden, after = self._read(inputs, state)
+        logits = self._logits(hidden)
         own = np.take_along_axis(logits, targets[..., None], axis=-1)
         ranks = (logits > own).sum(axis=-1).astype(np.int64) + 1
         return _log_sum_exp(logits) - own[..., 0], ranks, after
@@ -60,18 +61,20 @@ class NumpyBackend:
     ) -> tuple[Nats, Nats, State]:
         """See `Backend.masses`."""
         check_entries(entries, self.vocab_size)
-        logits, after = self._read(inputs, state)
+        hidden, after = self._read(inputs, state)
+        logits = self._logits(hidden)
         own, total = np.take_along_axis(logits, targets[..., None], axis=-1), _log_sum_exp(logits)
         return total - own[..., 0], _log_sum_exp(logits[..., entries]) - total, after
 
     def logits(self, inputs: Ids, state: State) -> tuple[Logits, State]:
         """See `Backend.logits`."""
-        logits, after = self._read(inputs, state, -1)
-        return logits[-1].astype(np.float64), after
+        hidden, after = self._read(inputs, state)
+        return self._logits(hidden[-1]).astype(np.float64), after
 
     def distribution(self, inputs: Ids, state: State) -> tuple[Array, State]:
         """See `Backend.distribution`."""
-        return self._read(inputs, state)
+        hidden, after = self._read(inputs, state)
+        return self._logits(hidden), after
 
     def log_probabilities(self, logits: Array | Logits) -> Nats:
         """See `Backend.log_probabilities`."""
@@ -83,23 +86,25 @@ class NumpyBackend:
     ) -> tuple[dict[str, Array], State]:
         """See `Backend.trace`."""
         names = CELLS[self.weights.cell].signals
-        own = self.weights
-        layers, after = run_layers(
-            own.cell, own.layers, own.embedding[inputs], state, kept=len(names)
-        )
+        layers, after = self._layers(inputs, state, len(names))
         places = [names.index(name) for name in signals]
         return {
             name: np.stack([values[:, place] for values in layers])
             for name, place in zip(signals, places, strict=True)
         }, after
 
-    @quiet_products
-    def _read(self, inputs: Ids, state: State, begin: int = 0) -> tuple[Array, State]:
-        """Return logits (T, B, V) from the step `begin` on, and the state after the inputs."""
+    def _logits(self, hidden: Array) -> Array:
+        return product(hidden, self.weights.output.T) + self.weights.output_bias
+
+    def _read(self, inputs: Ids, state: State) -> tuple[Array, State]:
+        """Return hidden vectors (T, B, H) of the last layer, and the state after the inputs."""
+        layers, after = self._layers(inputs, state, 1)
+        return layers[-1][:, 0], after
+
+    def _layers(self, inputs: Ids, state: State, kept: int) -> tuple[list[Array], State]:
+        """Return what `run_layers` returns for inputs (T, B)."""
         weights = self.weights
-        x = weights.embedding[inputs]
-        layers, after = _run_layers(weights.cell, weights.layers, x, state, 1)
-        return layers[-1][begin:, 0] @ weights.output.T + weights.output_bias, after
+        return run_layers(weights.cell, weights.layers, weights.embedding[inputs], state, kept)
 
 
 @quiet_products
@@ -110,13 +115,6 @@ def run_layers(
 
     x has shape (T, B, E). The order of signals is that of `CellSpec.signals`; h is the first one.
     """
-    return _run_layers(cell, layers, x, state, kept)
-
-
-def _run_layers(
-    cell: str, layers: Sequence[LayerWeights], x: Array, state: State, kept: int
-) -> tuple[list[Array], State]:
-    """Return what `run_layers` returns, with numpy's warnings about products."""
     step: Step = resolve(CELLS[cell].numpy_step)
     signals, after = [], []
     for layer, layer_state in zip(layers, state, strict=True):
