@@ -76,6 +76,10 @@ def test_runs_of_different_texts_or_splits_are_not_compared(call: Call) -> None:
         status, _, err = call("compare", "a", other)
         assert status == 2
         assert f"a and {other} were trained on different texts" in err and "--file" in err
+    Path("checkpoints/c/run.json").unlink()
+    status, _, err = call("compare", "a", "c")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "c has no run.json" in err and err.endswith("Use --file\n")
     for name in ("d", "e"):
         assert call("train", "a.txt", "--name", name, "--valid-frac", "0", *SIZES)[0] == 0
     assert "keep no held-out text" in call("compare", "d", "e")[2]

@@ -214,7 +214,13 @@ def test_runs_of_other_texts_are_evaluated_together_on_files(
     record["corpus"]["fingerprint"] = "0" * 64
     write_record(other, record)
     shutil.copytree(runs / "good", bare, ignore=shutil.ignore_patterns("data"))
-    for path, reason in ((other, "trained on different texts"), (bare, "bare keeps no valid text")):
+    weights = tmp_path / "weights"
+    shutil.copytree(bare, weights, ignore=shutil.ignore_patterns("run.json"))
+    for path, reason in (
+        (other, "trained on different texts"),
+        (bare, "bare keeps no valid text"),
+        (weights, "weights has no run.json, which says what text"),
+    ):
         status, _, err = call("eval", "--run", good, "--with", str(path))
         assert status == 2 and reason in err and err.splitlines()[-1].endswith("Use --file")
         words = ("--run", good, "--with", str(path), "--file", str(runs / "test.tsv"), "--json")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from charlm.errors import UsageError
-from charlm.runs.layout import home, read_record
+from charlm.runs.layout import RECORD, home, read_record
 from charlm.runs.locate import run_name
 from charlm.text.labels import few_names
 
@@ -30,6 +30,12 @@ def check_same_labels(
 
 def check_same_text(paths: Sequence[Path]) -> None:
     """Raise UsageError unless all runs have one text, of which they held out the same parts."""
+    for path in paths:
+        if not (home(path) / RECORD).exists():
+            raise UsageError(
+                f"{path} has no {RECORD}, which says what text a run held out; expected one text "
+                "for all runs. Use --file"
+            )
     first, *others = [read_record(home(path))["corpus"]["fingerprint"] for path in paths]
     for path, other in zip(paths[1:], others, strict=True):
         if other != first:
