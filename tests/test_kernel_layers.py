@@ -310,3 +310,5 @@ def test_settings_decide_which_cells_the_kernels_have() -> None:
     assert kernel_layers.computes(ModelSettings(cell="lstm"))
     assert not kernel_layers.computes(ModelSettings(cell="rnn", nonlinearity="relu"))
     assert not kernel_layers.computes(ModelSettings(cell="esn"))
+    for name in ("zoneout", "zoneout_cell", "state_dropout"):
+        assert not kernel_layers.computes(ModelSettings(cell="lstm", **{name: 0.1}))

@@ -23,8 +23,8 @@ from charlm.backends.kernel_library import processor_features
 from charlm.backends.training_library import chosen_variant
 from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
-from charlm.errors import EnvironmentFailure, named
-from charlm.nn.kernel_layers import computes, kernels_in_use
+from charlm.errors import EnvironmentFailure, UsageError, named
+from charlm.nn.kernel_layers import changed_steps, computes, kernels_in_use
 from charlm.nn.low_precision import LowCopy, can_be_static
 from charlm.nn.model import RecurrentLanguageModel, multiplied_weights
 
@@ -132,7 +132,7 @@ def choose_precision(
     Of the compiled kernels (`engine` native) and torch, the faster one for batches of this many
     rows is chosen, or the other one if its gradients are wrong. On a GPU, a copy of the model
     computes, which needs a task with `static` steps. Raises EnvironmentFailure if a type or native
-    is requested and does not work here.
+    is requested and does not work here, UsageError if kernels are and do not compute the settings.
     """
     if requested == "fp32":
         return Precision(name="fp32", reason="asked for")
@@ -165,12 +165,18 @@ def engines(
 
     The first should be the fastest.
 
-    Raises EnvironmentFailure if engine native is requested and there are none for this cell here.
+    Raises EnvironmentFailure if engine native is requested and there are none for this cell here,
+    UsageError if the settings ask for what kernels do not compute.
     """
     kernels = _native_variant(settings, device) if engine != "torch" else None
     if engine != "native":
         both = [kernels, None] if fills_tiles(rows) else [None, kernels]
         return both if kernels else [None]
+    if changed := changed_steps(settings):
+        raise UsageError(
+            f"{named('engine')} native with {named(changed[0])}, which its kernels do not compute. "
+            f"Use {named('engine')} torch, or leave out {named(changed[0])}"
+        )
     if kernels is None:
         raise EnvironmentFailure(
             f"{named('engine')} native cannot train cell {settings.cell} on this {device.type}; "

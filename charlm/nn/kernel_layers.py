@@ -54,9 +54,15 @@ def kernels_in_use(variant: str | None) -> Iterator[None]:
 
 
 def computes(settings: ModelSettings) -> bool:
-    """Report whether the kernels have the cell of these settings."""
+    """Report whether the kernels compute layers of these settings: the cell, all steps at once."""
     relu = settings.cell == "rnn" and settings.nonlinearity != "tanh"
-    return settings.cell in CELLS and not relu
+    return settings.cell in CELLS and not relu and not changed_steps(settings)
+
+
+def changed_steps(settings: ModelSettings) -> list[str]:
+    """Return the names of the settings under which training changes the state between steps."""
+    names = ("zoneout", "zoneout_cell", "state_dropout")
+    return [name for name in names if getattr(settings, name)]
 
 
 def serves(settings: ModelSettings, x: Tensor | Lookup) -> bool:
