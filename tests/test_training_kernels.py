@@ -13,14 +13,14 @@ from charlm.backends import training_library
 from charlm.backends.training_library import CELLS, Call, open_library
 from charlm.errors import EnvironmentFailure
 
-ALLOWED = 0.0065
-"""Relative error (Frobenius norm) of bfloat16 products and gates; at most 0.0056 was measured."""
+ALLOWED = 0.01
+"""Relative error (Frobenius norm) of bfloat16 products and gates; at most 0.0086 with 12 seeds."""
 ALLOWED_OF_FEW = 0.15
 """The same for at most 64 numbers, whose terms may cancel."""
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 VARIANTS = training_library.variants()
 LAYERS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
-WANTED = ("x", "h0", "c0", "w_ih", "w_hh", "bias", "hidden_bias", "table")
+WANTED = ("x", "h0", "c0", "w_ih", "w_hh", "b_ih", "b_hh")
 SHAPES = [
     (1, 1, 1, 1), (2, 32, 32, 32), (3, 33, 31, 33), (5, 7, 13, 17), (9, 65, 64, 48),
     (4, 3, 250, 129), (17, 1, 33, 64), (20, 40, 10, 130),
@@ -42,18 +42,16 @@ def draw(cell: str, T: int, B: int, E: int, H: int, V: int = 0, seed: int = 0) -
 
     width = GATES[cell] * H
     values = {
-        "x": some(T, B, E), "h0": some(B, H, scale=0.5), "c0": some(B, H, scale=0.5),
+        "x": some(*(V, E) if V else (T, B, E)),
+        "h0": some(B, H, scale=0.5), "c0": some(B, H, scale=0.5),
         "w_ih": some(width, E, scale=E**-0.5), "w_hh": some(width, H, scale=H**-0.5),
-        "bias": some(width, scale=0.1), "hidden_bias": some(H, scale=0.1), "dy": some(T, B, H),
+        "b_ih": some(width, scale=0.1), "b_hh": some(width, scale=0.1), "dy": some(T, B, H),
         "dh_after": some(B, H), "dc_after": some(B, H),
     }  # fmt: skip
     if V:
-        del values["x"], values["w_ih"], values["bias"]
-        values["table"] = some(V, width)
         values["ids"] = torch.randint(V, (T, B), generator=generator)
-    unwanted = {"lstm": ["hidden_bias"], "gru": ["c0", "dc_after"]}
-    for name in unwanted.get(cell, ["c0", "dc_after", "hidden_bias"]):
-        del values[name]
+    if cell != "lstm":
+        del values["c0"], values["dc_after"]
     return values
 
 
@@ -84,8 +82,7 @@ def run(
     sizes = [ctypes.c_int64() for _ in range(3)]
     call = Call(
         cell=CELLS[cell], threads=threads, T=T, B=B, H=H, training=training, y_is_bf16=low,
-        x_is_bf16=low and "x" in values, E=values["x"].shape[2] if "x" in values else 0,
-        V=len(values["table"]) if "table" in values else 0,
+        x_is_bf16=low, E=values["x"].shape[-1], V=len(values["x"]) if "ids" in values else 0,
     )  # fmt: skip
     library.training_sizes(call, *sizes)
     saved, forward, backward = (torch.empty(size.value, dtype=torch.uint8) for size in sizes)
@@ -107,18 +104,13 @@ def exact(cell: str, values: Tensors) -> Tensors:
         for name, value in values.items()
         if name not in ("ids", "dy", "dh_after", "dc_after")
     }
-    x, w_ih, bias, hidden = (inputs.get(n) for n in ("x", "w_ih", "bias", "hidden_bias"))
-    h, w_hh = inputs["h0"], inputs["w_hh"]
-    if "table" in inputs:
-        x = inputs["table"][values["ids"]]
-        w_ih, bias = torch.eye(x.shape[2], dtype=torch.float64), x.new_zeros(x.shape[2])
-    b_hh = torch.zeros_like(bias)
-    if hidden is not None:
-        b_hh = torch.cat([b_hh[: 2 * len(hidden)], hidden])
+    h, x = inputs["h0"], inputs["x"]
+    if "ids" in values:
+        x = x[values["ids"]]
     layer = LAYERS[cell](x.shape[2], h.shape[1], dtype=torch.float64)
     names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
     state = (h[None], inputs["c0"][None]) if cell == "lstm" else h[None]
-    weights = dict(zip(names, (w_ih, w_hh, bias, b_hh), strict=True))
+    weights = dict(zip(names, (inputs[n] for n in ("w_ih", "w_hh", "b_ih", "b_hh")), strict=True))
     y, after = torch.func.functional_call(layer, weights, (x, state))
     results = {"y": y, "h_after": after[0] if cell != "lstm" else after[0][0]}
     if cell == "lstm":
@@ -155,7 +147,7 @@ def test_a_table_of_tokens_has_the_results_and_gradients_of_its_rows(
     variant: str, cell: str
 ) -> None:
     for number, (T, B, V, H) in enumerate([(5, 7, 3, 17), (1, 1, 1, 1), (12, 33, 65, 70)]):
-        values = draw(cell, T, B, 1, H, V)
+        values = draw(cell, T, B, 35, H, V)
         compare(run(variant, cell, values, low=number == 0), exact(cell, values))
 
 
@@ -197,8 +189,8 @@ def test_an_empty_window_passes_the_state_and_its_gradient(
             if f"{name}_after" in found:
                 assert torch.equal(found[f"{name}_after"], values[f"{name}0"].float())
                 assert torch.equal(found[f"d{name}0"], values[f"d{name}_after"].float())
-        for name in ("dw_ih", "dw_hh", "dbias", "dhidden_bias", "dtable"):
-            assert name not in found or not found[name].any(), name
+        for name in ("dw_ih", "dw_hh", "db_ih", "db_hh", "dx"):
+            assert not found[name].any(), name
 
 
 @every_variant
@@ -223,7 +215,7 @@ def test_ids_outside_of_the_table_are_refused(variant: str) -> None:
 @every_cell
 def test_a_nan_is_not_hidden(variant: str, cell: str) -> None:
     values = draw(cell, 2, 3, 4, 5)
-    values["bias"][0] = torch.nan
+    values["b_ih"][0] = torch.nan
     assert run(variant, cell, values)["y"].isnan().any()
 
 

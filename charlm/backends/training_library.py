@@ -7,6 +7,7 @@ they use its OpenMP runtime.
 
 import ctypes
 from functools import cache
+from typing import NamedTuple
 
 from charlm.backends import kernel_library
 from charlm.errors import EnvironmentFailure
@@ -22,23 +23,36 @@ EMULATED = "emulated512"
 """Variant with the bits of `amx`: slow, for tests, chosen by name only, no part of a package."""
 VARIABLE = "CHARLM_TRAINING_KERNELS"
 """Environment variable that names a variant, or `none`."""
-INTERFACE = 1
+INTERFACE = 2
 """Version of the functions in kernels/training; it grows when they or their arguments change."""
 CELLS = {"rnn": 0, "lstm": 1, "gru": 2}
 """Numbers of the cells that the kernels compute."""
-NUMBERS = ("cell", "threads", "T", "B", "E", "H", "V", "x_is_bf16", "y_is_bf16", "training")
 POINTERS = (
-    "x", "ids", "table", "w_ih", "w_hh", "bias", "hidden_bias", "h0", "c0", "y", "h_after",
-    "c_after", "saved", "scratch", "dy", "dh_after", "dc_after", "dx", "dw_ih", "dw_hh", "dbias",
-    "dhidden_bias", "dtable", "dh0", "dc0",
+    "x", "ids", "w_ih", "w_hh", "b_ih", "b_hh", "h0", "c0", "y", "h_after", "c_after", "saved",
+    "scratch", "dy", "dh_after", "dc_after", "dx", "dw_ih", "dw_hh", "db_ih", "db_hh", "dh0", "dc0",
 )  # fmt: skip
+
+
+class Numbers(NamedTuple):
+    """Sizes and choices of a call: the first fields of `Call`."""
+
+    cell: int
+    threads: int
+    T: int
+    B: int
+    E: int
+    H: int
+    V: int
+    x_is_bf16: bool
+    y_is_bf16: bool
+    training: bool
 
 
 class Call(ctypes.Structure):
     """Arguments of the kernels, with addresses of arrays; see kernels/training/call.hpp."""
 
     _fields_ = [
-        *[(name, ctypes.c_int64) for name in NUMBERS],
+        *[(name, ctypes.c_int64) for name in Numbers._fields],
         *[(name, ctypes.c_void_p) for name in POINTERS],
     ]
 

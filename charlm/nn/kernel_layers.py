@@ -6,16 +6,16 @@ a layer for a whole window; its memory comes from torch, so nothing is shared be
 
 import contextlib
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
-from charlm.backends.training_library import CELLS, Call, open_library
+from charlm.backends.training_library import CELLS, Call, Numbers, open_library
 from charlm.config.model import ModelSettings
 from charlm.nn.layers import LayerState, Lookup
 
@@ -23,13 +23,12 @@ MIN_STEPS = 2
 """Fewest steps that the kernels compute: for one, packing the weights costs as much as it saves."""
 MIN_REUSE = 4
 """Fewest reads of each row of a table, on average, for which the products of all rows pay."""
-INPUTS = ("x", "ids", "table", "w_ih", "w_hh", "bias", "hidden_bias", "h0", "c0")
-"""Tensors that a layer reads, by their names in the kernels."""
-GRADIENTS = {
-    "x": "dx", "table": "dtable", "w_ih": "dw_ih", "w_hh": "dw_hh", "bias": "dbias",
-    "hidden_bias": "dhidden_bias", "h0": "dh0", "c0": "dc0",
-}  # fmt: skip
-"""Name of the gradient of each of them."""
+INPUTS = ("x", "ids", "w_ih", "w_hh", "b_ih", "b_hh", "h0", "c0")
+"""Tensors that a layer reads, by their names in the kernels; with ids, x is the table."""
+RESULTS = ("y", "h_after", "c_after")
+"""What it returns: the output, and the state after the window."""
+MAX_SIZES = 256
+"""Number of shapes of calls of which the sizes of their memory are remembered."""
 
 _variant: ContextVar[str | None] = ContextVar("variant", default=None)
 
@@ -94,37 +93,25 @@ def run_layer_kernel(
 
     Raises RuntimeError for arguments whose shapes do not fit, and for a second derivative.
     """
-    w_ih, w_hh, b_ih, b_hh = (weight.float() for weight in weights)
-    _check_shapes(x, state, w_ih, w_hh)
-    bias, hidden_bias = b_ih + b_hh, None
-    if cell == "gru":  # the reset gate multiplies what comes from the state, its bias included
-        hidden_bias = b_hh[-w_hh.shape[1] :]
-        bias = torch.cat([bias[: -len(hidden_bias)], b_ih[-len(hidden_bias) :]])
-    given: dict[str, Tensor | None] = {"w_hh": w_hh, "hidden_bias": hidden_bias}
-    if isinstance(x, Lookup):
-        torch.get_num_threads()  # until the first such call, a new thread ignores set_num_threads
-        with torch.autocast("cpu", enabled=False):
-            table = F.linear(x.table.float(), w_ih, bias)
-        given |= {"ids": x.ids.long(), "table": table}
-    else:
-        kept = x if x.dtype == torch.bfloat16 else x.float()
-        given |= {"x": kept, "w_ih": w_ih, "bias": bias}
-    given |= dict(zip(("h0", "c0"), (part.float() for part in state), strict=False))
+    _check_shapes(x, state, weights)
     variant = _variant.get()
     assert variant is not None, "see `serves`"
-    read = (_whole(given.get(name)) for name in INPUTS)
+    values, ids = (x.table, x.ids.long().contiguous()) if isinstance(x, Lookup) else (x, None)
+    if values.dtype != torch.bfloat16:
+        values = values.float()
+    read = (part.float().contiguous() for part in (*weights, *state))
     y, *after = _Layer.apply(  # type: ignore[no-untyped-call]
-        variant, CELLS[cell], torch.is_grad_enabled(), *read
+        variant, CELLS[cell], torch.is_grad_enabled(), values.contiguous(), ids, *read
     )
     return y, tuple(after)
 
 
-def _check_shapes(x: Tensor | Lookup, state: LayerState, w_ih: Tensor, w_hh: Tensor) -> None:
+def _check_shapes(x: Tensor | Lookup, state: LayerState, weights: LayerWeights) -> None:
     """Raise RuntimeError unless the shapes fit: the kernels would read beyond the arrays."""
     _, rows, inputs = x.shape
-    if inputs != w_ih.shape[1]:
-        raise RuntimeError(f"the input has {inputs} values; expected {w_ih.shape[1]}")
-    expected = (rows, w_hh.shape[1])
+    if inputs != weights.w_ih.shape[1]:
+        raise RuntimeError(f"the input has {inputs} values; expected {weights.w_ih.shape[1]}")
+    expected = (rows, weights.w_hh.shape[1])
     for part in state:
         if part.shape != expected:
             raise RuntimeError(f"the state has the shape {tuple(part.shape)}; expected {expected}")
@@ -135,59 +122,55 @@ class _Layer(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, variant: str, cell: int, training: bool, *inputs: Tensor | None
+        ctx: Any,
+        variant: str,
+        cell: int,
+        training: bool,
+        x: Tensor,
+        ids: Tensor | None,
+        *others: Tensor,
     ) -> tuple[Tensor, ...]:
-        given = dict(zip(INPUTS, inputs, strict=True))
-        x, ids, table, h0 = given["x"], given["ids"], given["table"], given["h0"]
-        read = ids if x is None else x
-        assert read is not None and h0 is not None
-        steps, (rows, hidden) = len(read), h0.shape
-        y = torch.empty(steps, rows, hidden, dtype=torch.bfloat16)
-        after = [
-            torch.empty_like(part) for part in inputs[INPUTS.index("h0") :] if part is not None
-        ]
+        w_ih, w_hh, _, _, *state = others
+        (steps, rows), hidden = (x if ids is None else ids).shape[:2], w_hh.shape[1]
         training = training and any(ctx.needs_input_grad)
-        call = Call(
-            cell=cell, threads=torch.get_num_threads(), T=steps, B=rows, H=hidden,
-            E=0 if x is None else x.shape[2], V=0 if table is None else len(table),
-            x_is_bf16=x is not None and x.dtype == torch.bfloat16, y_is_bf16=True,
+        numbers = Numbers(
+            cell=cell, threads=torch.get_num_threads(), T=steps, B=rows, E=x.shape[-1], H=hidden,
+            V=0 if ids is None else len(x), x_is_bf16=x.dtype == torch.bfloat16, y_is_bf16=True,
             training=training,
         )  # fmt: skip
-        _point(call, given | {"y": y} | dict(zip(("h_after", "c_after"), after, strict=False)))
-        kept, needed, ctx.scratch = _sizes(variant, call)
+        kept, needed, ctx.needed = _sizes(variant, numbers)
         saved, scratch = _memory(kept if training else 0), _memory(needed)
-        _point(call, {"saved": saved, "scratch": scratch})
+        results = [torch.empty(steps, rows, hidden, dtype=torch.bfloat16)]
+        results += [torch.empty(rows, hidden) for _ in state]
+        call = Call(
+            *numbers, saved=saved.data_ptr(), scratch=scratch.data_ptr(),
+            **_addresses("", INPUTS, (x, ids, *others)), **_addresses("", RESULTS, results),
+        )  # fmt: skip
         if open_library(variant).training_forward(call):
-            raise IndexError(f"a token is outside of the {call.V} entries of the embedding")
-        ctx.variant, ctx.call = variant, call
-        ctx.like = {name: (t.shape, t.dtype) for name, t in given.items() if t is not None}
-        ctx.save_for_backward(saved, *(None if name == "x" else given[name] for name in INPUTS))
+            raise IndexError(f"a token is outside of the {numbers.V} entries of the embedding")
+        ctx.variant, ctx.numbers = variant, numbers
+        ctx.like = [(x.shape, x.dtype), None, *((part.shape, torch.float32) for part in others)]
+        ctx.save_for_backward(saved, ids, w_ih, w_hh)
         ctx.set_materialize_grads(False)
-        return (y, *after)
+        return tuple(results)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *outputs: Tensor | None) -> tuple[Tensor | None, ...]:
-        saved, *inputs = ctx.saved_tensors
-        call = Call.from_buffer_copy(ctx.call)  # threads may go backward through one graph
-        needed = dict(zip(INPUTS, ctx.needs_input_grad[3:], strict=True))
-        gradients = {
-            name: torch.empty(shape, dtype=dtype)
-            for name, (shape, dtype) in ctx.like.items()
-            if needed[name]
-        }
-        scratch = _memory(ctx.scratch)
-        _point(call, dict(zip(INPUTS, inputs, strict=True)))
-        _point(call, {"saved": saved, "scratch": scratch})
-        _point(call, {GRADIENTS[name]: gradients.get(name) for name in GRADIENTS})
-        given = [_whole(tensor) for tensor in outputs]
-        _point(call, dict(zip(("dy", "dh_after", "dc_after"), given, strict=False)))
+        saved, *read = ctx.saved_tensors
+        gradients = [
+            torch.empty(like[0], dtype=like[1]) if needed else None
+            for needed, like in zip(ctx.needs_input_grad[3:], ctx.like, strict=True)
+        ]
+        given = [None if part is None else part.contiguous() for part in outputs]
+        scratch = _memory(ctx.needed)
+        call = Call(
+            *ctx.numbers, saved=saved.data_ptr(), scratch=scratch.data_ptr(),
+            **_addresses("", ("ids", "w_ih", "w_hh"), read),
+            **_addresses("d", RESULTS, given), **_addresses("d", INPUTS, gradients),
+        )  # fmt: skip
         open_library(ctx.variant).training_backward(call)
-        return (None, None, None, *(gradients.get(name) for name in INPUTS))
-
-
-def _whole(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.contiguous()
+        return (None, None, None, *gradients)
 
 
 def _memory(size: int) -> Tensor:
@@ -195,14 +178,17 @@ def _memory(size: int) -> Tensor:
     return torch.empty(size, dtype=torch.uint8)
 
 
-def _point(call: Call, tensors: dict[str, Tensor | None]) -> None:
-    """Let the fields of these names point to tensors, or be null."""
-    for name, tensor in tensors.items():
-        setattr(call, name, None if tensor is None else tensor.data_ptr())
+def _addresses(
+    prefix: str, names: Sequence[str], tensors: Sequence[Tensor | None]
+) -> dict[str, int]:
+    """Return the addresses of tensors by the names of their fields, without those that are None."""
+    pairs = zip(names, tensors, strict=False)  # cells without c have fewer states
+    return {prefix + name: tensor.data_ptr() for name, tensor in pairs if tensor is not None}
 
 
-def _sizes(variant: str, call: Call) -> list[int]:
+@lru_cache(maxsize=MAX_SIZES)
+def _sizes(variant: str, numbers: Numbers) -> tuple[int, ...]:
     """Return the bytes kept for the backward pass, and those that each of the two passes needs."""
-    numbers = [ctypes.c_int64() for _ in range(3)]
-    open_library(variant).training_sizes(call, *numbers)
-    return [number.value for number in numbers]
+    sizes = [ctypes.c_int64() for _ in range(3)]
+    open_library(variant).training_sizes(Call(*numbers), *sizes)
+    return tuple(size.value for size in sizes)

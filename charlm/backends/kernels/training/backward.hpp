@@ -49,12 +49,15 @@ struct BackwardItems {
         for (int which = 0; which < 2; which++) some[which] = left(s.H, (2 * v + which) * 16);
         dy = call.dy ? dy_at(t, v, r) : nullptr;
         const size_t in_chunk = size_t(t / s.steps % 2) * s.steps + t % s.steps;
-        bf16* rows_at = b.d_rows + (in_chunk * s.rows + r) * b.all * BLOCK;
-        bf16* across_at = b.d_across + (size_t(t) * s.rows + r) * BLOCK;
+        aim_operands(v, b.d_rows + (in_chunk * s.rows + r) * b.all * BLOCK,
+                     b.d_across + (size_t(t) * s.rows + r) * BLOCK, s.blocks);
+    }
+    // Set where gradients are written for pair v: a block of `blocks`.
+    void aim_operands(int v, bf16* rows_at, bf16* across_at, int blocks) {
         for (int column = 0; column < K::BACK_COLUMNS; column++) {
             const size_t step = K::step_of(s.pairs, v, column);
             d_rows[column] = rows_at + step * BLOCK;
-            d_across[column] = across_at + step * s.blocks * BLOCK;
+            d_across[column] = across_at + step * blocks * BLOCK;
         }
     }
     INLINE vf gradient_of_h(int which, int i) const {
@@ -77,17 +80,36 @@ struct BackwardItems {
         K::back(gradient_of_h(which, i), kept, widen(before + tiles + i * 16),
                 widen(after + tiles + i * 16), now, d);
         store(running, now);
-        write_row(which, i, d);
+        write(which, i, d, TABLE ? K::GATES : 0);
         if (TABLE && i < rows) {
             float* sums = table + (size_t(which) * s.V + ids[i]) * K::GATES * 16;
 #pragma GCC unroll 4
             for (int g = 0; g < K::GATES; g++) store(sums + g * 16, load<vf>(sums + g * 16) + d[g]);
         }
+    }
+    // Write row i of the gradients of a unit block; those from gate `from` on are added to
+    // the gradients of the biases.
+    INLINE void write(int which, int i, const vf* d, int from) {
+        write_row(which, i, d);
         if (i % 2)
-            write_across(which, i / 2, d);
+            write_across(which, i / 2, d, from);
         else
 #pragma GCC unroll 4
             for (int g = 0; g < K::BACK_GATES; g++) one[g] = d[g];
+    }
+    // Write the sums for block r of the rows of the table, and those of the biases.
+    void write_table(int v, int r) {
+        aim_operands(v, b.table_rows + size_t(r) * b.all * BLOCK,
+                     b.table_across + size_t(r) * BLOCK, s.x_blocks);
+        bias = b.bias + 2 * v * K::BACK_GATES * 16;
+        for (int which = 0; which < 2; which++)
+            for (int i = 0; i < 32; i++) {
+                const size_t row = (size_t(2 * v + which) * s.V + r * 32 + i) * K::GATES;
+                vf d[K::BACK_GATES] = {};
+                for (int g = 0; g < K::GATES && i < s.x_count(r); g++)
+                    d[g] = load<vf>(b.table + (row + g) * 16);
+                write(which, i, d, 0);
+            }
     }
     INLINE void write_row(int which, int i, const vf* d) const {
         constexpr bool IN_PAIRS = K::BACK_GATES > 1;
@@ -100,14 +122,14 @@ struct BackwardItems {
                 store(d_rows[K::column_of(g, which)] + i * 32 + which * 16,
                       lower(pack(d[g], d[g])));
     }
-    // Write rows 2j and 2j + 1, interleaved, and add them to the gradients of the biases.
-    INLINE void write_across(int which, int j, const vf* d) {
+    // Write rows 2j and 2j + 1, interleaved, and add them to the gradients of the biases (`from`).
+    INLINE void write_across(int which, int j, const vf* d, int from) {
         float* sums = bias + which * K::BACK_GATES * 16;
 #pragma GCC unroll 4
         for (int g = 0; g < K::BACK_GATES; g++) {
             bf16* to = d_across[K::column_of(g, which)];
             stream(to + K::half_of(g, which) * TILE + j * 32, interleave(pack(one[g], d[g])));
-            if (!TABLE || g >= K::GATES)
+            if (g >= from)
                 store(sums + g * 16, load<vf>(sums + g * 16) + (one[g] + d[g]));
         }
     }
@@ -140,9 +162,16 @@ struct BackwardPass {
         last_step();
         barrier.wait();
         for (int t = s.T - 1; t >= 0; t--) {
-            if (t % s.steps == 0) input_side(t);
+            if (!TABLE && t % s.steps == 0)
+                input_side(t * s.rows, std::min(s.steps, s.T - t) * s.rows, chunk(t));
             step(t);
             barrier.wait();
+        }
+        if (TABLE) {
+            for (int v = pairs.first; v < pairs.last; v++)
+                for (int r = 0; r < s.x_blocks; r++) items.write_table(v, r);
+            barrier.wait();
+            input_side(0, s.x_blocks, b.table_rows);
         }
         for (int u = 2 * pairs.first; u < 2 * pairs.last; u++) store_unit_block(u);
         weight_gradients();
@@ -196,19 +225,17 @@ struct BackwardPass {
         return b.d_rows + size_t(t / s.steps % 2) * s.steps * s.rows * b.all * BLOCK;
     }
 
-    // Compute dx of the chunk that begins at step t.
-    void input_side(int t) const {
-        const int blocks = std::min(s.steps, s.T - t) * s.rows;
-        const bf16* rows = chunk(t);
+    // Compute dx of some blocks of rows, from the gradients of their gates.
+    void input_side(int first, int blocks, const bf16* rows) const {
         multiply_in_parts(blocks, inputs, b.side,
                           [&](int m) { return rows + size_t(m) * b.all * BLOCK; },
                           [&](int n) { return b.w_ih + size_t(n) * b.side * BLOCK; },
                           b.results + size_t(MAX_M * MAX_N) * BLOCK_FLOATS * me,
                           [&](int m, int n, const float* c) {
                               if (call.x_is_bf16)
-                                  store_dx<bf16>(call, s, t, m, n, c);
+                                  store_dx<bf16>(call, s, first + m, n, c);
                               else
-                                  store_dx<float>(call, s, t, m, n, c);
+                                  store_dx<float>(call, s, first + m, n, c);
                           });
     }
 
@@ -252,42 +279,44 @@ struct BackwardPass {
             }
     }
 
-    // Store the gradients of one unit block: of c before the window, of the biases and the table.
+    // Store the gradients of one unit block: of c before the window and of the biases.
     void store_unit_block(int u) const {
         for (int r = 0; K::HAS_CELL && r < s.rows; r++)
             for (int i = 0; i < 32; i++) give(call.dc0, u, r, i, load<vf>(carried_at(u, r, i)));
         const int some = left(s.H, u * 16);
         if (!some) return;
-        for (int g = 0; g < K::BACK_GATES; g++) {
-            const vf sum = load<vf>(b.bias + (u * K::BACK_GATES + g) * 16);
-            if (g >= K::GATES) {
-                if (call.dhidden_bias) store_some(call.dhidden_bias + u * 16, sum, some);
-                continue;
-            }
-            if (call.dbias) store_some(call.dbias + g * s.H + u * 16, sum, some);
-            for (int id = 0; call.dtable && id < s.V; id++)
-                store_some(call.dtable + (size_t(id) * K::GATES + g) * s.H + u * 16,
-                           load<vf>(b.table + ((size_t(u) * s.V + id) * K::GATES + g) * 16), some);
+        const float* sums = b.bias + u * K::BACK_GATES * 16;
+        for (int g = 0; g < K::GATES; g++) {
+            const int to = g * s.H + u * 16;
+            if (call.db_ih) store_some(call.db_ih + to, load<vf>(sums + g * 16), some);
+            if (call.db_hh)
+                store_some(call.db_hh + to, load<vf>(sums + K::hidden_gate(g) * 16), some);
         }
     }
 
     void weight_gradients() const {
         const Range columns(pairs.first * K::COLUMNS, pairs.last * K::COLUMNS);
         float* results = b.results + size_t(MAX_M * MAX_N) * BLOCK_FLOATS * me;
-        const auto across = [&](int n, bool hidden) {
+        const auto step_of = [&](int n, bool hidden) {
             const int j = n % K::COLUMNS;
-            const int step = K::step_of(s.pairs, n / K::COLUMNS, hidden ? K::hidden_column(j) : j);
-            return b.d_across + size_t(step) * s.blocks * BLOCK;
+            return K::step_of(s.pairs, n / K::COLUMNS, hidden ? K::hidden_column(j) : j);
         };
+        const bf16* x_side = TABLE ? b.table_across : b.d_across;
         multiply_in_parts(call.dw_hh ? s.pairs : 0, columns, s.blocks,
                           [&](int m) { return saved.h_across + size_t(m) * s.blocks * BLOCK; },
-                          [&](int n) { return across(n, true); }, results,
+                          [&](int n) {
+                              return b.d_across + size_t(step_of(n, true)) * s.blocks * BLOCK;
+                          },
+                          results,
                           [&](int m, int n, const float* c) {
                               store_dw<K>(call.dw_hh, s, s.H, m, n / K::COLUMNS, n % K::COLUMNS, c);
                           });
-        multiply_in_parts(call.dw_ih ? s.inputs : 0, columns, s.blocks,
-                          [&](int m) { return saved.x_across + size_t(m) * s.blocks * BLOCK; },
-                          [&](int n) { return across(n, false); }, results,
+        multiply_in_parts(call.dw_ih ? s.inputs : 0, columns, s.x_blocks,
+                          [&](int m) { return saved.x_across + size_t(m) * s.x_blocks * BLOCK; },
+                          [&](int n) {
+                              return x_side + size_t(step_of(n, false)) * s.x_blocks * BLOCK;
+                          },
+                          results,
                           [&](int m, int n, const float* c) {
                               store_dw<K>(call.dw_ih, s, s.E, m, n / K::COLUMNS, n % K::COLUMNS, c);
                           });

@@ -1,6 +1,7 @@
 // The arguments of a call, and the memory that it uses.
 //
-// Time-major: x (T, B, E), y (T, B, H). A block of rows is 32 rows of the batch at one time step.
+// Time-major: x (T, B, E), y (T, B, H). x may be a table of rows instead, with ids for T and B. A
+// block of rows is 32 rows of the batch at one time step.
 // Units, inputs and rows are padded to 32 inside.
 
 #pragma once
@@ -16,21 +17,20 @@ extern "C" {
 // Pointers that are not wanted are null.
 struct Call {
     int64_t cell, threads, T, B, E, H, V, x_is_bf16, y_is_bf16, training;
-    // In: x, w_ih (GH, E) and bias (GH); or, if V > 0, ids (T, B) and a table (V, GH) of W e + b
+    // In: x (T, B, E); or, if V > 0, ids (T, B) of the rows of a table x (V, E)
     const void* x;
     const int64_t* ids;
-    const float *table, *w_ih, *w_hh, *bias;
-    const float* hidden_bias;  // (H), GRU: of n, inside of the product with r
-    const float *h0, *c0;      // (B, H)
-    void* y;                   // out, (T, B, H)
-    float *h_after, *c_after;  // out, (B, H)
+    const float *w_ih, *w_hh, *b_ih, *b_hh;  // (GH, E), (GH, H), (GH), (GH)
+    const float *h0, *c0;                    // (B, H)
+    void* y;                                 // out, (T, B, H)
+    float *h_after, *c_after;                // out, (B, H)
     char *saved, *scratch;
     // In, for the backward pass: gradients of y, h_after and c_after.
     const void* dy;
     const float *dh_after, *dc_after;
     // Out: gradients, each of the shape of its value.
     void* dx;
-    float *dw_ih, *dw_hh, *dbias, *dhidden_bias, *dtable, *dh0, *dc0;
+    float *dw_ih, *dw_hh, *db_ih, *db_hh, *dh0, *dc0;
 };
 }
 
@@ -42,14 +42,23 @@ struct Shape {
     int T, B, E, H, V;
     int pairs;   // of unit blocks, 32 units each
     int units;   // unit blocks
-    int inputs;  // k-steps of the input; 0 with a table
+    int inputs;  // k-steps of the input
     int rows;    // blocks of rows at one step
     int steps;   // time steps in a chunk
     int blocks;  // blocks of rows in the window
+    int x_blocks, x_chunk;  // blocks of rows of x: all, and those for which W x is computed at once
     explicit Shape(const Call& c)
-        : T(int(c.T)), B(int(c.B)), E(c.V ? 0 : int(c.E)), H(int(c.H)), V(int(c.V)),
+        : T(int(c.T)), B(int(c.B)), E(int(c.E)), H(int(c.H)), V(int(c.V)),
           pairs((H + 31) / 32), units(2 * pairs), inputs((E + 31) / 32), rows((B + 31) / 32),
-          steps(std::min(T, std::max(1, CHUNK_ROWS / std::max(1, 32 * rows)))), blocks(T * rows) {}
+          steps(std::min(T, std::max(1, CHUNK_ROWS / std::max(1, 32 * rows)))), blocks(T * rows),
+          x_blocks(V ? (V + 31) / 32 : blocks), x_chunk(V ? x_blocks : steps * rows) {}
+    // The first row of a block of x, and the number of its rows.
+    size_t x_row(int block) const {
+        return V ? size_t(block) * 32 : size_t(block / rows) * B + block % rows * 32;
+    }
+    int x_count(int block) const {
+        return std::min(32, V ? V - block * 32 : B - block % rows * 32);
+    }
 };
 
 // Areas of one allocation, each at a multiple of 64 bytes. Without a base, only their size.
@@ -75,7 +84,7 @@ struct Saved {
         gates = a.take<bf16>(s.T * blocks * K::SAVED * TILE);  // [t][u][r][32 rows][SAVED][16]
         cells = a.take<bf16>((s.T + 1) * blocks * TILE);       // [t][u][r][32 rows][16]
         h_across = a.take<bf16>(size_t(s.pairs) * s.blocks * BLOCK);   // A of dW_hh: h transposed
-        x_across = a.take<bf16>(size_t(s.inputs) * s.blocks * BLOCK);  // A of dW_ih
+        x_across = a.take<bf16>(size_t(s.inputs) * s.x_blocks * BLOCK);  // A of dW_ih
         bytes = a.used;
     }
     bf16* gates_at(const Shape& s, int t, int u, int r) const {
@@ -89,7 +98,7 @@ struct Saved {
 template <class K>
 struct ForwardMemory {
     bf16 *w_hh, *w_ih, *h, *x;
-    float *table, *bias, *hidden_bias, *carried, *given, *own;
+    float *bias, *hidden_bias, *carried, *given, *own;
     size_t bytes;
     static constexpr int GROUP_COLUMNS = K::COLUMNS * K::GROUP / 2;
     // Floats of each thread: gates of two groups, and h of a block, transposed.
@@ -100,12 +109,11 @@ struct ForwardMemory {
         w_hh = a.take<bf16>(columns * s.pairs * BLOCK);              // [column][k-step][2]
         w_ih = a.take<bf16>(columns * s.inputs * BLOCK);
         h = a.take<bf16>(size_t(2) * s.rows * s.pairs * BLOCK);      // [step % 2][r][k-step][2]
-        x = a.take<bf16>(size_t(s.steps) * s.rows * s.inputs * BLOCK);  // of a chunk
-        table = a.take<float>(size_t(s.units) * s.V * K::GATES * 16);   // [u][id][gate][16]
+        x = a.take<bf16>(size_t(s.x_chunk) * s.inputs * BLOCK);
         bias = a.take<float>(columns * 32);                             // [column][2][16]
         hidden_bias = a.take<float>(s.units * 16);
         carried = a.take<float>(size_t(s.units) * s.rows * 2 * TILE_FLOATS);  // [u][r][32][16]
-        given = a.take<float>(s.inputs ? s.steps * s.rows * columns * BLOCK_FLOATS : 0);  // W x + b
+        given = a.take<float>(s.x_chunk * columns * BLOCK_FLOATS);  // W x + b
         own = a.take<float>(size_t(OWN) * call.threads);
         bytes = a.used;
     }
@@ -113,7 +121,7 @@ struct ForwardMemory {
 
 template <class K>
 struct BackwardMemory {
-    bf16 *w_hh, *w_ih, *d_rows, *d_across;
+    bf16 *w_hh, *w_ih, *d_rows, *d_across, *table_rows, *table_across;
     float *carried, *bias, *table, *results, *own;
     size_t bytes;
     int all;   // k-steps of the gradients of a block of rows
@@ -128,7 +136,10 @@ struct BackwardMemory {
         d_across = a.take<bf16>(size_t(all) * s.blocks * BLOCK);  // [k-step][block][2]: B of dW
         carried = a.take<float>(size_t(s.units) * s.rows * 2 * TILE_FLOATS);
         bias = a.take<float>(size_t(s.units) * K::BACK_GATES * 16);
-        table = a.take<float>(size_t(s.units) * s.V * K::GATES * 16);
+        // The gradients of W x + b of each row of a table: their sums, and these as operands.
+        table = a.take<float>(size_t(s.units) * s.V * K::GATES * 16);  // [u][id][gate][16]
+        table_rows = a.take<bf16>(s.V ? size_t(s.x_blocks) * all * BLOCK : 0);
+        table_across = a.take<bf16>(s.V ? size_t(s.x_blocks) * all * BLOCK : 0);
         results = a.take<float>(size_t(MAX_M) * MAX_N * BLOCK_FLOATS * call.threads);
         own = a.take<float>(size_t(OWN) * call.threads);
         bytes = a.used;

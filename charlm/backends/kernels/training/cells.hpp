@@ -10,6 +10,8 @@
 //
 // The gradients of the gates have BACK_COLUMNS. The GRU has one more, because its hidden side is
 // inside of the product with r: (n n) is summed for the input side, (rn rn) for the hidden side.
+// So the gradient of a gate's hidden side is that of `hidden_gate`; where it is another one, the bias
+// of the hidden side is not added to W x.
 
 #pragma once
 
@@ -32,6 +34,7 @@ struct Lstm {
     static constexpr int step_of(int, int pair, int column) { return pair * COLUMNS + column; }
     static constexpr int hidden_first(int) { return 0; }
     static constexpr int hidden_column(int column) { return column; }
+    static constexpr int hidden_gate(int gate) { return gate; }
 
     // Return h. hidden, given: the products with h and x; carried: c, replaced; saved: i f g o.
     static INLINE vf step(const vf* hidden, const vf* given, vf, vf& carried, vf* saved) {
@@ -71,6 +74,7 @@ struct Gru {
     }
     static constexpr int hidden_first(int pairs) { return pairs; }
     static constexpr int hidden_column(int column) { return column < 2 ? column : 3; }
+    static constexpr int hidden_gate(int gate) { return gate == 2 ? 3 : gate; }
 
     // carried: h; saved: r z n and q = W_hn h + b_hn.
     static INLINE vf step(const vf* hidden, const vf* given, vf bias, vf& carried, vf* saved) {
@@ -104,6 +108,7 @@ struct Rnn {
     static constexpr int step_of(int, int pair, int) { return pair; }
     static constexpr int hidden_first(int) { return 0; }
     static constexpr int hidden_column(int column) { return column; }
+    static constexpr int hidden_gate(int gate) { return gate; }
 
     static INLINE vf step(const vf* hidden, const vf* given, vf, vf& carried, vf*) {
         return carried = tanh_of(hidden[0] + given[0]);

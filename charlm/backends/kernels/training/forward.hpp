@@ -24,7 +24,7 @@ struct ForwardItems {
     vi* across;  // 16 pairs of rows of h, interleaved
     vf one = {};  // h of the row before
     // The group:
-    const float *hidden = nullptr, *given = nullptr, *table = nullptr, *bias = nullptr;
+    const float *hidden = nullptr, *given = nullptr, *bias = nullptr;
     const int64_t* ids = nullptr;
     float *carried = nullptr, *h_after = nullptr, *c_after = nullptr;
     bf16 *gates = nullptr, *cells = nullptr, *h_rows = nullptr, *h_across = nullptr;
@@ -36,13 +36,9 @@ struct ForwardItems {
         const size_t row = size_t(t) * s.B + r * 32;
         const int column = u * K::COLUMNS / 2;
         hidden = sums;
-        if (TABLE) {
-            ids = call.ids + row;
-            table = f.table + size_t(u) * s.V * K::GATES * 16;
-        } else {
-            const size_t block = size_t(t % s.steps) * s.rows + r;
-            given = f.given + (block * s.pairs * K::COLUMNS + column) * BLOCK_FLOATS;
-        }
+        const size_t block = TABLE ? 0 : size_t(t % s.steps) * s.rows + r;
+        given = f.given + (block * s.pairs * K::COLUMNS + column) * BLOCK_FLOATS;
+        if (TABLE) ids = call.ids + row;
         bias = f.hidden_bias + u * 16;
         carried = f.carried + (size_t(u) * s.rows + r) * 2 * TILE_FLOATS;
         gates = saved.gates_at(s, t, u, r);
@@ -81,13 +77,17 @@ struct ForwardItems {
         const int at = i / 16 * 2 * TILE_FLOATS + i % 16 * 16;
         vf from_h[K::GATES], from_x[K::GATES], keeps[K::SAVED + 1];
         const float* row = given + at;
-        if (TABLE) row = table + (size_t(which) * s.V + (i < rows ? ids[i] : 0)) * K::GATES * 16;
+        if (TABLE) {
+            const int id = i < rows ? int(ids[i]) : 0;
+            row = given + size_t(id / 32) * s.pairs * K::COLUMNS * BLOCK_FLOATS +
+                  (id / 16 % 2 * 2 * TILE_FLOATS + id % 16 * 16);
+        }
 #pragma GCC unroll 4
         for (int gate = 0; gate < K::GATES; gate++) {
             const int place = K::column_of(gate, which) * BLOCK_FLOATS +
                               K::half_of(gate, which) * TILE_FLOATS;
             from_h[gate] = load<vf>(hidden + at + place);
-            from_x[gate] = load<vf>(row + (TABLE ? gate * 16 : place));
+            from_x[gate] = load<vf>(row + place);
         }
         float* state = carried + size_t(which) * s.rows * 2 * TILE_FLOATS + i * 16;
         vf now = load<vf>(state);
@@ -145,9 +145,11 @@ struct ForwardPass {
         pack_weights();
         for (int u = 2 * pairs.first; u < 2 * pairs.last; u++)
             for (int r = 0; r < s.rows; r++) load_state(u, r);
+        if (TABLE) input_side(0, s.x_blocks);
         barrier.wait();
         for (int t = 0; t < s.T; t++) {
-            if (!TABLE && t % s.steps == 0) input_side(t);
+            if (!TABLE && t % s.steps == 0)
+                input_side(t * s.rows, std::min(s.steps, s.T - t) * s.rows);
             step(t);
             barrier.wait();
         }
@@ -162,21 +164,19 @@ struct ForwardPass {
             for (int k = 0; k < s.inputs; k++)
                 pack_forward<K>(call.w_ih, s, s.E, pair, j, k,
                                 f.w_ih + (size_t(column) * s.inputs + k) * BLOCK);
-            for (int half = 0; !TABLE && half < 2; half++) {
+            for (int half = 0; half < 2; half++) {
                 const int unit = (2 * pair + K::unit_of(j, half)) * 16, some = left(s.H, unit);
-                const float* from = call.bias + K::gate_of(j, half) * s.H + unit;
-                store(f.bias + column * 32 + half * 16, some ? load_some(from, some) : vf{});
+                const int gate = K::gate_of(j, half), from = gate * s.H + unit;
+                vf bias = some ? load_some(call.b_ih + from, some) : vf{};
+                if (some && K::hidden_gate(gate) == gate) bias += load_some(call.b_hh + from, some);
+                store(f.bias + column * 32 + half * 16, bias);
             }
         }
         for (int u = 2 * pairs.first; u < 2 * pairs.last; u++) {
-            const auto units = [&](const float* row) {
-                const int some = left(s.H, u * 16);
-                return row && some ? load_some(row + u * 16, some) : vf{};
-            };
-            store(f.hidden_bias + u * 16, units(call.hidden_bias));
-            for (int row = 0; row < s.V * K::GATES; row++)  // (id, gate)
-                store(f.table + (size_t(u) * s.V * K::GATES + row) * 16,
-                      units(call.table + size_t(row) * s.H));
+            const int last = K::GATES - 1, some = left(s.H, u * 16);
+            const bool apart = some && K::hidden_gate(last) != last;
+            store(f.hidden_bias + u * 16,
+                  apart ? load_some(call.b_hh + last * s.H + u * 16, some) : vf{});
         }
     }
 
@@ -202,25 +202,23 @@ struct ForwardPass {
         items.turn(0);
     }
 
-    // W x + b of a block of rows of the chunk, for one column.
+    // W x + b of a block of rows of the chunk (or of the table), for one column.
     float* given_at(int block, int column) const {
         return f.given + (size_t(block) * s.pairs * K::COLUMNS + column) * BLOCK_FLOATS;
     }
 
-    // Compute W x + b of the chunk that begins at step t.
-    void input_side(int t) {
-        const int blocks = std::min(s.steps, s.T - t) * s.rows;
+    // Compute W x + b of some blocks of rows of x, the next chunk.
+    void input_side(int first, int blocks) {
         const Range part(blocks * s.inputs, me, barrier.members);
         for (int at = part.first; at < part.last; at++) {
-            const int block = at / s.inputs, k = at % s.inputs;
-            const int step = t + block / s.rows, r = block % s.rows;
-            const size_t place = size_t(k) * s.blocks + size_t(step) * s.rows + r;
+            const int block = first + at / s.inputs, k = at % s.inputs;
+            const size_t place = size_t(k) * s.x_blocks + block;
             bf16* out = f.x + size_t(at) * BLOCK;
             bf16* across = TRAINING ? saved.x_across + place * BLOCK : nullptr;
             if (call.x_is_bf16)
-                pack_input(static_cast<const bf16*>(call.x), s, step, r, k, out, across);
+                pack_input(static_cast<const bf16*>(call.x), s, block, k, out, across);
             else
-                pack_input(static_cast<const float*>(call.x), s, step, r, k, out, across);
+                pack_input(static_cast<const float*>(call.x), s, block, k, out, across);
         }
         barrier.wait();
         multiply({{0, blocks}, columns, s.inputs, blocks, columns.size()},

@@ -45,16 +45,16 @@ void pack_backward(const float* w, const Shape& s, int width, int n, int pair, i
     }
 }
 
-// A of 32 rows of x at inputs [32 k, 32 k + 32); and in `across`, if given, A of its transpose.
+// A of a block of rows of x at inputs [32 k, 32 k + 32); and in `across`, if given, A of its
+// transpose.
 template <class X>
-void pack_input(const X* x, const Shape& s, int t, int r, int k, bf16* out, bf16* across) {
+void pack_input(const X* x, const Shape& s, int block, int k, bf16* out, bf16* across) {
     alignas(64) vh rows[32], columns[16];
-    const int some = left(s.E, k * 32), more = left(s.E, k * 32 + 16);
+    const int some = left(s.E, k * 32), more = left(s.E, k * 32 + 16), count = s.x_count(block);
     for (int i = 0; i < 32; i++) {
-        const int b = r * 32 + i;
         rows[i] = vh{};
-        if (b < s.B) {
-            const X* from = x + (size_t(t) * s.B + b) * s.E + k * 32;
+        if (i < count) {
+            const X* from = x + (s.x_row(block) + i) * s.E + k * 32;
             rows[i] = pack(load_some(from, some), more ? load_some(from + 16, more) : vf{});
         }
         store(out + i * 32, rows[i]);
@@ -67,12 +67,12 @@ void pack_input(const X* x, const Shape& s, int t, int r, int k, bf16* out, bf16
     }
 }
 
+// The gradient of a block of rows of x: c is 32 of its columns (n).
 template <class X>
-INLINE void store_dx(const Call& call, const Shape& s, int t, int m, int n, const float* c) {
-    for (int i = 0; i < 32; i++) {
-        const int b = m % s.rows * 32 + i;
-        if (b >= s.B) break;
-        X* to = static_cast<X*>(call.dx) + (size_t(t + m / s.rows) * s.B + b) * s.E + n * 32;
+INLINE void store_dx(const Call& call, const Shape& s, int block, int n, const float* c) {
+    const int count = s.x_count(block);
+    for (int i = 0; i < count; i++) {
+        X* to = static_cast<X*>(call.dx) + (s.x_row(block) + i) * s.E + n * 32;
         for (int half = 0; half < 2; half++) {
             const float* row = c + (i / 16 * 2 + half) * TILE_FLOATS + i % 16 * 16;
             if (const int some = left(s.E, n * 32 + half * 16))
