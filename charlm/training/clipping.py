@@ -39,8 +39,8 @@ def clip(model: nn.Module, settings: TrainingSettings, *, name_largest: bool = T
     if settings.clip_value:
         cut = max(float(gradient.abs().max()) for _, gradient in named) > settings.clip_value
         torch.nn.utils.clip_grad_value_(weights.values(), settings.clip_value)
-    elif settings.clip_norm:
-        cut = norm > settings.clip_norm
+    elif settings.clip_norm and norm > settings.clip_norm:
+        cut = True
         torch.nn.utils.clip_grads_with_norm_(weights.values(), settings.clip_norm, total)
     explodes = ""
     if name_largest and norm > EXPLODING * max(settings.clip_norm, 1.0):
