@@ -92,6 +92,8 @@ class Batch:
 
     def split(self, parts: int) -> list[Self]:
         """Return this batch as at most `parts` batches of fewer sequences."""
+        if parts == 1:
+            return [self]
         size = len(self.kept)
         return [self.at(part) for part in np.array_split(np.arange(size), min(parts, size))]
 
