@@ -250,6 +250,14 @@ def test_bad_input_is_refused_with_its_place(name, content, target, expected, tm
     assert expected in problem(path, target)
 
 
+def test_only_a_table_whose_first_row_may_be_data_has_advice_about_it(tmp_path: Path) -> None:
+    """The story: it was given twice, and about JSON lines."""
+    (tmp_path / "x.tsv").write_text("human\tmachine\na\tb\n")
+    (tmp_path / "x.jsonl").write_text('{"a": "x", "b": "y"}\n')
+    assert problem(tmp_path / "x.tsv").count("irst row is data, add --no-header") == 1
+    assert problem(tmp_path / "x.jsonl").endswith("Its columns: a, b. Name it with target")
+
+
 def load(path: Path, target: str | None = None, **settings) -> charlm.text.dataset.Dataset:
     corpus = CorpusSettings(sources=(str(path),), document="line", **settings)
     return load_labelled(corpus, WORDS, TaskSettings(task="classify", target=target))

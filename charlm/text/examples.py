@@ -156,8 +156,8 @@ class LabelColumns(TextColumn):
             if known or not self.needed:
                 return known[0] if known else None
             raise CorpusError(
-                f"{label} has no column with a name of labels. {listed(columns)} Name it with "
-                f"{named(self.setting)}; if the first row is data, add --no-header",
+                f"{label} has no column with a name of {self.noun}s. {listed(columns)} Name it "
+                f"with {named(self.setting)}",
                 columns=columns,
             )
         if target in columns:
