@@ -130,7 +130,10 @@ def test_a_run_of_labels_is_no_language_model_and_the_reverse(tmp_path: Path) ->
     del config["task"]
     (path / CONFIG).write_text(json.dumps(config | {"format": 1}), encoding="utf-8")
     assert not is_label_run(path)
-    with pytest.raises(UsageError, match=r"gives text, not labels.*charlm score --run .*movies"):
+    with pytest.raises(
+        UsageError,
+        match=r"gives text; .* labels, .*charlm score --run .*movies",
+    ):
         load_task_run(path)
     assert not is_label_run(tmp_path / "nothing")
 

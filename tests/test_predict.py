@@ -279,7 +279,11 @@ def test_files_are_read_as_in_training(call: Call) -> None:
         (["--column", "text"], 2, "--column has no effect without --file or --input-format"),
         (["--target", "label", "--file", "-"], 2, "--target has no effect without --file or"),
         (["a", "--file", "b.bin"], 2, "both given"),
-        (["--run", "tales", "a"], 2, "gives text, not labels.*charlm score --run"),
+        (
+            ["--run", "tales", "a"],
+            2,
+            "gives text; .*labels, tags or translations. Use: charlm score",
+        ),
         (["--run", "movie", "a"], 4, "Did you mean movies"),
         (["--engine", "cuda", "a"], 2, "engine"),
     ],

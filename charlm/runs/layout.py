@@ -29,6 +29,7 @@ from typing import Any
 from charlm import __version__
 from charlm.commands import command
 from charlm.config.corpus import DOCUMENT_NAMES
+from charlm.config.fields import listed_names
 from charlm.config.settings import settings_from
 from charlm.config.task import TaskSettings
 from charlm.config.tasks import LANGUAGE_MODEL, TASKS, is_labelled
@@ -218,12 +219,13 @@ def no_text(path: Path) -> UsageError:
 
 
 def no_labels(path: Path) -> UsageError:
-    """Return the error for a language model where a run of another task is needed."""
+    """Return the error for a run that answers no texts where one that does is needed."""
     task = run_task(path)
     verb = "score" if task == LANGUAGE_MODEL else TASKS[task].verb
+    answers = listed_names([row.gives for row in TASKS.values() if row.verb == "predict"])
     return UsageError(
-        f"run {path.name} gives {TASKS[task].gives}, not labels; expected a run that was trained "
-        f"with --task. Use: {command(verb, run=path)}"
+        f"run {path.name} gives {TASKS[task].gives}; expected a run that gives {answers}. Use: "
+        + command(verb, run=path)
     )
 
 
