@@ -128,6 +128,29 @@ def test_a_series_has_a_file(folder) -> None:
         )
 
 
+@pytest.mark.parametrize("given", [{"task": SERIES}, {"unit": "number"}])
+def test_a_series_starts_from_no_run(given: dict[str, str], folder: Path) -> None:
+    """The story: the message named the unit of the run, which nobody had given."""
+    flags = nested(sources=(str(folder / "wave.csv"),), **given)
+    for vocabulary in (None, "keep", "grow"):
+        with pytest.raises(UsageError, match=r"^start_from tales for a series .* out start_from$"):
+            plan_run(Request(flags=flags, start_from="tales", vocabulary=vocabulary))
+
+
+def test_kernels_for_a_series_need_another_precision(folder: Path) -> None:
+    """The story: the advice was to leave out a flag that the task had set."""
+    flags = nested(sources=(str(folder / "wave.csv"),), unit="number", engine="native")
+    with pytest.raises(UsageError, match=r"Use precision bf16, or leave out engine$"):
+        plan_run(Request(flags=flags))
+
+
+def test_answers_to_texts_come_from_other_runs(folder: Path, call: Call) -> None:
+    """The story: the message asked for a run that was trained with --task, which this one was."""
+    status, _, err = call("predict", "1", "--run", str(folder / "runs" / "wave"))
+    assert status == 2 and "run wave gives numbers; expected a run that gives labels, tags" in err
+    assert "Use: charlm sample --run" in err
+
+
 def test_open_settings_fit_a_short_series(folder) -> None:
     flags = nested(sources=(str(folder / "wave.csv"),), unit="number")
     planned = plan_run(Request(flags=flags))

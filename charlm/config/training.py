@@ -256,7 +256,7 @@ class TrainingSettings:
                 self.freeze_vectors and not self.vectors
             ),
             f"{named('engine')} native with {named('precision')} fp32; its kernels compute in "
-            f"bf16. Leave out {named('precision')}": (
+            f"bf16. Use {named('precision')} bf16, or leave out {named('engine')}": (
                 self.engine == "native" and self.precision == "fp32"
             ),
             f"{named('random_bptt')} with {stateless}, whose windows have one length; give one": (

@@ -10,7 +10,7 @@ from charlm.commands import command, run_word
 from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
 from charlm.config.settings import Nested, Settings, settings_from
-from charlm.config.tasks import LANGUAGE_MODEL, TASKS, is_labelled, task_name
+from charlm.config.tasks import LANGUAGE_MODEL, SERIES, TASKS, is_labelled, task_name
 from charlm.config.training import TrainingSettings
 from charlm.errors import RunError, UsageError, check_choice, named
 from charlm.files.atomic import file_fingerprint
@@ -130,8 +130,13 @@ class Parent:
     def complete(self, given: Nested, origins: Mapping[str, str]) -> tuple[Nested, dict[str, str]]:
         """Return settings by section with those that the parent decides, and all origins.
 
-        Raises UsageError for a given setting that differs from the parent's.
+        Raises UsageError for a given setting that differs from the parent's, and for a series.
         """
+        if task_name(given) == SERIES:
+            raise UsageError(
+                f"{named('start_from')} {self.name} for a series of numbers, which has no "
+                f"vocabulary; expected a text. Leave out {named('start_from')}"
+            )
         decided = self._decided(given)
         if is_labelled(given):
             decided = self._decided_for_labels(decided)

@@ -37,8 +37,8 @@ class SeriesTraining(LabelledTraining):
         """Read the series. Raises UsageError for a vocabulary."""
         if given.get("vocabulary") is not None:
             raise UsageError(
-                f"{named('start_from')} or {named('vocab')} with {named('task')} "
-                f"{settings.task.task}, which has no vocabulary. Leave it out"
+                f"{named('vocab')} with {named('task')} {settings.task.task}, which has no "
+                f"vocabulary. Leave out {named('vocab')}"
             )
         return super().dataset(settings, **given)
 
