@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import re
 import shutil
 import socket
 import sys
@@ -88,6 +89,14 @@ def test_every_command_has_the_global_flags(words: list[str], call: Call) -> Non
     status, out, err = call(*words, "--version")
     assert (status, err) == (0, "")
     assert (status, out) == call("--version")[:2]
+
+
+@pytest.mark.parametrize("words", verbs(), ids=" ".join)
+def test_help_has_no_column_for_the_limits_of_numbers(words: list[str], call: Call) -> None:
+    """They left 20 columns of 80 for the descriptions of `charlm sample`."""
+    out = call(*words, "--help")[1]
+    assert "range>" not in out
+    assert not re.search(r"\[[^\]]*<=?x|\[x[<>]", out)
 
 
 @pytest.mark.parametrize("flag", ["-q", "-v", "--quiet", "--verbose"])

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from charlm import __version__
 from charlm.cli.options import SettingOptions
@@ -38,6 +38,8 @@ from charlm.config.flags import words_of
 from charlm.config.settings import table
 from charlm.errors import RunError, UsageError, naming
 
+RANGE = " range"
+"""End of the parser's name of a number with limits."""
 PANEL = "Global options"
 RUN_VARIABLE = "CHARLM_RUN"
 
@@ -93,7 +95,21 @@ def add_commands(
 ) -> None:
     """Add framed functions as commands of these names, which messages put after their group."""
     for name, function in functions.items():
-        app.command(name)(framed(f"{group} {name}".lstrip(), function))
+        app.command(name, cls=NarrowHelpCommand)(framed(f"{group} {name}".lstrip(), function))
+
+
+class NarrowHelpCommand(TyperCommand):
+    """A command whose help leaves the limits of numbers out, to have room for the descriptions."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help."""
+        from typer import rich_utils
+
+        rich_utils.RANGE_STRING = ""
+        for param in self.params:
+            if param.type.name.endswith(RANGE):
+                param.metavar = param.metavar or f"<{param.type.name.removesuffix(RANGE)}>"
+        super().format_help(ctx, formatter)
 
 
 class DefaultGroup(TyperGroup):
