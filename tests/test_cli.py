@@ -999,6 +999,19 @@ def test_a_plan_beyond_the_memory_is_refused(call: Call, monkeypatch: pytest.Mon
     assert "GB of memory, 0.1 GB are free here. Use a smaller --batch (now " in err
 
 
+def test_weights_beyond_the_memory_are_never_built(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Comparing the gradients of 20,000 units took minutes before the run was refused."""
+    monkeypatch.setattr("charlm.training.plan.memory.free_memory", lambda: 10**8)
+    monkeypatch.setattr("charlm.nn.devices.gradient_problem", lambda *_: pytest.fail("compared"))
+    monkeypatch.setattr("charlm.nn.devices.missing_type", lambda *_, **__: None)
+    Path("text.txt").write_text("to be or not to be, " * 200)
+    status, _, err = call("train", "text.txt", "--hidden", "2000", "--steps", "5")
+    assert status == 5
+    assert "--hidden (2000)" in err
+
+
 def test_a_search_reports_its_trials(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """It names the command that trains the best for longer. Settings that are given stay."""
     counted = functools.partial(search_module.search, clock=Ticking(0.01))

@@ -15,9 +15,11 @@ from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings
 from charlm.errors import EnvironmentFailure
 from charlm.nn import devices
+from charlm.nn.model import multiplied_weights
 from charlm.phases import phase
 from charlm.text.dataset import Dataset
 from charlm.training.parallel import check_processes
+from charlm.training.plan.memory import memory_of, memory_problem
 from charlm.training.plan.speed import set_threads, training_threads
 from charlm.training.processes import current_processes
 from charlm.training.task_training import training_of
@@ -49,8 +51,16 @@ class Machine:
         self.set_threads(model, devices.PROBE_SHAPE[1])
         training = replace(self._settings.training, batch_size=rows)
         settings = replace(self._settings, model=model, training=training)
+        if self._is_too_large(model):  # comparing would take minutes, before the run is refused
+            return devices.Precision(name="fp32", reason="the model does not fit in memory")
         with phase("comparing bf16 with fp32"):
             return choose_precision(settings, self._dataset, self.device)
+
+    def _is_too_large(self, model: ModelSettings) -> bool:
+        """Report whether the weights alone, with what is kept for each of them, do not fit."""
+        smallest = replace(self._settings.training, batch_size=1, bptt=1)
+        needed = memory_of(model, smallest, multiplied_weights(model, self._outputs))
+        return memory_problem(needed, self._settings, self.device) is not None
 
 
 def device_name(device: torch.device) -> str:
