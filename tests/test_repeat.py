@@ -56,7 +56,7 @@ def test_a_resumed_run_keeps_its_precision(
 
 
 @pytest.mark.parametrize(
-    ("changes", "why"), [({"steps": 4}, UNSERVED), ({"precision": "fp32"}, "asked for")]
+    ("changes", "why"), [({"steps": 4}, UNSERVED), ({"precision": "fp32"}, "as set")]
 )
 def test_a_change_of_precision_is_reported(
     changes: dict[str, object], why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

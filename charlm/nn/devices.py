@@ -135,7 +135,7 @@ def choose_precision(
     is requested and does not work here, UsageError if kernels are and do not compute the settings.
     """
     if requested == "fp32":
-        return Precision(name="fp32", reason="asked for")
+        return Precision(name="fp32", reason="as set")
     weights = multiplied_weights(networks[0], vocab_size)
     open_ = requested == "auto" and engine != "native"
     if open_ and device.type == "cpu" and weights < MIN_BF16_WEIGHTS:
