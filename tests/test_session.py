@@ -364,6 +364,20 @@ def test_a_refused_resume_leaves_the_run_free(tmp_path: Path) -> None:
     list(resume(session.path).records())
 
 
+def test_a_run_whose_folder_is_moved_away_ends_with_the_reason(tmp_path: Path) -> None:
+    """Its message was that a file does not exist. Moved back, the run resumes."""
+    session = begun(tmp_path)
+    records = events(session)
+    next(records)
+    moved = session.path.rename(tmp_path / "moved")
+    with pytest.raises(RunError, match="removed or renamed while the run was using it"):
+        list(records)
+    session.lock.release()
+    shutil.rmtree(session.path, ignore_errors=True)
+    moved.rename(session.path)
+    list(resume(session.path).records())
+
+
 def fails(times: int, function):
     """Return the function so that its first calls fail as on a full disk."""
     left = [times]

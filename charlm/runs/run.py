@@ -275,8 +275,13 @@ def replace_file(path: Path, name: str, data: bytes) -> None:
     """Replace a file of a run, such as config.json or the weights, and its entry in the manifest.
 
     The manifest first allows the old and the new content, then the new one only, so that it is
-    right whenever the process dies.
+    right whenever the process dies. Raises RunError if the folder is gone.
     """
+    if not path.is_dir():
+        raise RunError(
+            f"{path} was removed or renamed while the run was using it; expected that folder until "
+            "the end. Move it back and resume the run, or train it again"
+        )
     manifest = layout.read_manifest(path)
     check_shape(manifest, {"files": Each((dict, Each(MAYBE_ENTRY, list)))}, str(path / MANIFEST))
     entries = dict(manifest["files"])
