@@ -78,6 +78,14 @@ def test_a_run_is_found_by_name_and_by_path(tmp_path: Path, shipped: Path) -> No
     assert find_run(DEFAULT_RUN, folder) == own
 
 
+def test_a_message_counts_the_runs_that_it_does_not_name(tmp_path: Path, shipped: Path) -> None:
+    """Ten names looked like all of them."""
+    for number in range(9):
+        make_run(tmp_path, f"run{number}", time=number)
+    with pytest.raises(RunError, match=f"run1 and {1 + len(BUILT_IN_RUNS)} more.$"):
+        find_run("xyz", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

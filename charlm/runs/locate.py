@@ -1,6 +1,7 @@
 """Find runs: by name, by path, the newest one, or one that ships with charlm."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from charlm.commands import CHECKPOINTS, CHECKPOINTS_VARIABLE, command
@@ -21,6 +22,8 @@ from charlm.runs.layout import (
     verb_of,
 )
 
+MAX_NAMES = 8
+"""Most runs that a message names."""
 HUB_RUN = "hf:"
 """Beginning of the name of a run on the hub."""
 
@@ -136,8 +139,14 @@ def find_run(run: str | None, folder: Path, *, trained: bool = True, verb: str =
             f"with: {command('train', run)}"
         )
     near = near_name(run, names)
-    hint = f"Did you mean {near}?" if near else f"Known runs: {', '.join(names[:8])}."
+    hint = f"Did you mean {near}?" if near else f"Known runs: {_listed(names)}."
     raise RunError(f"no run {run!r} in {folder} or as a folder. {hint}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return the first names for a message, and the number of the others."""
+    more = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(names[:MAX_NAMES]) + more
 
 
 def run_name(path: Path) -> str:
