@@ -81,6 +81,14 @@ def test_score_points_out_a_file_name_and_a_missing_quote(texts, hint: str, call
     assert ("scored as a sentence" in err or "into quotes" in err) == bool(hint)
 
 
+def test_a_file_in_place_of_a_command_is_trained_on(call: Call) -> None:
+    """`charlm my.txt` is what someone types who has read no manual."""
+    Path("my.txt").write_text("to be\n", encoding="utf-8")
+    status, _, err = call("my.txt")
+    assert status == 2
+    assert "'my.txt' is a file, not a command; did you mean 'charlm train my.txt'?" in err
+
+
 def test_messages_use_the_spelling_of_the_user(call: Call) -> None:
     """An alias appears as typed; names in a file and keywords of the library stay names."""
     for flag in ("--valid-frac", "--valid-fraction"):

@@ -3,10 +3,12 @@
 import inspect
 import re
 import typing
+from pathlib import Path
 from typing import Any
 
 import typer
 
+from charlm.commands import command
 from charlm.config.fields import Spec
 from charlm.config.settings import TYPE_NAMES
 from charlm.errors import near_name
@@ -43,6 +45,8 @@ def _unknown_option(option: str, context: Any) -> str:
 
 def _unknown_command(typed: str, commands: Any) -> str:
     """Return what is wrong with a command, and the one that is spelled alike or does that."""
+    if Path(typed).is_file():
+        return f"{typed!r} is a file, not a command; did you mean '{command('train', typed)}'?"
     verb = re.compile(rf"\b{re.escape(typed)}", re.IGNORECASE)
     about = (name for name in commands if verb.search(commands[name].help or ""))
     near = near_name(typed, commands) or next(about, "")
