@@ -999,6 +999,18 @@ def test_a_plan_beyond_the_memory_is_refused(call: Call, monkeypatch: pytest.Mon
     assert "GB of memory, 0.1 GB are free here. Use a smaller --batch (now " in err
 
 
+def test_a_full_disk_is_reported_before_training(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message says what to do."""
+    usage = shutil.disk_usage(".")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage._replace(free=3 << 20))
+    Path("text.txt").write_text("to be or not to be, " * 200)
+    status, _, err = call("train", "text.txt", "--steps", "5", "--checkpoints", "runs")
+    assert status == 5
+    assert "runs has 3 MB free; expected at least 10 MB. Free some, or choose another folder" in err
+
+
 def test_weights_beyond_the_memory_are_never_built(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:

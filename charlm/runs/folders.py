@@ -176,7 +176,10 @@ def check_writable(folder: Path) -> None:
         probe.unlink()
         free = shutil.disk_usage(existing).free
     if free < 10 << 20:
-        raise EnvironmentFailure(f"{folder} has {free >> 20} MB free; expected at least 10 MB")
+        raise EnvironmentFailure(
+            f"{folder} has {free >> 20} MB free; expected at least 10 MB. Free some, or choose "
+            "another folder with --checkpoints"
+        )
 
 
 def lock_run(path: Path) -> "FileLock":
