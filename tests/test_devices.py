@@ -57,7 +57,7 @@ def probed(monkeypatch: pytest.MonkeyPatch, exact: Tensor, rough: Tensor) -> Non
 
 def test_a_requested_precision_is_not_tested(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "_probe", None)
-    assert chosen("fp32") == "fp32: asked for"
+    assert chosen("fp32") == "fp32: as set"
 
 
 def test_a_processor_without_bfloat16_computes_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
