@@ -111,7 +111,7 @@ def choose_device(name: str) -> torch.device:
     if not available[name]:
         names = ", ".join(kind for kind, present in available.items() if present)
         raise EnvironmentFailure(
-            f"device {name} is not available here; found {names}. Use --device auto"
+            f"device {name} is not available here; found {names}. Use {named('device')} auto"
         )
     return torch.device(name)
 

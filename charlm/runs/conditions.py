@@ -56,7 +56,10 @@ def check_condition(path: Path, config: Mapping[str, Any], condition: str | None
         from charlm.text.labelled import listed
 
         usual, flag = str(usual_condition(config)), named("condition")
-        advice = f", as in: {command('sample', '--condition', usual, run=path)}"
+        advice = (
+            f", as in: {command('sample', '--condition', usual, run=path)} (in Python: "
+            f"charlm.load({path.name!r}, condition={usual!r}))"
+        )
         if flag.startswith("--"):  # the command that was typed has the flag
             advice = f". Use {flag} {shlex.quote(usual)}"
         raise UsageError(
