@@ -12,7 +12,7 @@ import torch
 
 import charlm
 from charlm.api.model import Model
-from charlm.errors import UsageError
+from charlm.errors import CorpusError, UsageError
 from charlm.runs.layout import read_record
 from charlm.training.records import FinishedRecord
 
@@ -95,6 +95,16 @@ def test_evaluate_is_the_score_of_a_text(stream: Model) -> None:
     assert -tally.nats == pytest.approx(stream.score(TEXT)[0].log_probability, abs=1e-3)
     assert (tally.chars, tally.documents) == (len(TEXT), 1)
     assert stream.evaluate(TEXT, reset_every=3).nats != pytest.approx(tally.nats, abs=1e-3)
+
+
+def test_evaluate_without_a_text_has_the_loss_of_training(model: Model, tmp_path: Path) -> None:
+    """As `charlm eval`: the validation text that the run keeps. A run without one says so."""
+    assert model.evaluate().nats_per_token == pytest.approx(
+        model.history[-1]["valid_nats_per_token"]
+    )
+    alone = charlm.fit(text=TEXT, checkpoints=tmp_path, valid_fraction=0, progress=False, **TINY)
+    with pytest.raises(CorpusError, match="keeps no validation text; expected a text"):
+        alone.evaluate()
 
 
 def test_evaluate_cuts_documents_as_in_training(folder: Path) -> None:

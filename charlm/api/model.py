@@ -15,7 +15,7 @@ from charlm.api.scoring import score_texts
 from charlm.api.surprisals import PARTS, Surprisals, token_surprisals, word_surprisals
 from charlm.commands import command
 from charlm.config.cells import CELLS
-from charlm.errors import RunError, UsageError, check_choice, check_count, named
+from charlm.errors import CorpusError, RunError, UsageError, check_choice, check_count, named
 from charlm.inference.generation import (
     NextToken,
     Piece,
@@ -160,9 +160,15 @@ class Model:
             word_rule=word_rule,
         )
 
-    def evaluate(self, text: str, *, reset_every: int | None = None) -> Tally:
-        """Return the tally of a text, which is cut into documents as in training."""
-        return evaluate(self.run.backend, self.run.encode_text(text), reset_every=reset_every)
+    def evaluate(self, text: str | None = None, *, reset_every: int | None = None) -> Tally:
+        """Return the tally of a text, which is cut into documents as in training.
+
+        The default is the validation text of the run. Raises CorpusError if the run keeps none.
+        """
+        encoded = self.run.kept("valid") if text is None else self.run.encode_text(text)
+        if encoded is None:
+            raise CorpusError(f"{self!r} keeps no validation text; expected a text to evaluate")
+        return evaluate(self.run.backend, encoded, reset_every=reset_every)
 
     def sample(self, length: int = 500, *, seed: int | None = None, **options: Any) -> str:
         """Return one sample as a string; options as in `generate`.
