@@ -53,8 +53,8 @@ class ArraySeries:
             state = np.zeros((depth, tensors, inputs.shape[1], hidden), np.float32)
         x = product(inputs, weights.embedding) + self.bias  # (T, B, E)
         layers, after = run_layers(weights.cell, weights.layers, x, state)
-        outputs = product(layers[-1][:, 0], weights.output.T) + weights.output_bias
-        outputs = outputs.astype(np.float64)
+        read = product(layers[-1][:, 0], weights.output.T) + weights.output_bias
+        outputs = read.astype(np.float64)
         return outputs[..., 0], MIN_DEVIATION + np.logaddexp(0.0, outputs[..., 1] + UNIT), after
 
 

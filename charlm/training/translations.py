@@ -129,7 +129,7 @@ class TranslationTraining(LabelledTraining):
         return load_translate_run(session.path).evaluate(pairs)[0]
 
 
-def _usual_sizes(model: ModelSettings, dataset: Dataset) -> tuple[dict[str, float], str]:
+def _usual_sizes(model: ModelSettings, dataset: Dataset) -> tuple[dict[str, Any], str]:
     """Return sizes for the unit of a text, dropout unless it is given, and the reason."""
     if not dataset.vocabulary.spec.letter:
         sizes, rate, reason = (256, 256), 0.3, "for translations of sentences"
@@ -137,7 +137,7 @@ def _usual_sizes(model: ModelSettings, dataset: Dataset) -> tuple[dict[str, floa
         sizes, rate, reason = (64, 64), 0.1, f"for fewer than {FEW_PAIRS:,} short texts"
     else:
         sizes, rate, reason = (128, 64), 0.1, "for short texts"
-    usual = dict(zip(SIZES, sizes, strict=True))
+    usual: dict[str, Any] = dict(zip(SIZES, sizes, strict=True))
     if model.dropout is None:
         usual |= dict.fromkeys(("dropout", *OUTER_DROPOUT), rate)
     return usual, reason
