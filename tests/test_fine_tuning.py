@@ -388,6 +388,19 @@ def test_what_does_not_fit_the_run_is_refused(
     assert message in err.replace("\n", " ")
 
 
+@pytest.mark.parametrize("more", [[], ["--task", "classify"]])
+def test_a_run_without_its_record_is_no_parent(
+    more: list[str], folder: Path, tmp_path: Path, call: Call
+) -> None:
+    """The message names the flag that asked for the run."""
+    shutil.copytree(folder / "char", tmp_path / "bare", ignore=shutil.ignore_patterns("run.json"))
+    (tmp_path / "new.txt").write_text(NEW)
+    words = ("train", str(tmp_path / "new.txt"), "--from", str(tmp_path / "bare"), *more)
+    status, out, err = call(*words)
+    assert (status, out, err.count("\n")) == (4, "", 1)
+    assert "bare has no run.json" in err and "leave out --from" in err
+
+
 def test_flags_of_fine_tuning_need_a_run(here: Path, call: Call) -> None:
     (here / "new.txt").write_text(NEW)
     for flags in (["--freeze-layers", "1"], ["--vocabulary", "grow"]):

@@ -232,7 +232,7 @@ class Parent:
 def find_parent(run: str, folder: Path) -> Parent:
     """Return the run of this name or path as a parent.
 
-    Raises UsageError for an n-gram run, RunError if there is no such run or it has no weights.
+    Raises UsageError for an n-gram run, RunError if there is no such run or it lacks files.
     """
     path = find_run(run, folder)
     if is_ngram_run(path):
@@ -244,6 +244,12 @@ def find_parent(run: str, folder: Path) -> Parent:
         raise RunError(
             f"{path}: has no {layout.WEIGHTS} yet; resume training with: "
             + command("train", "--resume", run=path)
+        )
+    if not (path / layout.RECORD).exists():
+        raise RunError(
+            f"{path} has no {layout.RECORD}, the settings that {named('start_from')} needs; "
+            f"expected a folder as charlm train writes it. Start from another run, or leave out "
+            f"{named('start_from')}"
         )
     name = run if run.startswith(HUB_PREFIX) else run_name(path)
     return Parent(path=path, name=name, config=config, record=layout.read_record(path))
