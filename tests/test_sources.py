@@ -334,9 +334,9 @@ def test_the_text_column_is_chosen_or_asked_for(here):
     (here / "m.jsonl").write_text('{"text": "hello"}\n{"text": 5}\n')
     assert 'line 2: the column "text" holds the number 5' in fails(CorpusError, "m.jsonl")
     (here / "x.txt").write_text("x")
-    assert "no source is a table of the format jsonl, json, csv" in fails(
-        UsageError, "x.txt", column="q"
-    )
+    message = fails(UsageError, "x.txt", column="q")
+    assert "no source is a table of the format jsonl, json, csv" in message
+    assert "(found: x.txt). Leave it out" in message
 
 
 # ------------------------------------------------------------------ the hub

@@ -72,7 +72,7 @@ def find(
             sources.append(source)
     _warn_twice(sources, warn)
     kinds = [_kind(source, reading) for source in sources]
-    _check_table_options(kinds, reading)
+    _check_table_options(kinds, reading, sources[0].label if sources else "")
     reported = {} if reported is None else reported
     return [
         table_rows(source, kind, reading, reported)
@@ -93,8 +93,8 @@ def _kind(source: Source, reading: ReadSettings) -> str | None:
     return TABLES.get(Path(path.stem if packed else path.name).suffix.lower())
 
 
-def _check_table_options(kinds: Sequence[str | None], reading: ReadSettings) -> None:
-    """Raise UsageError for a setting of tables if it applies to none of the sources."""
+def _check_table_options(kinds: Sequence[str | None], reading: ReadSettings, first: str) -> None:
+    """Raise UsageError for a setting of tables if it applies to no source, `first` among them."""
     if reading.input_format != "auto" and set(kinds) == {"hub"}:
         raise UsageError(
             f"{named('input_format')} {reading.input_format} was given, but a dataset of the hub "
@@ -109,8 +109,9 @@ def _check_table_options(kinds: Sequence[str | None], reading: ReadSettings) -> 
             if is_given and not any(map(need.holds, formats)):
                 expected = listed_names([*dict.fromkeys(filter(need.holds, TABLES.values()))])
                 raise UsageError(
-                    f"{named(name)} was given, but no source is a table of the format {expected}. "
-                    f"Leave it out, name such a file, or add {named('input_format')}."
+                    f"{named(name)} was given, but no source is a table of the format {expected} "
+                    f"(found: {first}). Leave it out, name such a file, or add "
+                    f"{named('input_format')}."
                 )
 
 
