@@ -88,7 +88,7 @@ def test_results_stand_beside_the_floors() -> None:
     pairs = labels.result_pairs(record, record["results"])
     named = dict(pairs)
     assert "accuracy 0.900 (0.8" in named["validation"] and "nats/text" in named["test"]
-    assert pairs[3][1] == "accuracy 0.820; this run +8.0 points (+1.0 to +15.0)"
+    assert pairs[3][1] == "accuracy 0.820 by naive Bayes; this run +8.0 points (+1.0 to +15.0)"
     assert "0.200 before" in named["calibrated"]
     assert named["units"].startswith("one unit alone 0.57 (unit 87); all 384: 0.90")
     assert "warning" not in named

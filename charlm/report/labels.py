@@ -211,11 +211,11 @@ def _floor_pairs(
         if name == "test" and floors.get("difference"):
             change, low, high = floors["difference"]
             ends = f" ({100 * low:+.1f} to {100 * high:+.1f})"
-        beside = f"accuracy {bag:.3f}; this run {100 * change:+.1f} points{ends}"
+        beside = f"accuracy {bag:.3f} by naive Bayes; this run {100 * change:+.1f} points{ends}"
         pairs.append(("bag of words", beside))
     if (alone := (floors.get("network") or {}).get(name)) is not None:
         mixed = (floors.get("bag") or {}).get(name)
-        beside = "" if mixed is None else f"; bag alone {mixed:.3f}"
+        beside = "" if mixed is None else f"; that bag alone {mixed:.3f}"
         pairs.append(("network", f"accuracy {alone:.3f} without the bag mixed into it{beside}"))
     if most is not None and interval and interval[0] <= most:
         label = shortened(floors["majority"]["label"], 24)
