@@ -222,6 +222,7 @@ def test_the_penalty_is_shown_and_can_be_changed(call: Call, words: Path) -> Non
     assert (raw - priced).tolist() == pytest.approx([0.0, math.log(10)], abs=2e-6)
     assert "1 of 2 texts contain unknown tokens (UNK). Each of them costs 2.303 nats" in err
     assert "ln 10, the number of types that UNK stands for" in err
+    assert "The text contains unknown tokens (UNK). Each" in call("score", texts[1])[2]
     for typed, cost in (("0", 0.0), ("1.5", 1.5)):
         _, out, err = call("score", *texts, "--format", "jsonl", "--unk-penalty", typed)
         rows = [json.loads(line) for line in out.splitlines()]

@@ -248,7 +248,9 @@ def unknown_warning(run: Run, counts: Counter[int], penalty: float | None) -> st
     of the run.
     """
     some = sum(count for oov, count in counts.items() if oov)
-    known = f"{some:,} of {sum(counts.values()):,} texts contain unknown tokens (UNK)"
+    every = sum(counts.values())
+    texts = f"{some:,} of {every:,} texts contain" if every > 1 else "The text contains"
+    known = f"{texts} unknown tokens (UNK)"
     price = run.unk_penalty if penalty is None else penalty
     if some and price:
         why = "" if penalty is not None else f", {_unk_reason(run)}"
