@@ -13,6 +13,7 @@ from helpers import Call
 
 from charlm.api import sessions
 from charlm.config.model import ModelSettings
+from charlm.config.training import counted_length
 from charlm.errors import UsageError
 from charlm.files import atomic
 from charlm.runs import data
@@ -31,6 +32,20 @@ TEXT = "the cat sat on the mat.\n" * 60
 NAMES = "".join(f"{name}\n" for name in ("anna", "bob", "carl", "dora")) * 40
 SIZES = ["--layers", "1", "--hidden", "4", "--batch", "2", "--bptt", "8", "--seed", "1"]
 SIZES += ["--threads", "1", "--precision", "fp32", "--checkpoints", "c"]
+
+
+@pytest.mark.parametrize(
+    ("unit", "value", "text"),
+    [
+        ("steps", 1, "1 step"),
+        ("steps", 2_345_678, "2,345,678 steps"),
+        ("epochs", 2.5, "2.5 passes"),
+        ("minutes", 1_000_000, "1,000,000 minutes"),
+    ],
+)
+def test_a_length_has_all_its_digits(unit: str, value: float, text: str) -> None:
+    """A million steps were 1e+06 steps."""
+    assert counted_length(unit, value) == text
 
 
 @pytest.fixture(autouse=True)
@@ -98,6 +113,8 @@ def test_a_length_below_the_trained_length_is_refused() -> None:
         check_not_shorter(training(steps=30), training(steps=40), TRAINED)
     with pytest.raises(UsageError, match=r"--epochs 3 .* which already has 4 passes"):
         check_not_shorter(training(epochs=3), training(steps=40), TRAINED)
+    with pytest.raises(UsageError, match=r"^--steps 2345678 sets .* use --more-steps 2345678$"):
+        check_not_shorter(training(steps=2_345_678), training(steps=4e6), TRAINED | {"steps": 3e6})
     check_not_shorter(training(steps=50), training(steps=60), TRAINED)  # of an interrupted run
     check_not_shorter(training(minutes=0.5), training(minutes=0.5), TRAINED)  # ended a bit later
 

@@ -46,8 +46,9 @@ def length_of(training: Mapping[str, Any]) -> tuple[str, float]:
 
 
 def counted_length(unit: str, value: float, more: str = "") -> str:
-    """Return a length with its noun: "1 step", "2.5 passes", with `more` "3 more minutes"."""
-    return f"{value:g} {more}{LENGTHS[unit][value != 1.0]}"
+    """Return a length with its noun: "1 step", "2.5 passes", with `more` "3,000 more steps"."""
+    number = f"{value:,.0f}" if value == round(value) else f"{value:g}"
+    return f"{number} {more}{LENGTHS[unit][value != 1.0]}"
 
 
 def precision_text(precision: Mapping[str, Any]) -> str:

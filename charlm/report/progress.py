@@ -296,7 +296,7 @@ def complete_line(session: "Session") -> str:
     length = f"complete after {counted_length(unit, value)}"
     if trainer.completion == "patience":
         length = f"over after {trainer.passes:.1f} passes, since validation no longer improved"
-    words = command("train", "--resume", f"--more-{unit}", f"{value:g}", run=path)
+    words = command("train", "--resume", f"--more-{unit}", f"{value:.15g}", run=path)
     return (
         f"run {path.name} is {length}, so nothing was changed. To train it for "
         f"{counted_length(unit, value, 'more ')}: {words}"

@@ -71,9 +71,9 @@ def check_not_shorter(
     factor = length_factor(unit, model)
     given, before = factor * total, float(f"{factor * trained[unit]:.3g}")
     raise UsageError(
-        f"--{unit} {given:g} sets the length of the whole run, which already has "
+        f"--{unit} {given:.15g} sets the length of the whole run, which already has "
         f"{counted_length(unit, before)}; expected more than that. To train it for "
-        f"{counted_length(unit, given, 'more ')}, use --more-{unit} {given:g}"
+        f"{counted_length(unit, given, 'more ')}, use --more-{unit} {given:.15g}"
     )
 
 
