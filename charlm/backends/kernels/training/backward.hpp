@@ -128,7 +128,7 @@ struct BackwardItems {
 #pragma GCC unroll 4
         for (int g = 0; g < K::BACK_GATES; g++) {
             bf16* to = d_across[K::column_of(g, which)];
-            stream(to + K::half_of(g, which) * TILE + j * 32, interleave(pack(one[g], d[g])));
+            saved.put(to + K::half_of(g, which) * TILE + j * 32, interleave(pack(one[g], d[g])));
             if (g >= from)
                 store(sums + g * 16, load<vf>(sums + g * 16) + (one[g] + d[g]));
         }
@@ -242,8 +242,9 @@ struct BackwardPass {
     // Compute what step t asks of the h before it, and the gradients of the gates at step t - 1.
     void step(int t) {
         int which = 0, waiting = 0;
-        for (int v = pairs.first; v < pairs.last; v++)
+        for (int i = 0; i < pairs.size(); i++)
             for (int r = 0; r < s.rows; r++) {
+                const int v = pairs.first + in_turn(t, i, pairs.size());
                 // What the items read that wait for this product, of the step before.
                 Ahead gates, cells, dy;
                 const int lines = s.rows == 1 ? 32 : 16;  // with one block, both unit blocks

@@ -37,6 +37,7 @@ struct Call {
 namespace {
 
 constexpr int CHUNK_ROWS = 256;  // rows for which W x and dx are computed at once
+constexpr size_t MAX_CACHED = 8 << 20;  // bytes of what is saved that are left in the caches
 
 struct Shape {
     int T, B, E, H, V;
@@ -78,6 +79,7 @@ template <class K>
 struct Saved {
     bf16 *gates, *cells, *h_across, *x_across;
     size_t bytes;
+    bool past_caches;  // it is stored past the caches, which it would fill
     Saved(const Shape& s, char* base) {
         Arena a{base};
         const size_t blocks = size_t(s.units) * s.rows;
@@ -86,6 +88,14 @@ struct Saved {
         h_across = a.take<bf16>(size_t(s.pairs) * s.blocks * BLOCK);   // A of dW_hh: h transposed
         x_across = a.take<bf16>(size_t(s.inputs) * s.x_blocks * BLOCK);  // A of dW_ih
         bytes = a.used;
+        past_caches = bytes > MAX_CACHED;
+    }
+    // Store values that are read in another pass, or after the last time step.
+    INLINE void put(bf16* to, vh v) const {
+        if (past_caches)
+            stream(to, v);
+        else
+            store(to, v);
     }
     bf16* gates_at(const Shape& s, int t, int u, int r) const {
         return gates + ((size_t(t) * s.units + u) * s.rows + r) * K::SAVED * TILE;

@@ -10,8 +10,8 @@
 //
 // The gradients of the gates have BACK_COLUMNS. The GRU has one more, because its hidden side is
 // inside of the product with r: (n n) is summed for the input side, (rn rn) for the hidden side.
-// So the gradient of a gate's hidden side is that of `hidden_gate`; where it is another one, the bias
-// of the hidden side is not added to W x.
+// So the gradient of a gate's hidden side is that of `hidden_gate`; where it is another one, the
+// bias of the hidden side is not added to W x.
 
 #pragma once
 

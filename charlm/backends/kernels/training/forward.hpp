@@ -64,7 +64,7 @@ struct ForwardItems {
         store(h_rows + which * 16 + j * 64, lower(both));
         store(h_rows + which * 16 + j * 64 + 32, upper(both));
         if (TRAINING) across[j] = (vi)interleave(both);
-        if (TRAINING) stream(cells + size_t(which) * s.rows * TILE + j * 32, pack(c0, c1));
+        if (TRAINING) saved.put(cells + size_t(which) * s.rows * TILE + j * 32, pack(c0, c1));
         return both;
     }
     INLINE void turn(int which) const {
@@ -96,7 +96,8 @@ struct ForwardItems {
         if (TRAINING) {
             bf16* to = gates + size_t(which) * s.rows * K::SAVED * TILE + i * K::SAVED * 16;
 #pragma GCC unroll 2
-            for (int j = 0; j < K::SAVED; j += 2) stream(to + j * 16, pack(keeps[j], keeps[j + 1]));
+            for (int j = 0; j < K::SAVED; j += 2)
+                saved.put(to + j * 16, pack(keeps[j], keeps[j + 1]));
         }
         const size_t to = size_t(i) * s.H + which * 16;
         const int count = some[which];
@@ -231,8 +232,10 @@ struct ForwardPass {
 
     void step(int t) {
         int which = 0, waiting = 0;  // the items of the group before this one
-        for (int u = 2 * pairs.first; u < 2 * pairs.last; u += K::GROUP)
+        const int groups = 2 * pairs.size() / K::GROUP;
+        for (int i = 0; i < groups; i++)
             for (int r = 0; r < s.rows; r++) {
+                const int u = 2 * pairs.first + in_turn(t, i, groups) * K::GROUP;
                 const int column = u * K::COLUMNS / 2;
                 Ahead ahead;  // W x of this group, which its items add
                 if (!TABLE)

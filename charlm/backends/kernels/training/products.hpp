@@ -119,6 +119,10 @@ INLINE void multiply_in_parts(int rows, Range columns, int count, A a_at, B b_at
              [](Sums& sums, int) { sums.zero(); }, done);
 }
 
+// Number i of `count` things in the order of time step t, which is the reverse of that of the step
+// before: it begins with the weights that are still in the caches.
+INLINE int in_turn(int t, int i, int count) { return t % 2 ? count - 1 - i : i; }
+
 // Pointwise work that is spread over the k-steps of a product, `items` calls over `steps` of them,
 // so that the vector units and the tile unit work at the same time.
 template <class Item>
