@@ -299,10 +299,15 @@ def test_a_wide_terminal_shows_the_trend_of_the_validations(
     assert validation_trend([2.0, 1.0], 99) == "" == validation_trend([2.0], 100)
     monkeypatch.setattr(cli_progress, "stderr_width", lambda: 120)
     session, recorder = started(tmp_path, steps=40, evals=4, ngram=0), Recorder()
+    details, lines = [], []
     with listening(recorder), cli_progress._progress(session) as show:
+        training = next(one for one in recorder.all if one[1].name == "training")[1]
         for record in session.records():
             show(record)
-    training = next(one for one in recorder.all if one[1].name == "training")[1]
+            details.append(training.detail)
+            lines.append(training.line)
     nats = session.trainer.counters.validation_nats
-    assert training.detail.endswith(f"tokens/s  validation {sparkline(nats)}")
-    assert len(nats) == 4 and "validation" not in training.line
+    newest = [detail for detail in details if detail != "completing the run"][-1]
+    assert newest.endswith(f"tokens/s  validation {sparkline(nats)}")
+    assert len(nats) == 4 and not any("validation" in line for line in lines)
+    assert lines[-1] == "completing the run ..."  # and not the last step again

@@ -129,6 +129,10 @@ def _signals(session: "Session") -> Iterator[_Stop]:
             signal.signal(number, handler)
 
 
+ENDING = "completing the run"
+"""Work after the last validation: calibrating, n-grams, what was memorised."""
+
+
 @contextlib.contextmanager
 def _progress(session: "Session") -> "Iterator[Any]":
     """Yield a function that shows records as they arrive."""
@@ -146,6 +150,8 @@ def _progress(session: "Session") -> "Iterator[Any]":
             """Update the phase, or write a line."""
             if isinstance(record, EvaluationRecord):
                 training.reached = record.progress
+                if record.progress >= 1.0:  # the last step would be shown again
+                    training.detail, training.line = ENDING, f"{ENDING} ..."
                 say(evaluation_line(record, unit, report))
             elif isinstance(record, WarningRecord):
                 say(record.text)
