@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -82,12 +83,26 @@ def follow(session: "Session") -> None:
         raise typer.Exit(stop.status)
 
 
+REPEAT_SECONDS = 10.0
+"""Time after the first SIGTERM or SIGHUP in which another one asks for nothing more: Slurm sends
+one to every process of a job, and torchrun passes its own on."""
+
+
 @dataclass
 class _Stop:
-    """A request to stop training: the exit status, and whether all steps are done and saved."""
+    """A request to stop training: the exit status, and whether all steps are done and saved.
+
+    `asked` is the time of the first signal, in seconds of the clock.
+    """
 
     status: int = 0
     trained: bool = False
+    asked: float = 0.0
+
+    def repeats(self, number: int, now: float) -> bool:
+        """Return whether a signal only repeats the first one, which a program has sent twice."""
+        by_program = number != signal.SIGINT
+        return bool(self.status) and by_program and now - self.asked < REPEAT_SECONDS
 
 
 @contextlib.contextmanager
@@ -95,15 +110,19 @@ def _signals(session: "Session") -> Iterator[_Stop]:
     """Handle signals: yield what gets the exit status.
 
     The first Ctrl-C, SIGTERM or SIGHUP stops after the step and saves; the second stops at once, as
-    does the first after the last step. SIGUSR1 saves. Ignored signals stay ignored (nohup).
+    does the first after the last step. A second SIGTERM or SIGHUP within `REPEAT_SECONDS` does
+    nothing. SIGUSR1 saves. Ignored signals stay ignored (nohup).
     """
     stop = _Stop()
 
     def handle(number: int, frame: Any) -> None:
         """Stop after the step the first time, at once the second time."""
         del frame
+        now = time.monotonic()
+        if stop.repeats(number, now):
+            return
         at_once = stop.trained or bool(stop.status)
-        stop.status = stop.status or 128 + number
+        stop.status, stop.asked = stop.status or 128 + number, stop.asked or now
         Verbosity.stop_reported = True
         if at_once:
             raise KeyboardInterrupt
