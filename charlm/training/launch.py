@@ -6,12 +6,15 @@ its train state, and take the same steps.
 
 import contextlib
 import os
+import platform
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,10 +24,19 @@ from filelock import FileLock
 from torch import distributed
 from torch.distributed.rendezvous import rendezvous
 
+from charlm import __version__
 from charlm.backends.kernel_library import default_threads
 from charlm.commands import command
 from charlm.config.settings import settings_from
-from charlm.errors import CharlmError, DivergenceError, UsageError, check_count, named
+from charlm.errors import (
+    CharlmError,
+    DivergenceError,
+    EnvironmentFailure,
+    RunError,
+    UsageError,
+    check_count,
+    named,
+)
 from charlm.phases import phase
 from charlm.runs import layout
 from charlm.runs.data import read_data
@@ -41,7 +53,15 @@ CONNECT_TIMEOUT = timedelta(minutes=10)
 """Longest wait until all processes have started and found each other."""
 FOLLOWER = "CHARLM_FOLLOWER"
 """Environment variable of a process that process 0 has started, and that must not outlive it."""
+THREADS = "OMP_NUM_THREADS"
+"""Environment variable that limits the threads of a process."""
+NETWORK = "GLOO_SOCKET_IFNAME"
+"""Environment variable of torch: the network interface through which processes connect."""
+SIOCGIFADDR = 0x8915
+"""Request of Linux for the address of a network interface."""
 HOST = "127.0.0.1"
+SHOWN_SECONDS = 10.0
+"""Longest wait until the folder of the run appears on the disk that machines share."""
 POLL_SECONDS = 0.02
 ENDING_POLLS = 100
 """Number of polls until a process whose connection is closed has also ended."""
@@ -70,11 +90,23 @@ def processes_of(count: int | None) -> Processes:
         return _joined(Parallel(rank, started))
     if count in (None, 1):
         return ALONE
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, default_threads() // count)))
+    os.environ.setdefault(THREADS, str(max(1, default_threads() // count)))
     return Parallel(0, count)
 
 
-def _joined(processes: Processes) -> Processes:
+@contextlib.contextmanager
+def cores_divided(count: int) -> Iterator[None]:
+    """Plan with the cores of one of `count` processes on this machine."""
+    given = os.environ.get(THREADS)
+    os.environ.setdefault(THREADS, str(max(1, default_threads() // count)))
+    try:
+        yield
+    finally:
+        if given is None:
+            del os.environ[THREADS]
+
+
+def _joined(processes: Parallel) -> Parallel:
     """Connect this process with the others that torchrun, or process 0, has started."""
     if FOLLOWER in os.environ:
         threading.Thread(target=_end_with_first, daemon=True).start()
@@ -112,15 +144,54 @@ def _misplaced() -> UsageError:
     )
 
 
-def _join(processes: Processes, store: Any) -> None:
+def _join(processes: Parallel, store: Any) -> None:
     """Connect this process with the others, which have the same store."""
     local = int(os.environ.get("LOCAL_RANK", processes.rank))
     if local < torch.cuda.device_count():
         torch.cuda.set_device(local)
     store.set(f"ready/{processes.rank}", "")
-    distributed.init_process_group(
-        "gloo", store=store, rank=processes.rank, world_size=processes.count, timeout=TIMEOUT
-    )
+    if network := _network():
+        os.environ.setdefault(NETWORK, network)
+    try:
+        distributed.init_process_group(
+            "gloo", store=store, rank=processes.rank, world_size=processes.count,
+            timeout=CONNECT_TIMEOUT,
+        )  # fmt: skip
+    except RuntimeError as error:
+        raise ProcessLost(
+            f"process {processes.rank} of {processes.count} on {platform.node()} cannot connect to "
+            f"all others: {str(error).splitlines()[0]:.200}; expected that all machines can reach "
+            f"each other at any port. Open the firewall between them, or name their network in "
+            f"{NETWORK} (now {os.environ.get(NETWORK, 'unset')})"
+        ) from error
+    processes.group = distributed.new_group(timeout=TIMEOUT, backend="gloo")
+
+
+def _network() -> str:
+    """Return the name of the network interface that leads to the first machine, or "".
+
+    gloo would take the one that the name of this machine leads to, which may be the machine itself.
+    """
+    place = os.environ.get("MASTER_ADDR", HOST)
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as end:
+        end.connect((place, 9))  # sends nothing
+        own = end.getsockname()[0]
+        if own.startswith("127.") or sys.platform != "linux":
+            return ""
+        for _, name in socket.if_nameindex():
+            if _address(end, name) == own:
+                return name
+    return ""
+
+
+def _address(end: socket.socket, name: str) -> str:
+    """Return the IPv4 address of a network interface of Linux, or ""."""
+    import fcntl
+
+    with contextlib.suppress(OSError):
+        entry = fcntl.ioctl(end, SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
+        return socket.inet_ntoa(entry[20:24])
+    return ""
 
 
 @contextlib.contextmanager
@@ -133,6 +204,7 @@ def followed(processes: Processes, session: Session) -> Iterator[None]:
     if processes.count == 1 or session.complete:
         yield
         return
+    assert isinstance(processes, Parallel)
     started: list[subprocess.Popen[bytes]] = []
     try:
         if not distributed.is_initialized():
@@ -148,7 +220,9 @@ def followed(processes: Processes, session: Session) -> Iterator[None]:
                     raise ProcessLost
                 time.sleep(POLL_SECONDS)
             _join(processes, store)
-        processes.from_first(lambda: str(session.path))
+        offer = {"charlm": __version__, "path": str(session.path), "record": session.record}
+        processes.from_first(lambda: offer)
+        _raise_problems(processes, None)
         yield
     except ProcessLost as error:
         raise _explained(session.path, started) from error
@@ -198,20 +272,30 @@ def _explained(path: Path, started: list[subprocess.Popen[bytes]]) -> ProcessLos
     )
 
 
+def _raise_problems(processes: Processes, own: CharlmError | None) -> None:
+    """Raise the first error with which a process could not open the run, in process 0.
+
+    `own` is the error of this process.
+    """
+    for problem in processes.gathered(own) or ():
+        if problem:
+            raise problem
+
+
 def follow(processes: Processes) -> int:
     """Train with process 0 until it ends, and return the exit status.
 
     Process 0 reports what happens to all; only errors of this process alone are raised.
     """
     try:
-        path = Path(processes.from_first(str))
+        offer: dict[str, Any] = processes.from_first(dict)
     except ProcessLost:  # it has nothing to train
         return 0
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"):  # process 0 decides
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     try:
-        trainer = _opened(path)
+        trainer = _agreed(processes, offer)
         while True:
             try:
                 for _ in trainer.run():
@@ -223,15 +307,71 @@ def follow(processes: Processes) -> int:
     except (ProcessLost, DivergenceError) as error:
         return error.exit_code
     except CharlmError as error:
-        raise type(error)(f"process {processes.rank}: {error}") from error
+        raise _placed(processes, error) from error
 
 
-def _opened(path: Path) -> Trainer:
-    """Return the trainer of a run that process 0 has opened; nothing is written."""
-    record = layout.read_record(path)
+def _placed(processes: Processes, error: CharlmError) -> CharlmError:
+    """Return an error that names this process and its machine."""
+    return type(error)(f"process {processes.rank} on {platform.node()}: {error}")
+
+
+def _agreed(processes: Processes, offer: Mapping[str, Any]) -> Trainer:
+    """Return the trainer of the run that process 0 offers, once all processes have opened it.
+
+    If this process cannot open it, process 0 gets the error and raises it. It is raised here too,
+    unless process 0 has started this process and writes to the same terminal: then ProcessLost is.
+    """
+    try:
+        trainer = _opened(offer)
+    except CharlmError as error:
+        _raise_problems(processes, _placed(processes, error))
+        if FOLLOWER in os.environ:
+            raise ProcessLost(str(error)) from error
+        raise
+    _raise_problems(processes, None)
+    return trainer
+
+
+def _opened(offer: Mapping[str, Any]) -> Trainer:
+    """Return the trainer of a run that process 0 has opened; nothing is written.
+
+    Raises EnvironmentFailure if process 0 has another version of charlm, and RunError if its run is
+    not in the same folder here.
+    """
+    path, record = Path(offer["path"]), dict(offer["record"])
+    if offer["charlm"] != __version__:
+        raise EnvironmentFailure(
+            f"charlm {__version__}, and process 0 has {offer['charlm']}; expected one version on "
+            "all machines. Install the same one"
+        )
+    _check_run(path, str(record.get("id", "")))
     settings = settings_from(record["settings"], str(path / layout.RECORD))
     vocabulary = load_vocabulary(path / layout.TOKENIZER)
     dataset = read_data(path, settings, vocabulary, record)
     trainer = open_session(path, settings, dataset, record, FileLock(path / ".lock")).trainer
     trainer.on_best = lambda _: None  # process 0 keeps the best weights
     return trainer
+
+
+def _check_run(path: Path, identity: str) -> None:
+    """Raise RunError unless the folder holds the run of process 0, by its id.
+
+    A network disk may show a new folder, or a replaced one, some seconds late.
+    """
+    ends = time.monotonic() + SHOWN_SECONDS
+    while (found := _identity(path)) != identity:
+        if time.monotonic() > ends:
+            what = "another run than process 0" if found else "no run"
+            raise RunError(
+                f"{path.absolute()} has {what} here; expected the run of process 0, on a disk that "
+                f"all machines share. Name such a folder with {named('checkpoints')}"
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def _identity(path: Path) -> str:
+    """Return the id of the run in a folder, or "" if there is none."""
+    try:
+        return str(layout.read_record(path)["id"])
+    except (CharlmError, KeyError):
+        return ""

@@ -69,13 +69,14 @@ class Parallel(Processes):
     """One of several processes, which exchange numbers through torch.distributed.
 
     Process 0 decides when training stops: what its clock and its user say reaches the others with
-    the sum of the next step.
+    the sum of the next step. `group` are the processes in torch.distributed, by default all.
     """
 
     def __init__(self, rank: int, count: int) -> None:
         self.rank, self.count = rank, count
         self._own_news, self._news = (0.0, ""), (0.0, False)
         self._sequences: int | None = None
+        self.group: distributed.ProcessGroup | None = None
         self._gpus: distributed.ProcessGroup | None = None
 
     def own(self, batch: Batch, state: State | None) -> Batch:
@@ -139,6 +140,11 @@ class Parallel(Processes):
             raise problem
         return value  # type: ignore[no-any-return]
 
+    def gathered(self, own: Result) -> list[Result] | None:
+        """See `Processes.gathered`."""
+        with watched():
+            return self._gather(own)
+
     def whole_state(self, hidden: State | None) -> State | None:
         """See `Processes.whole_state`."""
         if hidden is None or self._sequences is None:  # no step was taken since the start
@@ -152,7 +158,7 @@ class Parallel(Processes):
         """Replace a vector by its sum over all processes; with NCCL on GPUs, gloo elsewhere."""
         if numbers.is_cuda and self._gpus is None:
             self._gpus = distributed.new_group(backend="nccl")
-        group = self._gpus if numbers.is_cuda else None
+        group = self._gpus if numbers.is_cuda else self.group
         work = distributed.all_reduce(numbers, group=group, async_op=True)
         while not work.is_completed():  # Python handles no signal while it waits inside torch
             time.sleep(POLL_SECONDS)
@@ -161,13 +167,13 @@ class Parallel(Processes):
     def _broadcast(self, value: Any) -> Any:
         """Return the value of process 0."""
         values = [value]
-        distributed.broadcast_object_list(values)
+        distributed.broadcast_object_list(values, group=self.group)
         return values[0]
 
     def _gather(self, value: Any) -> list[Any] | None:
         """Return the values of all processes, in process 0."""
         values = None if self.rank else [None] * self.count
-        distributed.gather_object(value, values)
+        distributed.gather_object(value, values, group=self.group)
         return values
 
 

@@ -45,6 +45,10 @@ class Processes:
         """Return what a function returns, or raise what it raises, in process 0."""
         return function()
 
+    def gathered(self, own: Result) -> list[Result] | None:
+        """Return the values of all processes in process 0, and None in others."""
+        return [own]
+
     def whole_state(self, hidden: State | None) -> State | None:
         """Return the state of all sequences in their order, in process 0; None in others."""
         return hidden
