@@ -2,9 +2,13 @@
 
 import json
 import os
+import platform
+import shutil
 import signal
 import socket
+import sys
 import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -15,10 +19,13 @@ import torch
 from helpers import Call
 from waiting import PATIENCE
 
+import charlm
 from charlm.cli.output import Verbosity
-from charlm.errors import UsageError
+from charlm.cli.progress import REPEAT_SECONDS, _Stop
+from charlm.errors import RunError, UsageError
 from charlm.runs.tensors import tensors_from_file
 from charlm.training import launch
+from charlm.training.parallel import Parallel
 from charlm.training.trainer import Trainer
 
 TINY = (
@@ -96,7 +103,7 @@ def test_a_process_that_dies_ends_all_and_the_run_resumes(
 def test_a_second_signal_ends_the_wait_for_a_process_that_hangs(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A machine that has lost its network does not close connections."""
+    """A machine that has lost its network does not close connections. Ctrl-C counts at once."""
     started: list[Any] = []
     start = launch._start
     monkeypatch.setattr(launch, "_start", lambda *a: started.append(start(*a)) or started[-1])
@@ -106,7 +113,7 @@ def test_a_second_signal_ends_the_wait_for_a_process_that_hangs(
         os.kill(os.getpid(), signal.SIGTERM)
         while not Verbosity.stop_reported:
             os.sched_yield()
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
 
     def hang() -> None:
         started[0].send_signal(signal.SIGSTOP)
@@ -116,6 +123,52 @@ def test_a_second_signal_ends_the_wait_for_a_process_that_hangs(
     code, _, err = call("train", "t.txt", *TINY, "--processes", "2", "--name", "run")
     assert (code, "stopped at once" in err) == (143, True), err
     assert started[0].returncode == -signal.SIGKILL
+
+
+def test_a_program_trains_a_text_in_memory_with_two_processes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are started by the command, not from the main module of the program."""
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    text = Path("t.txt").read_text()
+    options = {
+        "hidden": 16, "layers": 2, "batch": 4, "bptt": 8, "dropout": 0.2, "seed": 1, "steps": 12,
+        "schedule": "constant", "evals": 2, "device": "cpu", "threads": 1, "text": text,
+    }  # fmt: skip
+    charlm.fit(**options, name="one")
+    model = charlm.fit(**options, name="two", processes=2)
+    assert json.loads(Path("checkpoints/two/run.json").read_text())["machine"]["processes"] == 2
+    assert model.path.name == "two" and "OMP_NUM_THREADS" not in os.environ
+    one, two = weights("one"), weights("two")
+    assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)
+    training = charlm.train(**options, name="three", processes=2)
+    next(training)
+    training.close()  # ends the other process
+    assert not torch.distributed.is_initialized()
+
+
+def test_a_program_that_torchrun_has_started_several_times_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each of its processes trained a run of its own, in silence."""
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    options = {"text": "abc " * 200, "hidden": 4, "steps": 1, "evals": 1, "ngram": 0}
+    for processes in (None, 2):
+        with pytest.raises(UsageError, match=r"is one of 2 that another .* give processes=1 if"):
+            charlm.fit(**options, processes=processes)
+    assert not Path("checkpoints").exists()
+    assert charlm.fit(**options, processes=1)
+    with pytest.raises(UsageError, match="processes is 0"):
+        charlm.fit(**options, processes=0)
+
+
+def test_a_program_that_uses_torch_distributed_itself_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    with pytest.raises(UsageError, match=r"uses torch\.distributed; expected a process that is al"):
+        charlm.train(text="abc " * 200, processes=2)
 
 
 @pytest.mark.parametrize(
@@ -189,12 +242,106 @@ def test_a_port_in_use_is_an_error_that_names_it(
     assert f"process 0 of 2 cannot meet the others at 127.0.0.1:{port}: " in err
 
 
+def offer(path: str, **changes: Any) -> dict[str, Any]:
+    """What process 0 tells the others about a run, with some items of its record changed."""
+    record = json.loads(Path(path, "run.json").read_text())
+    return {"charlm": charlm.__version__, "path": path, "record": record | changes}
+
+
+def test_the_folder_of_another_run_is_refused(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with an old run of that name, on a disk of its own, trained on its old text."""
+    monkeypatch.setattr(launch, "SHOWN_SECONDS", 0.0)
+    assert call("train", "t.txt", *TINY, "--name", "run")[0] == 0
+    told = offer("checkpoints/run", id="0123456789abcdef")
+    with pytest.raises(RunError, match="has another run than process 0 here; expected the run"):
+        launch._opened(told)
+    shutil.rmtree("checkpoints/run")
+    with pytest.raises(RunError, match=r"has no run here; .* on a disk that all machines share"):
+        launch._opened(told)
+
+
+def test_a_run_that_appears_late_on_a_network_disk_is_waited_for(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert call("train", "t.txt", *TINY, "--name", "run")[0] == 0
+    told, hidden = offer("checkpoints/run"), Path("checkpoints/run").rename("hidden")
+    monkeypatch.setattr(time, "sleep", lambda _: hidden.rename("checkpoints/run"))
+    assert launch._opened(told).counters.step == 0
+
+
+def test_another_version_of_charlm_is_refused_by_process_0(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that cannot open the run tells process 0 why; the others were only lost."""
+    monkeypatch.setattr(launch, "__version__", "9.9")
+    code, _, err = call("train", "t.txt", *TINY, "--processes", "2", "--name", "run")
+    where = f"charlm: process 1 on {platform.node()}: charlm {charlm.__version__}, and process 0 "
+    assert (code, f"{where}has 9.9; expected one version" in err) == (5, True), err
+
+
+def test_a_second_sigterm_of_another_program_does_not_end_training_at_once(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slurm and torchrun each send one within a millisecond; nothing was saved."""
+
+    def terminate() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    at_step(monkeypatch, 4, terminate)
+    code, _, err = call("train", "t.txt", *TINY, "--name", "run")
+    assert (code, "4 steps" in err, "at once; resume" in err) == (143, True, False), err
+
+
+def test_a_sigterm_counts_again_after_some_seconds() -> None:
+    stop = _Stop(status=143, asked=50.0)
+    assert stop.repeats(signal.SIGTERM, 50.0 + REPEAT_SECONDS - 1)
+    assert not stop.repeats(signal.SIGTERM, 50.0 + REPEAT_SECONDS)
+    assert not stop.repeats(signal.SIGINT, 50.0)
+    assert not _Stop().repeats(signal.SIGTERM, 0.0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for addresses")
+def test_a_network_is_named_only_if_it_leads_to_another_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A name of the machine that leads to itself, as Debian writes it, broke the connections."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as end:
+        assert launch._address(end, "lo") == "127.0.0.1"
+        assert launch._address(end, "none-such") == ""
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    assert launch._network() == ""
+    monkeypatch.setattr(socket, "if_nameindex", lambda: [(1, "lo"), (2, "eth0"), (3, "ib0")])
+    monkeypatch.setattr(launch, "_address", lambda _, name: f"10.0.0.{len(name)}")
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: None)
+    monkeypatch.setattr(socket.socket, "getsockname", lambda _: ("10.0.0.3", 1))
+    assert launch._network() == "ib0"
+    monkeypatch.setattr(socket.socket, "getsockname", lambda _: ("10.0.0.9", 1))
+    assert launch._network() == ""
+
+
+def test_processes_that_cannot_connect_are_an_error_that_names_the_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first machine waited for two hours."""
+    waits = []
+
+    def refused(*_: Any, timeout: timedelta, **__: Any) -> None:
+        waits.append(timeout)
+        raise RuntimeError("connection refused")
+
+    monkeypatch.setattr(torch.distributed, "init_process_group", refused)
+    with pytest.raises(launch.ProcessLost, match=r"process 1 of 2 .* refused; .*GLOO_SOCKET_IFN"):
+        launch._join(Parallel(1, 2), torch.distributed.HashStore())
+    assert waits == [launch.CONNECT_TIMEOUT]
+
+
 def test_a_follower_leaves_the_best_weights_to_process_0(call: Call) -> None:
     """A late follower replaced the weights that the end of the run had calibrated."""
     assert call("train", "t.txt", *TINY, "--name", "run")[0] == 0
     weights_file = Path("checkpoints/run/model.safetensors")
     before = weights_file.read_bytes()
-    trainer = launch._opened(Path("checkpoints/run"))
+    trainer = launch._opened(offer("checkpoints/run"))
     trainer.on_best(trainer.model)
     assert weights_file.read_bytes() == before
 

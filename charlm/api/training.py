@@ -1,6 +1,7 @@
 """Training from Python: `fit` returns the model, `train` an iterator of records."""
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -17,7 +18,7 @@ from charlm.api.task_api import TaskModel
 from charlm.config.corpus import CorpusSettings, ReadSettings
 from charlm.config.flags import by_section, names_given
 from charlm.config.settings import settings_from
-from charlm.errors import UsageError, naming
+from charlm.errors import UsageError, check_count, naming
 from charlm.phases import Phase, listening
 from charlm.report.text import shortened
 from charlm.runs.conditions import usual_condition
@@ -26,6 +27,7 @@ from charlm.text.corpus import Corpus
 from charlm.text.task_text import text_for
 
 if TYPE_CHECKING:
+    from charlm.training.processes import Processes
     from charlm.training.records import Record
     from charlm.training.session import Session
 
@@ -36,10 +38,10 @@ class Training(Iterator["Record"]):
     Training starts with the first `next`. One that is deleted before that warns.
     """
 
-    def __init__(self, session: "Session") -> None:
+    def __init__(self, session: "Session", processes: "Processes | None" = None) -> None:
         self.path, self._sessions, self._started = session.path, [session], False
         self.unit = str(session.record["settings"]["vocabulary"]["unit"])
-        self._records = _records(self._sessions)
+        self._records = _records(self._sessions, processes)
 
     def __repr__(self) -> str:
         state = "started" if self._started else "not started; iterate over it, or call charlm.fit"
@@ -71,24 +73,67 @@ class Training(Iterator["Record"]):
         self.close()
 
 
-def _records(sessions: "list[Session]") -> "Generator[Record, None, None]":
+def _records(
+    sessions: "list[Session]", processes: "Processes | None"
+) -> "Generator[Record, None, None]":
     """Train the first session, then its backward half if it has one, which is added to the list.
 
     This is not a method, since a generator that refers to its `Training` would keep it alive.
     """
     from charlm.training.resume import halves
 
-    for number, half in enumerate(halves(sessions[0])):
-        sessions[number:] = [half]
-        yield from half.records()
+    with contextlib.ExitStack() as together:
+        if processes is not None:
+            from charlm.training.launch import followed
+
+            together.enter_context(followed(processes, sessions[0]))
+        for number, half in enumerate(halves(sessions[0])):
+            sessions[number:] = [half]
+            yield from half.records()
 
 
-def train(*sources: str | Path, text: str | None = None, **options: Any) -> Training:
+def train(
+    *sources: str | Path, text: str | None = None, processes: int | None = None, **options: Any
+) -> Training:
     """Return an iterator that trains a new run and yields records, at last a FinishedRecord.
 
     Options are as in `fit`. Raises a subclass of CharlmError.
     """
-    return Training(_session(sources, text, **options))
+    if processes is not None:
+        check_count("processes", processes, 1)
+    _check_alone(processes)
+    if processes in (None, 1):
+        return Training(_session(sources, text, **options))
+    from charlm.training.launch import cores_divided
+    from charlm.training.parallel import Parallel
+    from charlm.training.processes import training_together
+
+    together = Parallel(0, processes)
+    with cores_divided(processes), training_together(together):
+        return Training(_session(sources, text, **options), together)
+
+
+def _check_alone(processes: int | None) -> None:
+    """Raise UsageError if another program has started this process as one of several.
+
+    Each of them would train the whole model. With one process each, that is meant.
+    """
+    count = os.environ.get("WORLD_SIZE", "1")
+    several = "RANK" in os.environ and count.isdecimal() and int(count) > 1
+    distributed = sys.modules.get("torch.distributed")
+    used = distributed is not None and distributed.is_available() and distributed.is_initialized()
+    if processes == 1 or not (several or (processes and used)):
+        return
+    found = (
+        f"is one of {count} that another program has started"
+        if several
+        else "uses torch.distributed"
+    )
+    raise UsageError(
+        f"this process {found}; expected a process that is alone. Start the "
+        "script with python and give processes=N, or give processes=1 if each process is to train "
+        "a model of its own. On several machines, use: torchrun -m charlm train"
+    )
 
 
 def fit(
@@ -106,6 +151,9 @@ def fit(
     label. The result is a `LabelModel` then. So it is for other tasks: pairs of words and their
     tags, of a text and its translation. With `condition`, the name of a column, texts begin with
     its values; the result is the model of the most frequent one.
+
+    With `processes=N`, N processes on this machine train the model, as with `charlm train
+    --processes N`; the result is the same apart from rounding.
 
     A bar shows the progress in a notebook and on a terminal; `progress` switches it on or off. An
     interrupt (Ctrl-C, or the stop button of a notebook) saves before it raises KeyboardInterrupt.
