@@ -325,6 +325,8 @@ def test_kernels_are_used_if_their_gradients_agree(monkeypatch: pytest.MonkeyPat
     assert engines_tried(monkeypatch, {"amx": "x", None: "y"}).name == "fp32"
     with pytest.raises(EnvironmentFailure, match=r"native cannot be used: x. Use engine torch"):
         engines_tried(monkeypatch, {"amx": "x", None: None}, "native")
+    with pytest.raises(EnvironmentFailure, match=r"cannot be used: old; use --engine torch$"):
+        engines_tried(monkeypatch, {"amx": "old; use --engine torch", None: None}, "native")
 
 
 @pytest.mark.usefixtures("served")
@@ -341,6 +343,7 @@ def test_torch_comes_first_for_batches_of_few_rows(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.usefixtures("served")
 def test_a_request_for_kernels_that_are_missing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CHARLM_TRAINING_KERNELS", raising=False)
     monkeypatch.setattr(devices, "chosen_variant", lambda: None)
     with pytest.raises(EnvironmentFailure, match=r"cannot train cell lstm.*engine torch"):
         choose_precision("auto", [SETTINGS], 7, CPU, "native")

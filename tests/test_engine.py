@@ -144,7 +144,7 @@ def test_a_machine_without_kernels_refuses_a_request_for_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(training_library.VARIABLE, "none")
-    with pytest.raises(EnvironmentFailure, match="Use engine torch"):
+    with pytest.raises(EnvironmentFailure, match=r"Unset CHARLM_TRAINING_KERNELS, or use engine"):
         native(tmp_path)
 
 

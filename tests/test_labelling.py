@@ -10,11 +10,12 @@ import torch
 from helpers import encoded_documents, seeded
 from labelled_runs import LABELS, WORDS, label_run
 
+from charlm.backends import kernel_library
 from charlm.backends.kernel_library import chosen_variant
 from charlm.backends.weights import task_shapes
 from charlm.config.model import ModelSettings
 from charlm.config.tasks import POOLINGS
-from charlm.errors import RunError, UsageError
+from charlm.errors import EnvironmentFailure, RunError, UsageError
 from charlm.inference import labelling
 from charlm.nn import classifier, pooling
 from charlm.nn.task_models import model_shapes
@@ -212,3 +213,23 @@ def test_an_older_run_gives_the_same_logits_and_resumes(tmp_path: Path) -> None:
     after = read_record(path)["results"]
     assert after["step"] == expected["after"]["step"] == records[-1].step
     assert after["valid"]["nats_per_text"] == pytest.approx(expected["after"]["nats"], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("off", "message"),
+    [
+        (True, r"^engine native needs .* switches off\. Unset CHARLM_KERNELS, or leave out engine"),
+        (False, r"^engine native needs .* not here\. Install charlm again .* leave out engine"),
+    ],
+)
+def test_missing_kernels_are_explained(
+    off: bool, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The story: the message named a type of weights, which these runs do not take."""
+    path = label_run(tmp_path / "x")
+    if off:
+        monkeypatch.setenv(kernel_library.VARIABLE, "none")
+    else:
+        monkeypatch.setattr(kernel_library, "variants", list)
+    with pytest.raises(EnvironmentFailure, match=message):
+        load_label_run(path, engine="native")

@@ -80,6 +80,12 @@ def choose(variable: str, names: list[str], by_name_only: str = "") -> str | Non
     return name
 
 
+def switched_off(variable: str) -> str:
+    """Return a clause that an environment variable switches kernels off, or "" if it does not."""
+    off = os.environ.get(variable) == "none"
+    return f"which {variable}=none switches off. Unset {variable}" if off else ""
+
+
 def open_library(variant: str) -> ctypes.CDLL:
     """Return the functions of a variant. Raises EnvironmentFailure if it cannot be loaded."""
     library = load(variant, "native", INTERFACE)

@@ -19,8 +19,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from charlm.backends.kernel_library import processor_features
-from charlm.backends.training_library import chosen_variant
+from charlm.backends.kernel_library import processor_features, switched_off
+from charlm.backends.training_library import VARIABLE, chosen_variant
 from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
 from charlm.errors import EnvironmentFailure, UsageError, named
@@ -149,10 +149,9 @@ def choose_precision(
             return Precision(name=name, reason=reason, kernels=kernels)
         failures += f"; in {f'{kernels} kernels' if kernels else 'torch'}, {problem}"
     if engine == "native":
-        engine_flag = named("engine")
-        raise EnvironmentFailure(
-            f"{engine_flag} native cannot be used: {problem}. Use {engine_flag} torch"
-        )
+        flag = named("engine")
+        advice = "" if "use --engine torch" in (problem or "") else f". Use {flag} torch"
+        raise EnvironmentFailure(f"{flag} native cannot be used: {problem}{advice}")
     if requested == name:
         raise EnvironmentFailure(f"{name} cannot be used: {problem}. Use --precision fp32")
     return Precision(name="fp32", reason=problem or "")
@@ -176,6 +175,11 @@ def engines(
         raise UsageError(
             f"{named('engine')} native with {named(changed[0])}, which its kernels do not compute. "
             f"Use {named('engine')} torch, or leave out {named(changed[0])}"
+        )
+    if kernels is None and (off := switched_off(VARIABLE)):
+        raise EnvironmentFailure(
+            f"{named('engine')} native needs the training kernels, {off}, or use "
+            f"{named('engine')} torch"
         )
     if kernels is None:
         raise EnvironmentFailure(

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from charlm.backends.interface import Backend
-from charlm.backends.kernel_library import chosen_variant
+from charlm.backends.kernel_library import VARIABLE, chosen_variant, switched_off
 from charlm.backends.native import NativeBackend
 from charlm.backends.numpy_backend import NumpyBackend
 from charlm.backends.weights import Weights, only_in_torch, runs_without_torch
@@ -111,8 +111,10 @@ def compiled_backend(
             if required:
                 raise
     elif required:
+        asked = f"{named('engine')} native" if kind == "fp32" else f"{named('weights')} {kind}"
+        absent = "which are not here. Install charlm again where there is a C++ compiler"
         raise EnvironmentFailure(
-            f"--engine native --weights {kind} needs the compiled kernels, which are not here. "
-            "Install charlm again where there is a C++ compiler, or leave both out"
+            f"{asked} needs the compiled kernels, {switched_off(VARIABLE) or absent}, or leave out "
+            f"{asked}"
         )
     return NumpyBackend(plain)
