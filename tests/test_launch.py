@@ -22,7 +22,8 @@ from waiting import PATIENCE
 import charlm
 from charlm.cli.output import Verbosity
 from charlm.cli.progress import REPEAT_SECONDS, _Stop
-from charlm.errors import RunError, UsageError
+from charlm.errors import CorpusError, RunError, UsageError
+from charlm.runs import data
 from charlm.runs.tensors import tensors_from_file
 from charlm.training import launch
 from charlm.training.parallel import Parallel
@@ -258,6 +259,18 @@ def test_the_folder_of_another_run_is_refused(call: Call, monkeypatch: pytest.Mo
     shutil.rmtree("checkpoints/run")
     with pytest.raises(RunError, match=r"has no run here; .* on a disk that all machines share"):
         launch._opened(told)
+
+
+def test_a_large_text_that_differs_on_another_machine_is_refused(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run keeps no copy of a large text, so each process reads it again."""
+    monkeypatch.setattr(data, "CACHED_FROM_BYTES", 100)
+    assert call("train", "t.txt", *TINY, "--name", "run")[0] == 0
+    assert launch._opened(offer("checkpoints/run")).counters.step == 0
+    Path("t.txt").write_text("the cow sat on the mat, and the dog sat on the log. " * 40)
+    with pytest.raises(CorpusError, match=r"SHA-256 differs"):
+        launch._opened(offer("checkpoints/run"))
 
 
 def test_a_run_that_appears_late_on_a_network_disk_is_waited_for(
