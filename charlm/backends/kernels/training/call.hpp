@@ -45,14 +45,15 @@ struct Shape {
     int units;   // unit blocks
     int inputs;  // k-steps of the input
     int rows;    // blocks of rows at one step
-    int steps;   // time steps in a chunk
+    int steps;   // time steps in a chunk; one with a table, whose W x is computed before
     int blocks;  // blocks of rows in the window
     int x_blocks, x_chunk;  // blocks of rows of x: all, and those for which W x is computed at once
     explicit Shape(const Call& c)
         : T(int(c.T)), B(int(c.B)), E(int(c.E)), H(int(c.H)), V(int(c.V)),
           pairs((H + 31) / 32), units(2 * pairs), inputs((E + 31) / 32), rows((B + 31) / 32),
-          steps(std::min(T, std::max(1, CHUNK_ROWS / std::max(1, 32 * rows)))), blocks(T * rows),
-          x_blocks(V ? (V + 31) / 32 : blocks), x_chunk(V ? x_blocks : steps * rows) {}
+          steps(V ? 1 : std::min(T, std::max(1, CHUNK_ROWS / std::max(1, 32 * rows)))),
+          blocks(T * rows), x_blocks(V ? (V + 31) / 32 : blocks),
+          x_chunk(V ? x_blocks : steps * rows) {}
     // The first row of a block of x, and the number of its rows.
     size_t x_row(int block) const {
         return V ? size_t(block) * 32 : size_t(block / rows) * B + block % rows * 32;
