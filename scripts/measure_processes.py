@@ -16,6 +16,7 @@ the way that training moved them from their start (a run of one step at a rate o
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -74,7 +75,7 @@ def agreement(options: argparse.Namespace) -> None:
 
 def distance(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> float:
     """Return the norm of the difference of all weights."""
-    return sum(float((one[name] - two[name]).double().square().sum()) for name in one) ** 0.5
+    return math.hypot(*(float((one[name] - two[name]).norm()) for name in one))
 
 
 def trained(
