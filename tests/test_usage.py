@@ -89,6 +89,12 @@ def test_a_file_in_place_of_a_command_is_trained_on(call: Call) -> None:
     assert "'my.txt' is a file, not a command; did you mean 'charlm train my.txt'?" in err
 
 
+def test_a_text_in_place_of_a_command_is_no_file(call: Call) -> None:
+    """The story: a text longer than the name of a file may be ended with a traceback."""
+    text = "what comes next " * 20
+    assert call(text)[::2] == (2, f"charlm: there is no command {text!r}. See: charlm --help\n")
+
+
 def test_messages_use_the_spelling_of_the_user(call: Call) -> None:
     """An alias appears as typed; names in a file and keywords of the library stay names."""
     for flag in ("--valid-frac", "--valid-fraction"):

@@ -1,5 +1,6 @@
 """Messages about wrong command lines, with flags and values as they were typed."""
 
+import contextlib
 import inspect
 import re
 import typing
@@ -45,12 +46,19 @@ def _unknown_option(option: str, context: Any) -> str:
 
 def _unknown_command(typed: str, commands: Any) -> str:
     """Return what is wrong with a command, and the one that is spelled alike or does that."""
-    if Path(typed).is_file():
+    if _is_file(typed):
         return f"{typed!r} is a file, not a command; did you mean '{command('train', typed)}'?"
     verb = re.compile(rf"\b{re.escape(typed)}", re.IGNORECASE)
     about = (name for name in commands if verb.search(commands[name].help or ""))
     near = near_name(typed, commands) or next(about, "")
     return f"there is no command {typed!r}" + (f"; did you mean {near!r}?" if near else "")
+
+
+def _is_file(typed: str) -> bool:
+    """Return whether a word names a file; a text that was typed may be too long for a name."""
+    with contextlib.suppress(OSError):
+        return Path(typed).is_file()
+    return False
 
 
 def bad_value(error: Any, words: list[str]) -> str:
