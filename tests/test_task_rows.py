@@ -247,3 +247,20 @@ def test_the_command_that_repeats_a_run_treats_new_words_alike(
     assert repeated["corpus"]["vocabulary"] == record["corpus"]["vocabulary"]
     status, _, message = call(verb, *words, "--plan")
     assert (status, "no effect" in message) == (0, False), message
+
+
+@pytest.mark.parametrize("task", LIMITED)
+def test_the_command_that_repeats_a_run_limits_a_grown_vocabulary_alike(
+    task: str, word_run: Path
+) -> None:
+    """The story: that of a run from before the limits of a task did not name its own ones."""
+    about = {"start_from": "old", "vocabulary": "grow"}
+    record = planned(word_run, task, about)
+    assert "--max-size" not in (repeat_command(word_run, record) or "")  # also for a target
+    usual = LIMITED[task][1]
+    given = repeat_command(word_run, planned(word_run, task, about, max_size=usual)) or ""
+    assert f"--max-size {usual}" in given  # and not that many new entries
+    record["settings"]["vocabulary"] |= {"min_count": 1, "max_size": 50_000}
+    record["origins"] |= {"vocabulary.min_count": "default", "vocabulary.max_size": "default"}
+    older = repeat_command(word_run, record) or ""
+    assert "--max-size 50000" in older and ("--min-count 1" in older) == (task == "tag")

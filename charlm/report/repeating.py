@@ -57,6 +57,8 @@ def repeat_command(path: Path, record: Json) -> str | None:
         decided = {name for name, why in record["origins"].items() if why == f"run {about['run']}"}
         skipped |= {n for n in values if f"{known_settings[n].section}.{n}" in decided}
     layer = _defaults(settings.task.task, values["dropout"])
+    if about and about["vocabulary"] == GROW:
+        skipped -= _limit(layer, record)
     for name, value in values.items():
         setting = known_settings[name]
         default = layer.get(setting.section, {}).get(name, setting.default)
@@ -86,6 +88,19 @@ def _defaults(task: str, dropout: float | None) -> Nested:
     usual = TASKS[task].defaults.get("model", {}).get("dropout")
     given = {} if dropout == usual else {"model": {"dropout": dropout}}
     return {**task_defaults(task, given), "task": {}}  # the task has to be named
+
+
+def _limit(layer: Nested, record: Json) -> set[str]:
+    """Set the limits of a grown vocabulary in the defaults of a task; return their names.
+
+    The default maximum counts the entries of the old run too. Older versions of charlm had none.
+    """
+    limits = layer.get("vocabulary", {})
+    names = {"min_count", "max_size"} & set(limits)
+    if "max_size" in names:
+        by_task = record["origins"].get("vocabulary.max_size", "").startswith("task ")
+        limits["max_size"] = limits["max_size"] + record["from"]["entries"] if by_task else None
+    return names
 
 
 def _machine(record: Json) -> dict[str, Any]:
