@@ -21,7 +21,7 @@ from charlm.api import loading as library
 from charlm.cli import app, main
 from charlm.config.fields import scaled_number
 from charlm.config.flags import by_section
-from charlm.errors import CharlmError, UsageError
+from charlm.errors import CharlmError, EnvironmentFailure, UsageError
 from charlm.inference import likelihood
 from charlm.runs import built_in
 from charlm.runs.checkpoints import checkpoint_folders
@@ -992,11 +992,12 @@ def test_a_plan_is_shown_with_reasons_and_nothing_is_written(call: Call) -> None
 
 def test_a_plan_beyond_the_memory_is_refused(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message says what to reduce."""
-    monkeypatch.setattr("charlm.training.plan.memory.free_memory", lambda: 10**8)
-    Path("text.txt").write_text("to be or not to be, " * 200)
-    status, _, err = call("train", "text.txt", "--steps", "5", "--checkpoints", "runs")
+    monkeypatch.setattr("charlm.training.plan.memory.free_memory", lambda: 12 * 10**7)
+    Path("text.txt").write_text("to be or not to be, " * 2000)
+    sizes = ("--hidden", "64", "--batch", "64", "--bptt", "64")
+    status, _, err = call("train", "text.txt", "--steps", "5", *sizes, "--checkpoints", "runs")
     assert status == 5
-    assert "GB of memory, 0.1 GB are free here. Use a smaller --batch (now " in err
+    assert "GB of memory, 0.1 GB are free here. Use a smaller --batch (now 64), --bptt" in err
 
 
 def test_a_full_disk_is_reported_before_training(
@@ -1009,6 +1010,9 @@ def test_a_full_disk_is_reported_before_training(
     status, _, err = call("train", "text.txt", "--steps", "5", "--checkpoints", "runs")
     assert status == 5
     assert "runs has 3 MB free; expected at least 10 MB. Free some, or choose another folder" in err
+    assert err.endswith("with --checkpoints\n")
+    with pytest.raises(EnvironmentFailure, match=r"another folder with checkpoints$"):
+        charlm.fit(text="to be or not to be, " * 200, steps=5, checkpoints="runs")
 
 
 def test_weights_beyond_the_memory_are_never_built(
@@ -1021,7 +1025,9 @@ def test_weights_beyond_the_memory_are_never_built(
     Path("text.txt").write_text("to be or not to be, " * 200)
     status, _, err = call("train", "text.txt", "--hidden", "2000", "--steps", "5")
     assert status == 5
-    assert "--hidden (2000)" in err
+    assert err.endswith("0.1 GB are free here. Use a smaller --hidden (now 2000)\n")  # no --batch
+    with pytest.raises(EnvironmentFailure, match=r"Use a smaller hidden \(now 2000\)$"):
+        charlm.fit(text="to be or not to be, " * 200, hidden=2000, steps=5, checkpoints="runs")
 
 
 def test_a_search_reports_its_trials(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from charlm.commands import command
-from charlm.errors import EnvironmentFailure, RunError, UsageError
+from charlm.errors import EnvironmentFailure, RunError, UsageError, named
 from charlm.files import atomic
 from charlm.files.atomic import MANIFEST, TEMPORARY, explained
 from charlm.files.escapes import escape_controls
@@ -178,7 +178,7 @@ def check_writable(folder: Path) -> None:
     if free < 10 << 20:
         raise EnvironmentFailure(
             f"{folder} has {free >> 20} MB free; expected at least 10 MB. Free some, or choose "
-            "another folder with --checkpoints"
+            f"another folder with {named('checkpoints')}"
         )
 
 

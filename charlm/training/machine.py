@@ -51,16 +51,16 @@ class Machine:
         self.set_threads(model, devices.PROBE_SHAPE[1])
         training = replace(self._settings.training, batch_size=rows)
         settings = replace(self._settings, model=model, training=training)
-        if self._is_too_large(model):  # comparing would take minutes, before the run is refused
+        needed = self.least_memory(model)
+        if memory_problem(needed, settings, self.device):  # comparing would take minutes
             return devices.Precision(name="fp32", reason="the model does not fit in memory")
         with phase("comparing bf16 with fp32"):
             return choose_precision(settings, self._dataset, self.device)
 
-    def _is_too_large(self, model: ModelSettings) -> bool:
-        """Report whether the weights alone, with what is kept for each of them, do not fit."""
+    def least_memory(self, model: ModelSettings) -> int:
+        """Return the bytes that the weights need, with what is kept for each, and one token."""
         smallest = replace(self._settings.training, batch_size=1, bptt=1)
-        needed = memory_of(model, smallest, multiplied_weights(model, self._outputs))
-        return memory_problem(needed, self._settings, self.device) is not None
+        return memory_of(model, smallest, multiplied_weights(model, self._outputs))
 
 
 def device_name(device: torch.device) -> str:

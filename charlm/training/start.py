@@ -175,7 +175,12 @@ def plan_run(
         record=_record(planned, dataset, machine, given) | about,
         vectors=vectors,
         weights=start.weights if start else None,
-        problem=memory_problem(planned.memory, planned.settings, machine.device),
+        problem=memory_problem(
+            planned.memory,
+            planned.settings,
+            machine.device,
+            machine.least_memory(planned.settings.model),
+        ),
         warnings=warnings + _shrunk(planned.reasons),
     )
 

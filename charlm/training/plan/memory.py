@@ -6,6 +6,7 @@ from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings
 from charlm.config.training import TrainingSettings
+from charlm.errors import named
 from charlm.nn.devices import free_memory
 from charlm.nn.model import count_parameters
 from charlm.nn.output import SHORTLIST
@@ -43,17 +44,23 @@ def memory_of(
     return int(1e8 + 4.0 * (copies * weights + numbers))
 
 
-def memory_problem(needed: int, settings: Settings, device: torch.device) -> str | None:
+def memory_problem(
+    needed: int, settings: Settings, device: torch.device, least: int = 0
+) -> str | None:
     """Explain why the run does not fit in memory, or return None.
 
-    An accelerator trains on parts of a batch that does not fit, so only a CPU is checked.
+    `least` is what it needs for one token. An accelerator trains on parts of a batch that does not
+    fit, so only a CPU is checked.
     """
     free = free_memory()
     if device.type != "cpu" or free is None or needed <= free:
         return None
     training, model = settings.training, settings.model
+    advice = f"{named('hidden_size')} (now {model.hidden_size})"
+    if least <= free:
+        sizes = f"{named('batch_size')} (now {training.batch_size}), {named('bptt')}"
+        advice = f"{sizes} ({training.bptt}) or {named('hidden_size')} ({model.hidden_size})"
     return (
         f"training needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are "
-        f"free here. Use a smaller --batch (now {training.batch_size}), --bptt ({training.bptt}) "
-        f"or --hidden ({model.hidden_size})"
+        f"free here. Use a smaller {advice}"
     )
