@@ -442,6 +442,17 @@ def test_a_run_says_what_its_conditions_are(call: Call, here: Path) -> None:
     assert "charlm sample --run more --condition jazz" in card
 
 
+def test_the_call_that_a_message_advises_finds_the_run(songs: Path, at_songs: Path) -> None:
+    """The story: it had the name of a run that is not in the folder of runs."""
+    other = Path("elsewhere") / "songs"
+    shutil.copytree(songs, other)
+    with pytest.raises(UsageError, match="expected one, as in") as error:
+        charlm.load("songs", checkpoints=other.parent)
+    advised = str(error.value).split("(in Python: ")[1].removesuffix(")")
+    assert eval(advised, {"charlm": charlm}).path.samefile(other)
+    shutil.rmtree(other.parent)
+
+
 def test_ngrams_of_the_text_of_a_run_know_no_conditions(call: Call, at_songs: Path) -> None:
     status, _, err = call("ngram", "--like", "songs", "--name", "counted")
     assert status == 0, err

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from charlm.commands import command
+from charlm.commands import command, run_word
 from charlm.errors import UsageError, named, near_name
 from charlm.runs.layout import CONDITIONS
 from charlm.text.encoded import EncodedText, count_text
@@ -58,7 +58,7 @@ def check_condition(path: Path, config: Mapping[str, Any], condition: str | None
         usual, flag = str(usual_condition(config)), named("condition")
         advice = (
             f", as in: {command('sample', '--condition', usual, run=path)} (in Python: "
-            f"charlm.load({path.name!r}, condition={usual!r}))"
+            f"charlm.load({run_word(path)!r}, condition={usual!r}))"
         )
         if flag.startswith("--"):  # the command that was typed has the flag
             advice = f". Use {flag} {shlex.quote(usual)}"
