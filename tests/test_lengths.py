@@ -115,6 +115,9 @@ def test_a_length_below_the_trained_length_is_refused() -> None:
         check_not_shorter(training(epochs=3), training(steps=40), TRAINED)
     with pytest.raises(UsageError, match=r"^--steps 2345678 sets .* use --more-steps 2345678$"):
         check_not_shorter(training(steps=2_345_678), training(steps=4e6), TRAINED | {"steps": 3e6})
+    more = TRAINED | {"steps": 1234.0}
+    with pytest.raises(UsageError, match=r"^--steps 1232 .* already has 1,234 steps; .* than that"):
+        check_not_shorter(training(steps=1232), training(steps=4000), more)  # it had 1,230
     check_not_shorter(training(steps=50), training(steps=60), TRAINED)  # of an interrupted run
     check_not_shorter(training(minutes=0.5), training(minutes=0.5), TRAINED)  # ended a bit later
 

@@ -69,7 +69,8 @@ def check_not_shorter(
         return
     unit, total = length_of(requested)
     factor = length_factor(unit, model)
-    given, before = factor * total, float(f"{factor * trained[unit]:.3g}")
+    given, before = factor * total, factor * trained[unit]
+    before = before if unit == "steps" else float(f"{before:.3g}")
     raise UsageError(
         f"--{unit} {given:.15g} sets the length of the whole run, which already has "
         f"{counted_length(unit, before)}; expected more than that. To train it for "
