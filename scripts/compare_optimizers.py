@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from charlm.config.model import ModelSettings
 from charlm.config.settings import settings_from
 from charlm.config.training import TrainingSettings
-from charlm.inference.adapt.calibration import fit_scale, sample_of
+from charlm.inference.adapt.calibration import sample_of, text_logits
 from charlm.inference.likelihood import evaluate
 from charlm.nn.devices import Precision, choose_precision, keep_freed_memory
 from charlm.nn.encoder import Encoder
@@ -231,7 +231,7 @@ def measured(row: Row) -> str:
         pass
     seconds = time.process_time() - start
     part = sample_of(dataset.valid, CALIBRATION_TOKENS)
-    scale = fit_scale(lambda factor: evaluate(TorchBackend(best[0], factor), part).nats)
+    scale = text_logits(TorchBackend(best[0]), part).best_factor()
     nats = evaluate(TorchBackend(best[0], scale), dataset.valid).nats_per_token
     return (
         f"{described(row)} | {trainer.passes:.1f} | {nats:.4f} | {scale:.2f} "

@@ -39,7 +39,7 @@ from typing import Any, cast
 import torch
 
 from charlm.config.settings import settings_from
-from charlm.inference.adapt.calibration import fit_scale, sample_of
+from charlm.inference.adapt.calibration import sample_of, text_logits
 from charlm.inference.likelihood import evaluate
 from charlm.ngrams.kneser_ney import ngram_nats
 from charlm.nn.devices import choose_device, choose_precision, keep_freed_memory, processor_name
@@ -233,7 +233,7 @@ def result(name: str, point: Point, minutes: float, tokens_per_second: float) ->
         pass
     assert dataset.valid is not None and trainer.counters.best is not None
     part = sample_of(dataset.valid, TEXTS[name].judged_on[1])
-    scale = fit_scale(lambda factor: evaluate(TorchBackend(best[0], factor), part).nats)
+    scale = text_logits(TorchBackend(best[0]), part).best_factor()
     calibrated = evaluate(TorchBackend(best[0], scale), dataset.valid)
     return {
         "nats": round(calibrated.nats_per_token, 5),

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,11 +11,16 @@ from charlm.backends.kernel_library import variants
 from charlm.backends.native import NativeBackend
 from charlm.backends.numpy_backend import NumpyBackend
 from charlm.backends.weights import weights_from
-from charlm.inference.adapt.calibration import fit_scale, fitting_tokens, sample_of
-from charlm.inference.likelihood import evaluate
+from charlm.inference.adapt.calibration import (
+    fit_scale,
+    fitting_tokens,
+    sample_of,
+    sample_to_fit,
+    text_logits,
+)
+from charlm.inference.likelihood import evaluate, text_nats
 from charlm.nn.encoder import saved_tensors
 from charlm.nn.torch_backend import TorchBackend
-from charlm.training import calibrating
 
 
 @pytest.mark.parametrize("best", [0.26, 0.6, 0.97, 1.0, 1.03, 1.4, 3.0])
@@ -87,26 +91,45 @@ def test_a_sample_of_a_text_is_whole_documents_or_its_beginning() -> None:
     assert evaluate(engine(tiny_model()), part).tokens == len(part.ids)
 
 
-@pytest.mark.parametrize("kind", ["torch", "numpy"])
-def test_torch_loads_the_best_weights_once_for_all_factors(
-    kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Fitting a factor beside a GPU loaded and checked 100 MB of weights ten times."""
-    model, loaded = tiny_model("lstm", 6, scale=3.0), []
-    arrays = {name: tensor.numpy() for name, tensor in saved_tensors(model).items()}
+LENGTHS = [3, 1, 70, 12, 5, 2, 40]
 
-    def load(path, trainer, factor):
-        loaded.append(factor)
-        if kind == "torch":
-            return TorchBackend(model, factor)
-        return NumpyBackend(weights_from(model.settings, arrays, logit_scale=factor))
 
-    monkeypatch.setattr(calibrating, "best_backend", load)
-    scaled = calibrating.scaled_backends(Path("run"), None)
-    assert loaded == []
-    text = encoded_stream(np.random.default_rng(1).integers(0, 6, 40))
-    factors = [0.5, 1.0, 1.7, 0.5]
-    nats = [evaluate(scaled(factor), text).nats for factor in factors]
-    expected = [evaluate(TorchBackend(model, factor), text).nats for factor in factors]
-    assert nats == pytest.approx(expected, rel=1e-5)
-    assert loaded == (factors[:1] if kind == "torch" else factors)
+@pytest.mark.parametrize("kind", ["torch", "numpy", "mixture", "conditions"])
+@pytest.mark.parametrize("stream", [True, False])
+def test_one_reading_gives_the_nats_for_all_factors(kind: str, stream: bool) -> None:
+    """Each factor took a reading of its own: 50 seconds after two steps of 2 x 512 units."""
+    ids = np.random.default_rng(1).integers(2, 6, sum(LENGTHS))
+    text = encoded_stream(ids)
+    if not stream:
+        text = encoded_documents([part.tolist() for part in np.split(ids, np.cumsum(LENGTHS)[:-1])])
+    if kind == "conditions":
+        text = replace(text, firsts=np.arange(2, 2 + text.documents) % 6)
+    model = tiny_model("lstm", 6, scale=3.0, **({"mixture": 2} if kind == "mixture" else {}))
+    plain = TorchBackend(model)
+    logits = text_logits(engine(model) if kind == "numpy" else plain, text)
+    for factor in (0.3, 1.0, 1.9):
+        expected = text_nats(TorchBackend(model, factor), text)
+        np.testing.assert_allclose(logits.nats(factor), expected, rtol=1e-4, atol=1e-5)
+    nats = {x: evaluate(TorchBackend(model, x), text).nats for x in (0.97, 1.0, 1.03)}
+    best = logits.best_factor()
+    least = evaluate(TorchBackend(model, best), text).nats
+    assert all(evaluate(TorchBackend(model, best * x), text).nats > least - 0.01 for x in nats)
+
+
+def test_a_long_stream_is_read_in_pieces_side_by_side() -> None:
+    """Each token but the first of each piece has the nats that it has in the whole text."""
+    model, ids = tiny_model("lstm", 6, scale=1.0), np.random.default_rng(1).integers(2, 6, 3210)
+    backend, text = engine(model), encoded_stream(ids)
+    logits = text_logits(backend, text)
+    assert [len(ids) for _, ids in logits.parts] == [1070, 1070, 1070]
+    nats, expected = logits.nats(1.0), text_nats(backend, text)
+    differ = np.abs(nats - expected) > 1e-4
+    assert not differ[:1070].any()
+    assert 0 < differ.sum() < 200
+
+
+def test_a_sample_has_no_more_logits_than_fit_in_memory() -> None:
+    text = encoded_stream(np.full(50_000, 2))
+    sizes = [len(sample_to_fit(text, size).ids) for size in (65, 10_000, 33_000, 10**6)]
+    assert sizes == [40_000, 6_710, 2_033, 1_000]
+    assert len(sample_to_fit(text, 10_000, 4_000).ids) == 4_000

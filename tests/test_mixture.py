@@ -70,6 +70,9 @@ class Bigrams:
     def nats(self, inputs: np.ndarray, targets: np.ndarray, state: tuple) -> tuple:
         return -log_probabilities(self.logits)[inputs, targets], state
 
+    def distribution(self, inputs: np.ndarray, state: tuple) -> tuple:
+        return self.logits[inputs], state
+
 
 def test_the_mixture_with_n_grams_is_the_best_of_its_kind() -> None:
     """A network that is too sure is scaled down, and each length of context has its best weight.

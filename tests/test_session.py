@@ -25,7 +25,7 @@ from charlm.config.settings import Settings
 from charlm.errors import CorpusError, DivergenceError, EnvironmentFailure, RunError, UsageError
 from charlm.files.atomic import MANIFEST, file_fingerprint, json_bytes
 from charlm.files.safe_read import read_json
-from charlm.inference.adapt.calibration import fit_scale
+from charlm.inference.adapt.calibration import text_logits
 from charlm.inference.likelihood import evaluate
 from charlm.runs import data as data_module
 from charlm.runs.checkpoints import checkpoint_folders
@@ -698,11 +698,11 @@ def test_the_test_text_is_evaluated_when_the_run_is_complete(
     assert (stopped.complete, stopped.test) == (False, None)
     session = resume(session.path)
 
-    def interrupted(nats):
+    def interrupted(backend, text):
         session.trainer.stop("interrupted")
-        return fit_scale(nats)
+        return text_logits(backend, text)
 
-    monkeypatch.setattr(calibrating, "fit_scale", interrupted)
+    monkeypatch.setattr(calibrating, "text_logits", interrupted)
     *_, last = session.records()
     assert last.complete
     assert last.test == load(session.path).evaluate("abc abd\n")
@@ -1027,7 +1027,7 @@ def test_a_factor_that_helps_only_the_sample_is_not_kept(
     unlike = encode_text(
         lambda: iter(["bca cab dab bad acb\n" * 3]), session.dataset.vocabulary, "stream"
     )
-    monkeypatch.setattr(calibrating, "sample_of", lambda *_: unlike)
+    monkeypatch.setattr(calibrating, "sample_to_fit", lambda *_: unlike)
     *_, last = session.records()
     assert (last.logit_scale, last.valid_uncalibrated) == (1.0, None)
     nats = [

@@ -8,7 +8,7 @@ from charlm.api.methods import Methods
 from charlm.api.model import Model
 from charlm.errors import UsageError, named
 from charlm.inference.adapt import cache, dynamic
-from charlm.inference.adapt.calibration import fit_scale, sample_of
+from charlm.inference.adapt.calibration import sample_to_fit, text_logits
 from charlm.inference.likelihood import evaluate, tally
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.nn.torch_backend import TorchBackend
@@ -69,9 +69,10 @@ class Adaptation:
 
     def _temperatures(self) -> Iterator[Method]:
         model = self.backend.model
-        text = sample_of(_kept_text(self.model, "valid", "fit a temperature on"))
+        valid = _kept_text(self.model, "valid", "fit a temperature on")
+        text = sample_to_fit(valid, model.vocab_size)
         with phase("fitting the temperature"):
-            scale = fit_scale(lambda factor: evaluate(TorchBackend(model, factor), text).nats)
+            scale = text_logits(TorchBackend(model), text).best_factor()
         if self.backend.logit_scale != 1.0:
             yield "uncalibrated", lambda text: evaluate(TorchBackend(model), text)
         fitted = TorchBackend(model, scale)

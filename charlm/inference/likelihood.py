@@ -43,8 +43,8 @@ MAX_LOGITS = 1 << 25
 """Maximum number of logits in memory (rows x window x vocabulary)."""
 
 Read = Callable[[Ids, Ids, State], tuple[Nats, NDArray[Any], State]]
-"""Function of inputs, targets and state; it returns nats, another figure of each target, and the
-state after them."""
+"""Function of inputs, targets and state; it returns nats, another figure of each target (or several
+in further axes) and the state after them."""
 
 
 def stream_nats(
@@ -302,7 +302,10 @@ def _group(
     step = window_length(backend, len(group))
     for begin in range(0, longest, step):
         span = slice(begin, begin + step)
-        nats[span], others[span], state = read(inputs[span], targets[span], state)
+        nats[span], figures, state = read(inputs[span], targets[span], state)
+        if begin == 0:
+            others = np.zeros(targets.shape + figures.shape[2:], figures.dtype)
+        others[span] = figures
         advance(sum(min(max(len(ids) - begin, 0), step) for ids in group))
     return [(nats[: len(ids), row], others[: len(ids), row]) for row, ids in enumerate(group)]
 

@@ -1,14 +1,13 @@
 """Calibration at the end of a run: choose the weights to keep and a factor on their logits."""
 
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import cast
 
 import torch
 
 from charlm.backends.interface import Backend
-from charlm.inference.adapt.calibration import fit_scale, fitting_tokens, sample_of
+from charlm.inference.adapt.calibration import fitting_tokens, sample_to_fit, text_logits
 from charlm.inference.likelihood import evaluate
 from charlm.nn.model import RecurrentLanguageModel, multiplied_weights
 from charlm.nn.torch_backend import TorchBackend
@@ -39,14 +38,13 @@ def calibrate(
     assert text is not None and before is not None, "there are validation figures"
     enough = (1.0 - MIN_GAIN) * before.nats
     most = tokens_to_fit(trainer)
-    scaled_best = scaled_backends(path, trainer)
-    scale = _fitted(scaled_best, text, most)
-    after = before if scale == 1.0 else evaluate(scaled_best(scale), text)
+    scale = _fitted(best_backend(path, trainer), text, most)
+    after = before if scale == 1.0 else evaluate(best_backend(path, trainer, scale), text)
     best = trainer.counters.best_step
     if trainer.state.average:
         model = cast(RecurrentLanguageModel, trainer.model)
         with trainer.state.kept_weights():
-            own_scale = _fitted(lambda factor: TorchBackend(model, factor), text, most)
+            own_scale = _fitted(TorchBackend(model), text, most)
             scaled = TorchBackend(model, own_scale)
             last = evaluate(scaled, text) if own_scale != 1.0 else before
             if last.nats < min(after.nats, enough):
@@ -67,32 +65,12 @@ def tokens_to_fit(trainer: Trainer) -> int:
     return fitting_tokens(multiplied_weights(model.settings, model.vocab_size))
 
 
-def _fitted(backend: Callable[[float], Backend], text: EncodedText, most: int) -> float:
+def _fitted(backend: Backend, text: EncodedText, most: int) -> float:
     """Return the best factor for a backend on a sample of the text, or 1 if it gains too little."""
-    sample = sample_of(text, most)
-    nats = cache(lambda factor: evaluate(backend(factor), sample).nats)
-    scale = fit_scale(nats)
-    return scale if nats(scale) <= (1.0 - MIN_GAIN) * nats(1.0) else 1.0
-
-
-def scaled_backends(path: Path, trainer: Trainer) -> Callable[[float], Backend]:
-    """Return a function from a factor on all logits to a backend of a run's best weights.
-
-    Torch applies any factor to weights that are loaded once, at the first call; other backends
-    load them for each.
-    """
-    kept: list[RecurrentLanguageModel] = []
-
-    def scaled(factor: float) -> Backend:
-        """Return the backend with this factor."""
-        if kept:
-            return TorchBackend(kept[0], factor)
-        backend = best_backend(path, trainer, factor)
-        if isinstance(backend, TorchBackend):
-            kept.append(backend.model)
-        return backend
-
-    return scaled
+    logits = text_logits(backend, sample_to_fit(text, backend.vocab_size, most))
+    scale = logits.best_factor()
+    before, after = (float(logits.nats(factor).sum()) for factor in (1.0, scale))
+    return scale if after <= (1.0 - MIN_GAIN) * before else 1.0
 
 
 def best_backend(path: Path, trainer: Trainer, logit_scale: float = 1.0) -> Backend:

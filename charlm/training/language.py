@@ -29,7 +29,6 @@ from charlm.training import fine_tuning, pretrained
 from charlm.training.calibrating import (
     best_backend,
     calibrate,
-    scaled_backends,
     tokens_to_fit,
 )
 from charlm.training.companion import fit_companion
@@ -215,7 +214,6 @@ def _companion(session: "Session", scale: float, nats: float) -> Companion | Non
 
     The network has these `nats` per token on the validation text, calibrated by `scale`.
     """
-    best = scaled_backends(session.path, session.trainer)
     order = session.trainer.settings.ngram
     if order is None:  # in runs of older versions
         order, _ = usual_order(session.dataset)
@@ -223,7 +221,8 @@ def _companion(session: "Session", scale: float, nats: float) -> Companion | Non
         return None
     try:
         return fit_companion(
-            session.path, order, session.dataset, lambda factor: best(factor * scale),
+            session.path, order, session.dataset,
+            lambda factor: best_backend(session.path, session.trainer, factor * scale),
             nats_per_token=nats,
             most=tokens_to_fit(session.trainer),
         )  # fmt: skip

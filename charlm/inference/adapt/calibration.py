@@ -7,10 +7,16 @@ overfit.
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from charlm.backends.interface import Array, Backend, Ids, Nats, State
+from charlm.inference.likelihood import read_documents, rows_of
 from charlm.text.encoded import EncodedText, TextCounts
+from charlm.text.tokenizers.tokenizer_json import EOS
 
 TOLERANCE = 0.01
 FIRST_STEP = math.log(1.15)
@@ -21,6 +27,13 @@ MAX_TOKENS = 40_000
 MIN_TOKENS = 4_000
 MAX_PRODUCTS = 4e11
 """Approximate limit of the multiplications of one reading of them: some seconds."""
+MAX_LOGITS = 1 << 26
+"""Approximate limit of the logits that are kept of them: 268 MB."""
+FEWEST_TOKENS = 1_000
+"""Tokens that are kept in any case, however large the vocabulary is."""
+MIN_PIECE = 1_000
+"""Fewest tokens of the pieces in which a stream is read side by side. Each begins without the text
+before it, which matters to its first 50 to 150 tokens."""
 
 
 def fit_scale(nats: Callable[[float], float]) -> float:
@@ -63,6 +76,58 @@ def _vertex(points: list[tuple[float, float]]) -> float:
 def fitting_tokens(weights: int) -> int:
     """Return the limit of the tokens to fit on, for the weights multiplied for each token."""
     return int(min(max(MAX_PRODUCTS / weights, MIN_TOKENS), MAX_TOKENS))
+
+
+@dataclass(frozen=True)
+class TextLogits:
+    """The logits of a text in parts, (N, V) each, and the tokens of each part, (N,).
+
+    A factor on logits changes no state of a network, so one reading of a text serves all factors.
+    """
+
+    parts: list[tuple[Array, Ids]]
+
+    def nats(self, factor: float) -> Nats:
+        """Return the nats of each token, with all logits multiplied by a factor."""
+        return np.concatenate(
+            [_nats(logits * np.float32(factor), ids) for logits, ids in self.parts]
+        )
+
+    def best_factor(self) -> float:
+        """Return the factor with the least nats, see `fit_scale`."""
+        return fit_scale(lambda factor: float(self.nats(factor).sum()))
+
+
+def text_logits(backend: Backend, text: EncodedText) -> TextLogits:
+    """Read a text and keep its logits. A stream is read in pieces, each from the first state."""
+
+    def read(inputs: Ids, targets: Ids, state: State) -> tuple[Nats, NDArray[Any], State]:
+        """Return the logits as the other figure, as a `Read` function does."""
+        logits, after = backend.distribution(inputs, state)
+        return np.zeros(targets.shape), np.asarray(logits, np.float32), after
+
+    ids, rows = np.asarray(text.ids), rows_of(backend)
+    if text.is_stream:
+        pieces = np.array_split(ids, max(1, min(rows, len(ids) // MIN_PIECE)))
+        firsts = [EOS, *(int(piece[-1]) for piece in pieces[:-1])]
+    else:
+        pieces = np.split(ids, text.ends[:-1])
+        firsts = [EOS] * len(pieces) if text.firsts is None else text.firsts.tolist()
+    found = read_documents(backend, pieces, read, rows, firsts)
+    logits = [own.reshape(-1, backend.vocab_size) for _, own in found]
+    return TextLogits(list(zip(logits, pieces, strict=True)))
+
+
+def _nats(logits: Array, targets: Ids) -> Nats:
+    """Return the nats of targets (N,) by logits (N, V), which are overwritten."""
+    logits -= logits.max(axis=-1, keepdims=True)
+    own = np.take_along_axis(logits, targets[:, None].astype(np.int64), axis=-1)[:, 0]
+    return np.asarray(np.log(np.exp(logits).sum(axis=-1, dtype=np.float64)) - own)
+
+
+def sample_to_fit(text: EncodedText, vocab_size: int, most: int = MAX_TOKENS) -> EncodedText:
+    """Return a sample of at most about `most` tokens, whose logits fit in memory."""
+    return sample_of(text, min(most, max(MAX_LOGITS // vocab_size, FEWEST_TOKENS)))
 
 
 def sample_of(text: EncodedText, most: int = MAX_TOKENS) -> EncodedText:

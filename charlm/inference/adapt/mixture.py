@@ -11,7 +11,12 @@ from numpy.typing import NDArray
 
 from charlm.backends.interface import Backend
 from charlm.backends.mixed import mixed_nats
-from charlm.inference.adapt.calibration import MAX_TOKENS, fit_scale, sample_of
+from charlm.inference.adapt.calibration import (
+    MAX_TOKENS,
+    fit_scale,
+    sample_to_fit,
+    text_logits,
+)
 from charlm.inference.likelihood import text_nats
 from charlm.ngrams.model import NgramModel
 from charlm.products import product
@@ -88,12 +93,12 @@ def fit_to_ngrams(
     on a sample of about `most` tokens and with one weight. Then each length of context has its
     weight, by EM. The nats have the shape (N,).
     """
-    sample = sample_of(text, most)
-    sample_nats = ngrams.text_nats(sample.ids)
+    sample = sample_to_fit(text, ngrams.vocab_size, most)
+    network, sample_nats = text_logits(scaled(1.0), sample), ngrams.text_nats(sample.ids)
 
     def nats(factor: float) -> float:
         """Return the nats of the sample under the mixture with the best weight."""
-        both = [text_nats(scaled(factor), sample), sample_nats]
+        both = [network.nats(factor), sample_nats]
         return float(mixed_nats(both, fitted_weights(both)).sum())
 
     scale = fit_scale(nats)
