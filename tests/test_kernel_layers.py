@@ -207,6 +207,31 @@ def test_a_token_outside_of_the_vocabulary_is_refused() -> None:
         model(random_ids() + V)
 
 
+def test_a_token_of_an_empty_table_is_refused() -> None:
+    """The kernels once took such a table for an input, and read far beyond it."""
+    layer = tiny_model("lstm", V, **SIZES).layers[0]
+    state = layer.initial_state(B)
+    with native():
+        for ids in (random_ids(), random_ids() + 1):
+            with pytest.raises(IndexError, match="outside of the 0 entries"):
+                layer(kernel_layers.Lookup(ids, torch.empty(0, 20)), state)
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+@pytest.mark.parametrize("name", kernel_layers.LayerWeights._fields)
+def test_weights_of_other_shapes_are_refused(cell: str, name: str) -> None:
+    """The kernels would read beyond them."""
+    layer = tiny_model(cell, V, **SIZES).layers[0]
+    state, x = layer.initial_state(B), torch.zeros(T, B, 20)
+    weights = layer.weights()
+    less = weights._replace(**{name: getattr(weights, name)[:-1]})
+    with native():
+        with pytest.raises(RuntimeError, match=rf"{name} has the shape"):
+            kernel_layers.run_layer_kernel(cell, x, state, less)
+        with pytest.raises(RuntimeError, match="the state has 0 tensors"):
+            kernel_layers.run_layer_kernel(cell, x, (), weights)
+
+
 @pytest.mark.parametrize("entries", [V, 40], ids=["table", "embeddings"])
 def test_a_state_of_other_rows_is_refused(entries: int) -> None:
     """As torch does; the kernels would read beyond it, or leave out sequences."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from charlm.backends.training_library import CELLS, Call, Numbers, open_library
+from charlm.config import cells
 from charlm.config.model import ModelSettings
 from charlm.nn.layers import LayerState, Lookup
 
@@ -93,7 +94,7 @@ def run_layer_kernel(
 
     Raises RuntimeError for arguments whose shapes do not fit, and for a second derivative.
     """
-    _check_shapes(x, state, weights)
+    _check_shapes(cell, x, state, weights)
     variant = _variant.get()
     assert variant is not None, "see `serves`"
     values, ids = (x.table, x.ids.long().contiguous()) if isinstance(x, Lookup) else (x, None)
@@ -106,15 +107,22 @@ def run_layer_kernel(
     return y, tuple(after)
 
 
-def _check_shapes(x: Tensor | Lookup, state: LayerState, weights: LayerWeights) -> None:
+def _check_shapes(cell: str, x: Tensor | Lookup, state: LayerState, weights: LayerWeights) -> None:
     """Raise RuntimeError unless the shapes fit: the kernels would read beyond the arrays."""
     _, rows, inputs = x.shape
-    if inputs != weights.w_ih.shape[1]:
-        raise RuntimeError(f"the input has {inputs} values; expected {weights.w_ih.shape[1]}")
-    expected = (rows, weights.w_hh.shape[1])
-    for part in state:
+    spec, hidden = cells.CELLS[cell], weights.w_hh.shape[-1]
+    if inputs != weights.w_ih.shape[-1]:
+        raise RuntimeError(f"the input has {inputs} values; expected {weights.w_ih.shape[-1]}")
+    if len(state) != len(spec.state):
+        raise RuntimeError(f"the state has {len(state)} tensors; expected {len(spec.state)}")
+    width = len(spec.blocks) * hidden
+    shapes = (width, inputs), (width, hidden), (width,), (width,)
+    for name, part, expected in (
+        *zip(weights._fields, weights, shapes, strict=True),
+        *(("the state", part, (rows, hidden)) for part in state),
+    ):
         if part.shape != expected:
-            raise RuntimeError(f"the state has the shape {tuple(part.shape)}; expected {expected}")
+            raise RuntimeError(f"{name} has the shape {tuple(part.shape)}; expected {expected}")
 
 
 class _Layer(torch.autograd.Function):

@@ -17,7 +17,7 @@ extern "C" {
 // Pointers that are not wanted are null.
 struct Call {
     int64_t cell, threads, T, B, E, H, V, x_is_bf16, y_is_bf16, training;
-    // In: x (T, B, E); or, if V > 0, ids (T, B) of the rows of a table x (V, E)
+    // In: x (T, B, E); or, with ids (T, B), a table x (V, E) of which they are rows
     const void* x;
     const int64_t* ids;
     const float *w_ih, *w_hh, *b_ih, *b_hh;  // (GH, E), (GH, H), (GH), (GH)

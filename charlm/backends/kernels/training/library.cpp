@@ -35,7 +35,7 @@ void run(const Call& call, const Shape& shape) {
 }
 
 bool ids_exist(const Call& call) {
-    for (int64_t i = 0; call.V && i < call.T * call.B; i++)
+    for (int64_t i = 0; call.ids && i < call.T * call.B; i++)  // the table may be empty
         if (call.ids[i] < 0 || call.ids[i] >= call.V) return false;
     return true;
 }
