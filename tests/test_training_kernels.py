@@ -57,9 +57,12 @@ def draw(cell: str, T: int, B: int, E: int, H: int, V: int = 0, seed: int = 0) -
 
 def run(
     variant: str, cell: str, values: Tensors, *, low: bool = False, threads: int = 1,
-    training: bool = True, wanted: tuple[str, ...] = WANTED,
+    training: bool = True, wanted: tuple[str, ...] = WANTED, unset: int = 0,
 ) -> Tensors:  # fmt: skip
-    """Return the results of the kernels and the gradients of all arguments; low: x, y are bf16."""
+    """Return the results of the kernels and the gradients of all arguments.
+
+    low: x and y are bfloat16; unset: the value of each byte of their memory before the call.
+    """
     library = open_library(variant)
     wide = torch.bfloat16 if low else torch.float32
     tensors = {
@@ -85,7 +88,9 @@ def run(
         x_is_bf16=low, E=values["x"].shape[-1], V=len(values["x"]) if "ids" in values else 0,
     )  # fmt: skip
     library.training_sizes(call, *sizes)
-    saved, forward, backward = (torch.empty(size.value, dtype=torch.uint8) for size in sizes)
+    saved, forward, backward = (
+        torch.full((size.value,), unset, dtype=torch.uint8) for size in sizes
+    )
     for name, tensor in (
         tensors | results | gradients | {"saved": saved, "scratch": forward}
     ).items():
@@ -171,10 +176,42 @@ def test_pieces_of_a_window_are_the_whole_bit_for_bit(variant: str, cell: str) -
 @every_cell
 def test_the_number_of_threads_does_not_change_a_bit(variant: str, cell: str) -> None:
     for shape in [(9, 33, 70, 96), (6, 40, 64, 160)]:
-        values = draw(cell, *shape)
-        one = run(variant, cell, values)
-        for threads in (2, 3, 5, 1):
-            assert_equal(run(variant, cell, values, threads=threads), one)
+        T, B, E, H = shape
+        for values in (draw(cell, T, B, E, H), draw(cell, T, B, E, H, V=37)):
+            one = run(variant, cell, values)
+            for threads in (2, 3, 5, 1):
+                assert_equal(run(variant, cell, values, threads=threads), one)
+
+
+@every_variant
+@every_cell
+def test_memory_need_not_be_set(variant: str, cell: str) -> None:
+    """With 255 for each byte, every number in it is a NaN."""
+    for T, B, E, H, V in [
+        (3, 33, 31, 33, 0),
+        (2, 1, 1, 1, 0),
+        (9, 40, 20, 65, 0),
+        (4, 7, 20, 35, 45),
+    ]:
+        values = draw(cell, T, B, E, H, V)
+        for low in (False, True):
+            right = run(variant, cell, values, low=low)
+            assert_equal(run(variant, cell, values, low=low, unset=255), right)
+
+
+@every_variant
+@every_cell
+def test_rows_of_a_table_that_no_token_reads_do_not_reach_the_state(
+    variant: str, cell: str
+) -> None:
+    """Not even where the batch is padded: the gradient of w_hh once read row 0 there."""
+    values = draw(cell, 4, 3, 20, 35, V=6)
+    values["ids"] = values["ids"].clamp(1, 4)
+    right = run(variant, cell, values)
+    values["x"][[0, 5]] = torch.nan
+    found = run(variant, cell, values)
+    del found["dw_ih"], right["dw_ih"]  # zero times NaN, as in a product by torch
+    assert_equal(found, right)
 
 
 @every_variant
@@ -196,7 +233,7 @@ def test_an_empty_window_passes_the_state_and_its_gradient(
 @every_variant
 @every_cell
 def test_gradients_that_are_not_wanted_may_be_null(variant: str, cell: str) -> None:
-    for values in (draw(cell, 3, 4, 5, 6), draw(cell, 3, 4, 1, 6, 7)):
+    for values in (draw(cell, 3, 4, 5, 6), draw(cell, 3, 4, 5, 6, 7)):
         whole = run(variant, cell, values)
         few = run(variant, cell, values, wanted=("h0",))
         assert torch.equal(few["dh0"], whole["dh0"])
@@ -262,7 +299,7 @@ def test_amx_and_its_emulation_have_the_documented_bits(exponents: int) -> None:
 def test_amx_and_its_emulation_give_the_same_bits(cell: str) -> None:
     windows = [draw(cell, *shape) for shape in SHAPES]
     tables = [(5, 7, 3, 17), (12, 33, 65, 70), (0, 3, 4, 6), (4, 0, 4, 6)]  # T, B, V, H
-    windows += [draw(cell, T, B, 1, H, V) for T, B, V, H in tables]
+    windows += [draw(cell, T, B, 35, H, V) for T, B, V, H in tables]
     for values in windows:
         for low in (False, True):
             found, right = (run(v, cell, values, low=low) for v in ("amx", "emulated512"))

@@ -122,7 +122,8 @@ struct BackwardItems {
                 store(d_rows[K::column_of(g, which)] + i * 32 + which * 16,
                       lower(pack(d[g], d[g])));
     }
-    // Write rows 2j and 2j + 1, interleaved, and add them to the gradients of the biases (`from`).
+    // Write rows 2j and 2j + 1, interleaved, and add the gates from `from` on to the gradients of
+    // the biases.
     INLINE void write_across(int which, int j, const vf* d, int from) {
         float* sums = bias + which * K::BACK_GATES * 16;
 #pragma GCC unroll 4

@@ -78,7 +78,7 @@ struct ForwardItems {
         vf from_h[K::GATES], from_x[K::GATES], keeps[K::SAVED + 1];
         const float* row = given + at;
         if (TABLE) {
-            const int id = i < rows ? int(ids[i]) : 0;
+            const int id = int(ids[i < rows ? i : 0]);  // padding: a row that is read anyway
             row = given + size_t(id / 32) * s.pairs * K::COLUMNS * BLOCK_FLOATS +
                   (id / 16 % 2 * 2 * TILE_FLOATS + id % 16 * 16);
         }
