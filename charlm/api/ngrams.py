@@ -152,7 +152,7 @@ def keep_run(
         on_error.callback(shutil.rmtree, path, ignore_errors=True)
         if len(text.dataset.train.ids):
             with explained(path), phase("writing the encoded text"):
-                write_data(path, text.dataset)
+                write_data(path, text.dataset, text.settings.corpus)
         write_ngram_run(path, text.dataset, model, record, text.direction)
         on_error.pop_all()
     return load_model(path)

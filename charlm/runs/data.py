@@ -92,14 +92,17 @@ def _absolute(name: str) -> str:
     return name
 
 
-def write_data(path: Path, dataset: Dataset) -> None:
+def write_data(path: Path, dataset: Dataset, settings: CorpusSettings) -> None:
     """Keep the encoded text with the run, and what lies beside it.
 
-    A large text with nothing beside it is left out, and then read again.
+    A large text with nothing beside it is left out, and then read again, if it can be: a text in
+    memory, or one that came from standard input, cannot.
     """
+    names = (*settings.sources, *settings.valid, *settings.test)
+    kept = dataset.labelled is not None or not settings.sources or any(map(reads_once, names))
     for name in SPLITS:
         split = dataset.split(name)
-        if split is None or (not dataset.labelled and split.ids.nbytes > CACHED_FROM_BYTES):
+        if split is None or (not kept and split.ids.nbytes > CACHED_FROM_BYTES):
             continue
         write_encoded(path / "data" / name, split)
         if dataset.labelled:

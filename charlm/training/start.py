@@ -329,7 +329,7 @@ def write_run(
         on_error.callback(lock.release)
         settings = settings_from(record["settings"])
         with explained(path), phase("writing the encoded text"):
-            write_data(path, dataset)
+            write_data(path, dataset, settings.corpus)
             if vectors:
                 pretrained.keep_vectors(path, vectors)
             if parent and dataset.labelled is None:
