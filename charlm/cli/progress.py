@@ -127,7 +127,8 @@ def _signals(session: "Session") -> Iterator[_Stop]:
         if at_once:
             raise KeyboardInterrupt
         session.trainer.stop("interrupted" if number == signal.SIGINT else "terminated")
-        say("\nstopping after this step and saving; repeat to stop at once")
+        wait = "" if number == signal.SIGINT else f" after {REPEAT_SECONDS:g} seconds"
+        say(f"\nstopping after this step and saving; repeat{wait} to stop at once")
 
     def save(number: int, frame: Any) -> None:
         """Save with the next record."""
