@@ -137,7 +137,10 @@ def test_a_program_trains_a_text_in_memory_with_two_processes(
         "schedule": "constant", "evals": 2, "device": "cpu", "threads": 1, "text": text,
     }  # fmt: skip
     charlm.fit(**options, name="one")
+    Path("filelock.py").write_text("raise ImportError('not the one that charlm needs')")
+    before = open_files()
     model = charlm.fit(**options, name="two", processes=2)
+    assert open_files() <= before  # ports stayed open
     assert json.loads(Path("checkpoints/two/run.json").read_text())["machine"]["processes"] == 2
     assert model.path.name == "two" and "OMP_NUM_THREADS" not in os.environ
     one, two = weights("one"), weights("two")
@@ -146,6 +149,24 @@ def test_a_program_trains_a_text_in_memory_with_two_processes(
     next(training)
     training.close()  # ends the other process
     assert not torch.distributed.is_initialized()
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir())) if sys.platform == "linux" else 0
+
+
+def test_trainings_with_several_processes_take_turns() -> None:
+    """The second one used the processes of the first one: both waited for two hours."""
+    options = {"hidden": 8, "batch": 4, "bptt": 8, "steps": 4, "evals": 2, "device": "cpu"}
+    text = Path("t.txt").read_text()
+    first, second = (charlm.train(text=text, processes=2, name=n, **options) for n in "ab")
+    next(first)
+    with pytest.raises(UsageError, match=r"has begun another training .*; expected one at a time"):
+        next(second)
+    with pytest.raises(UsageError, match="expected one at a time"):
+        charlm.train(text=text, processes=2, name="c", **options)
+    assert list(first)[-1].complete
+    assert charlm.fit(text=text, name="b", overwrite=True, processes=2, **options)  # lock released
 
 
 def test_a_program_that_torchrun_has_started_several_times_is_refused(
@@ -168,7 +189,7 @@ def test_a_program_that_uses_torch_distributed_itself_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    with pytest.raises(UsageError, match=r"uses torch\.distributed; expected a process that is al"):
+    with pytest.raises(UsageError, match=r"uses torch\.distributed, .* expected one at a"):
         charlm.train(text="abc " * 200, processes=2)
 
 
@@ -273,6 +294,22 @@ def test_a_large_text_that_differs_on_another_machine_is_refused(
         launch._opened(offer("checkpoints/run"))
 
 
+def test_a_large_text_that_cannot_be_read_again_is_kept_for_all_processes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A text in memory was refused after planning; one from stdin was waited for without end."""
+    monkeypatch.setattr(data, "CACHED_FROM_BYTES", 100)
+    options = {"hidden": 8, "batch": 4, "steps": 1, "evals": 1, "ngram": 0, "device": "cpu"}
+    charlm.fit(text=Path("t.txt").read_text(), name="memory", **options)
+    os.mkfifo("pipe")
+    writer = threading.Thread(target=Path("pipe").write_bytes, args=[Path("t.txt").read_bytes()])
+    writer.start()
+    charlm.fit("pipe", name="pipe", **options)
+    writer.join()
+    for name in ("memory", "pipe"):
+        assert launch._opened(offer(f"checkpoints/{name}")).counters.step == 0
+
+
 def test_a_run_that_appears_late_on_a_network_disk_is_waited_for(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,6 +341,7 @@ def test_a_second_sigterm_of_another_program_does_not_end_training_at_once(
     at_step(monkeypatch, 4, terminate)
     code, _, err = call("train", "t.txt", *TINY, "--name", "run")
     assert (code, "4 steps" in err, "at once; resume" in err) == (143, True, False), err
+    assert "saving; repeat after 10 seconds to stop at once" in err
 
 
 def test_a_sigterm_counts_again_after_some_seconds() -> None:
@@ -322,15 +360,33 @@ def test_a_network_is_named_only_if_it_leads_to_another_machine(
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as end:
         assert launch._address(end, "lo") == "127.0.0.1"
         assert launch._address(end, "none-such") == ""
-    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    assert launch._network() == ""
+    assert [launch._network(place) for place in ("127.0.0.1", "", "::1", "no such")] == [""] * 4
     monkeypatch.setattr(socket, "if_nameindex", lambda: [(1, "lo"), (2, "eth0"), (3, "ib0")])
     monkeypatch.setattr(launch, "_address", lambda _, name: f"10.0.0.{len(name)}")
     monkeypatch.setattr(socket.socket, "connect", lambda *_: None)
     monkeypatch.setattr(socket.socket, "getsockname", lambda _: ("10.0.0.3", 1))
-    assert launch._network() == "ib0"
+    assert launch._network("10.0.0.1") == "ib0"
     monkeypatch.setattr(socket.socket, "getsockname", lambda _: ("10.0.0.9", 1))
-    assert launch._network() == ""
+    assert launch._network("10.0.0.1") == ""
+
+
+def test_the_first_machine_takes_the_network_by_which_others_reach_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On Debian its own name leads to itself: no other machine could connect with it."""
+    store = torch.distributed.HashStore()
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+    for name, value in {"MASTER_ADDR": "head", "WORLD_SIZE": "2", "RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    networks = {"head": "eth1", "10.0.0.1": "eth0"}
+    monkeypatch.setattr(launch, "_network", lambda place: networks[place])
+    monkeypatch.setattr(socket, "gethostbyname", {"head": "10.0.0.1"}.__getitem__)
+    assert launch._network_of(store) == "eth1"
+    monkeypatch.setenv("RANK", "0")
+    networks["head"] = ""  # 127.0.1.1
+    assert launch._network_of(store) == "eth0"
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "ib0")
+    assert launch._network_of(store) == ""
 
 
 def test_processes_that_cannot_connect_are_an_error_that_names_the_variable(
@@ -344,9 +400,9 @@ def test_processes_that_cannot_connect_are_an_error_that_names_the_variable(
         raise RuntimeError("connection refused")
 
     monkeypatch.setattr(torch.distributed, "init_process_group", refused)
-    with pytest.raises(launch.ProcessLost, match=r"process 1 of 2 .* refused; .*GLOO_SOCKET_IFN"):
-        launch._join(Parallel(1, 2), torch.distributed.HashStore())
-    assert waits == [launch.CONNECT_TIMEOUT]
+    with pytest.raises(launch.ProcessLost, match=r"process 1 of 2 .* refused; .*IFNAME \(now eth7"):
+        launch._join(Parallel(1, 2), torch.distributed.HashStore(), "eth7")
+    assert waits == [launch.CONNECT_TIMEOUT] and launch.NETWORK not in os.environ
 
 
 def test_a_follower_leaves_the_best_weights_to_process_0(call: Call) -> None:

@@ -83,6 +83,7 @@ def _records(
     from charlm.training.resume import halves
 
     with contextlib.ExitStack() as together:
+        together.callback(sessions[0].lock.release)
         if processes is not None:
             from charlm.training.launch import followed
 
@@ -101,39 +102,33 @@ def train(
     """
     if processes is not None:
         check_count("processes", processes, 1)
-    _check_alone(processes)
+    if processes != 1:
+        _check_alone()
     if processes in (None, 1):
         return Training(_session(sources, text, **options))
-    from charlm.training.launch import cores_divided
+    from charlm.training.launch import check_unconnected, cores_divided
     from charlm.training.parallel import Parallel
     from charlm.training.processes import training_together
 
+    check_unconnected()
     together = Parallel(0, processes)
     with cores_divided(processes), training_together(together):
         return Training(_session(sources, text, **options), together)
 
 
-def _check_alone(processes: int | None) -> None:
+def _check_alone() -> None:
     """Raise UsageError if another program has started this process as one of several.
 
-    Each of them would train the whole model. With one process each, that is meant.
+    Each of them would train the whole model. With processes=1, that is meant.
     """
     count = os.environ.get("WORLD_SIZE", "1")
-    several = "RANK" in os.environ and count.isdecimal() and int(count) > 1
-    distributed = sys.modules.get("torch.distributed")
-    used = distributed is not None and distributed.is_available() and distributed.is_initialized()
-    if processes == 1 or not (several or (processes and used)):
-        return
-    found = (
-        f"is one of {count} that another program has started"
-        if several
-        else "uses torch.distributed"
-    )
-    raise UsageError(
-        f"this process {found}; expected a process that is alone. Start the "
-        "script with python and give processes=N, or give processes=1 if each process is to train "
-        "a model of its own. On several machines, use: torchrun -m charlm train"
-    )
+    if "RANK" in os.environ and count.isdecimal() and int(count) > 1:
+        raise UsageError(
+            f"this process is one of {count} that another program has started; expected a process "
+            "that is alone. Start the script with python and give processes=N, or give processes=1 "
+            "if each process is to train a model of its own. On several machines, use: torchrun -m "
+            "charlm train"
+        )
 
 
 def fit(

@@ -57,11 +57,14 @@ THREADS = "OMP_NUM_THREADS"
 """Environment variable that limits the threads of a process."""
 NETWORK = "GLOO_SOCKET_IFNAME"
 """Environment variable of torch: the network interface through which processes connect."""
+LOOPBACK = "lo" if sys.platform == "linux" else ""
+"""Network interface for processes of one machine; unlike others, it never goes away."""
 SIOCGIFADDR = 0x8915
 """Request of Linux for the address of a network interface."""
 HOST = "127.0.0.1"
-SHOWN_SECONDS = 10.0
-"""Longest wait until the folder of the run appears on the disk that machines share."""
+SHOWN_SECONDS = 70.0
+"""Longest wait until the folder of the run appears on the disk that machines share: NFS repeats
+what it knows of a folder for up to 60 seconds."""
 POLL_SECONDS = 0.02
 ENDING_POLLS = 100
 """Number of polls until a process whose connection is closed has also ended."""
@@ -90,20 +93,45 @@ def processes_of(count: int | None) -> Processes:
         return _joined(Parallel(rank, started))
     if count in (None, 1):
         return ALONE
-    os.environ.setdefault(THREADS, str(max(1, default_threads() // count)))
+    os.environ[THREADS] = _threads(count)
     return Parallel(0, count)
 
 
 @contextlib.contextmanager
 def cores_divided(count: int) -> Iterator[None]:
     """Plan with the cores of one of `count` processes on this machine."""
-    given = os.environ.get(THREADS)
-    os.environ.setdefault(THREADS, str(max(1, default_threads() // count)))
+    with _variable(THREADS, _threads(count)):
+        yield
+
+
+def _threads(count: int) -> str:
+    """Return the threads of one of `count` processes, as the environment has them or will."""
+    return os.environ.get(THREADS) or str(max(1, default_threads() // count))
+
+
+@contextlib.contextmanager
+def _variable(name: str, value: str) -> Iterator[None]:
+    """Set an environment variable in this context; an empty value changes nothing."""
+    before = os.environ.get(name)
+    if value:
+        os.environ[name] = value
     try:
         yield
     finally:
-        if given is None:
-            del os.environ[THREADS]
+        if before is not None:
+            os.environ[name] = before
+        else:
+            os.environ.pop(name, None)
+
+
+def check_unconnected() -> None:
+    """Raise UsageError if this process is already connected with others, by charlm or a program."""
+    if distributed.is_initialized():
+        raise UsageError(
+            "this process uses torch.distributed, or has begun another training with several "
+            "processes; expected one at a time. Iterate over that training to its end, call its "
+            f"close(), or give {named('processes')}=1"
+        )
 
 
 def _joined(processes: Parallel) -> Parallel:
@@ -124,7 +152,7 @@ def _joined(processes: Parallel) -> Parallel:
             ) from error
         store.set_timeout(TIMEOUT)
         with watched():
-            _join(processes, store)
+            _join(processes, store, LOOPBACK if FOLLOWER in os.environ else _network_of(store))
     return processes
 
 
@@ -144,35 +172,46 @@ def _misplaced() -> UsageError:
     )
 
 
-def _join(processes: Parallel, store: Any) -> None:
-    """Connect this process with the others, which have the same store."""
+def _join(processes: Parallel, store: Any, network: str) -> None:
+    """Connect this process with the others, which have the same store, through an interface."""
     local = int(os.environ.get("LOCAL_RANK", processes.rank))
     if local < torch.cuda.device_count():
         torch.cuda.set_device(local)
     store.set(f"ready/{processes.rank}", "")
-    if network := _network():
-        os.environ.setdefault(NETWORK, network)
     try:
-        distributed.init_process_group(
-            "gloo", store=store, rank=processes.rank, world_size=processes.count,
-            timeout=CONNECT_TIMEOUT,
-        )  # fmt: skip
+        with _variable(NETWORK, network):
+            distributed.init_process_group(
+                "gloo", store=store, rank=processes.rank, world_size=processes.count,
+                timeout=CONNECT_TIMEOUT,
+            )  # fmt: skip
+            processes.group = distributed.new_group(timeout=TIMEOUT, backend="gloo")
     except RuntimeError as error:
         raise ProcessLost(
             f"process {processes.rank} of {processes.count} on {platform.node()} cannot connect to "
             f"all others: {str(error).splitlines()[0]:.200}; expected that all machines can reach "
             f"each other at any port. Open the firewall between them, or name their network in "
-            f"{NETWORK} (now {os.environ.get(NETWORK, 'unset')})"
+            f"{NETWORK} (now {os.environ.get(NETWORK) or network or 'unset'})"
         ) from error
-    processes.group = distributed.new_group(timeout=TIMEOUT, backend="gloo")
 
 
-def _network() -> str:
-    """Return the name of the network interface that leads to the first machine, or "".
+def _network_of(store: Any) -> str:
+    """Return the name of the network interface through which machines connect, or "".
 
-    gloo would take the one that the name of this machine leads to, which may be the machine itself.
+    gloo would take the one that the name of this machine leads to, which may be the machine itself:
+    Debian writes so. Then the first machine takes the one by which the last process reaches it.
     """
-    place = os.environ.get("MASTER_ADDR", HOST)
+    place = os.environ["MASTER_ADDR"]
+    if int(os.environ["RANK"]) == int(os.environ["WORLD_SIZE"]) - 1:
+        seen = ""
+        with contextlib.suppress(OSError):
+            seen = socket.gethostbyname(place)
+        store.set("first", seen)
+    seen = store.get("first").decode()
+    return "" if os.environ.get(NETWORK) else _network(place) or _network(seen)
+
+
+def _network(place: str) -> str:
+    """Return the name of the network interface that leads to another machine, or ""."""
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as end:
         end.connect((place, 9))  # sends nothing
         own = end.getsockname()[0]
@@ -206,20 +245,11 @@ def followed(processes: Processes, session: Session) -> Iterator[None]:
         return
     assert isinstance(processes, Parallel)
     started: list[subprocess.Popen[bytes]] = []
+    if by_itself := processes.group is None:
+        check_unconnected()
     try:
-        if not distributed.is_initialized():
-            store = distributed.TCPStore(  # type: ignore[attr-defined]
-                HOST, 0, processes.count, is_master=True, timeout=TIMEOUT, wait_for_workers=False
-            )
-            started += [
-                _start(rank, processes.count, store.port) for rank in range(1, processes.count)
-            ]
-            ready = [f"ready/{rank}" for rank in range(1, processes.count)]
-            while not store.check(ready):
-                if _ended(started):
-                    raise ProcessLost
-                time.sleep(POLL_SECONDS)
-            _join(processes, store)
+        if by_itself:
+            _start_all(processes, started)
         offer = {"charlm": __version__, "path": str(session.path), "record": session.record}
         processes.from_first(lambda: offer)
         _raise_problems(processes, None)
@@ -230,18 +260,38 @@ def followed(processes: Processes, session: Session) -> Iterator[None]:
         for process in started:  # first, since torch waits for a sum that has begun
             with process:
                 process.kill()
-        if distributed.is_initialized():
-            distributed.destroy_process_group()
+        processes.close()
+
+
+def _start_all(processes: Parallel, started: list[subprocess.Popen[bytes]]) -> None:
+    """Start the other processes on this machine, which are added to a list, and connect them."""
+    with socket.create_server((HOST, 0)) as server:  # torch would listen on all networks
+        port = server.getsockname()[1]
+        store = distributed.TCPStore(  # type: ignore[attr-defined]
+            HOST, port, processes.count, is_master=True, timeout=TIMEOUT, wait_for_workers=False,
+            master_listen_fd=server.detach(),
+        )  # fmt: skip
+    started += [_start(rank, processes.count, port) for rank in range(1, processes.count)]
+    ready = [f"ready/{rank}" for rank in range(1, processes.count)]
+    while not store.check(ready):
+        if _ended(started):
+            raise ProcessLost
+        time.sleep(POLL_SECONDS)
+    _join(processes, store, LOOPBACK)
 
 
 def _start(rank: int, count: int, port: int) -> subprocess.Popen[bytes]:
-    """Start a follower on this machine, out of reach of the terminal's Ctrl-C."""
+    """Start a follower on this machine, out of reach of the terminal's Ctrl-C.
+
+    It finds the modules that this process finds, not others in the current folder.
+    """
     place = {
         "RANK": rank, "WORLD_SIZE": count, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": count,
-        "MASTER_ADDR": HOST, "MASTER_PORT": port, FOLLOWER: 1,
+        "MASTER_ADDR": HOST, "MASTER_PORT": port, FOLLOWER: 1, THREADS: _threads(count),
+        "PYTHONPATH": os.pathsep.join(map(str, sys.path)),
     }  # fmt: skip
     return subprocess.Popen(
-        [sys.executable, "-m", "charlm", "train"],
+        [sys.executable, "-P", "-m", "charlm", "train"],
         env=os.environ | {name: str(value) for name, value in place.items()},
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,

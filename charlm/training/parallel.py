@@ -79,6 +79,12 @@ class Parallel(Processes):
         self.group: distributed.ProcessGroup | None = None
         self._gpus: distributed.ProcessGroup | None = None
 
+    def close(self) -> None:
+        """Close the connections with the others; this frees their ports."""
+        self.group = self._gpus = None
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+
     def own(self, batch: Batch, state: State | None) -> Batch:
         """See `Processes.own`. Without sequences of its own, it reads one that is only padding."""
         assert batch.places is not None, "only batches that know their places are shared"
