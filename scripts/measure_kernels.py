@@ -34,7 +34,7 @@ from charlm.training.records import EvaluationRecord, StepRecord
 CPU = torch.device("cpu")
 VOCAB = 65
 SHAPES = [  # hidden units, rows, steps, and the ratio to torch's bf16 that a prototype reached
-    (512, 32, 64, 2.7), (384, 32, 64, 2.4), (512, 128, 128, 2.4), (1024, 64, 64, 2.2),
+    (1024, 64, 64, 2.2), (512, 128, 128, 2.4), (512, 32, 64, 2.7), (384, 32, 64, 2.4),
     (128, 32, 64, 2.3),
 ]  # fmt: skip
 TINY_SHAPES = [(40, 4, 8, 1.0)]
