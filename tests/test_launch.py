@@ -8,7 +8,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -315,7 +314,9 @@ def test_a_run_that_appears_late_on_a_network_disk_is_waited_for(
 ) -> None:
     assert call("train", "t.txt", *TINY, "--name", "run")[0] == 0
     told, hidden = offer("checkpoints/run"), Path("checkpoints/run").rename("hidden")
-    monkeypatch.setattr(time, "sleep", lambda _: hidden.rename("checkpoints/run"))
+    monkeypatch.setattr(
+        "charlm.training.launch.time.sleep", lambda _: hidden.rename("checkpoints/run")
+    )
     assert launch._opened(told).counters.step == 0
 
 
