@@ -82,7 +82,9 @@ def main() -> None:
 
 def shown(value: object) -> str:
     """Format a figure with four digits."""
-    return f"{value:,.4g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if value >= 1000.0 else f"{value:.4g}"
 
 
 def errors(ways: Mapping[str, Precision], *, tiny: bool) -> Iterator[dict[str, Any]]:
