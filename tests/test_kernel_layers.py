@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 import torch
@@ -259,17 +259,12 @@ def test_other_types_are_converted(entries: int) -> None:
     assert model.layers[0].rnn.weight_hh_l0.grad.dtype == torch.float64
 
 
-def test_threads_may_go_backward_through_one_graph() -> None:
-    """Each backward pass has arguments and memory of its own."""
-    model = tiny_model("lstm", V, **SIZES)
-    with native():
-        loss = model(random_ids())[0].float().log_softmax(-1)[..., 0].sum()
-    weights = list(model.parameters())
-    expected = torch.autograd.grad(loss, weights, retain_graph=True)
-    found: list[tuple[Tensor, ...]] = []
+def in_three_threads(compute: Callable[[], Sequence[Tensor]]) -> list[Sequence[Tensor]]:
+    """Return what a function returns in five calls in each of three threads at once."""
+    found: list[Sequence[Tensor]] = []
 
     def work() -> None:
-        found.extend(torch.autograd.grad(loss, weights, retain_graph=True) for _ in range(5))
+        found.extend(compute() for _ in range(5))
 
     workers = [threading.Thread(target=work) for _ in range(3)]
     for worker in workers:
@@ -277,6 +272,17 @@ def test_threads_may_go_backward_through_one_graph() -> None:
     for worker in workers:
         worker.join()
     assert len(found) == 15
+    return found
+
+
+def test_threads_may_go_backward_through_one_graph() -> None:
+    """Each backward pass has arguments and memory of its own."""
+    model = tiny_model("lstm", V, **SIZES)
+    with native():
+        loss = model(random_ids())[0].float().log_softmax(-1)[..., 0].sum()
+    weights = list(model.parameters())
+    expected = torch.autograd.grad(loss, weights, retain_graph=True)
+    found = in_three_threads(lambda: torch.autograd.grad(loss, weights, retain_graph=True))
     assert all(all(map(torch.equal, one, expected)) for one in found)
 
 
@@ -287,18 +293,7 @@ def test_threads_of_one_process_do_not_disturb_each_other() -> None:
     """
     model, ids = tiny_model("lstm", V, **SIZES), random_ids()
     expected = results(copy.deepcopy(model), ids, kernels=True)
-    found: list[list[Tensor]] = []
-
-    def work() -> None:
-        own = copy.deepcopy(model)
-        found.extend(results(own, ids, kernels=True) for _ in range(5))
-
-    workers = [threading.Thread(target=work) for _ in range(3)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert len(found) == 15
+    found = in_three_threads(lambda: results(copy.deepcopy(model), ids, kernels=True))
     assert all(all(map(torch.equal, one, expected)) for one in found)
 
 
