@@ -10,7 +10,7 @@ from charlm.commands import command
 from charlm.config.presets import combined
 from charlm.config.settings import Settings, settings_from
 from charlm.config.task import TaskSettings
-from charlm.config.tasks import TASKS
+from charlm.config.tasks import TASKS, is_of_task
 from charlm.config.training import LENGTHS
 from charlm.config.unused import drop_unused
 from charlm.errors import RunError, UsageError, named
@@ -183,7 +183,7 @@ def start_or_resume(request: Request, *, command: str = "") -> "Session":
         section: {
             key: value
             for key, value in values.items()
-            if not origins[f"{section}.{key}"].startswith("task ")
+            if not is_of_task(origins[f"{section}.{key}"])
         }
         for section, values in nested.items()
     }

@@ -12,7 +12,7 @@ from typing import Any
 
 from charlm.config.flags import check_frozen
 from charlm.config.settings import Nested, merge, read_toml, settings_from
-from charlm.config.tasks import TASKS, task_name
+from charlm.config.tasks import OF_TASK, TASKS, task_name
 from charlm.config.training import LENGTHS
 from charlm.errors import check_choice
 
@@ -335,7 +335,7 @@ def combined(
         layers.insert(0, (f"preset {preset}", preset_settings(preset)))
     task = task_name(layered(layers)[0])
     if task in TASKS:  # a misspelt one is refused with the other values
-        layers.insert(0, (f"task {task}", task_defaults(task, layered(layers)[0])))
+        layers.insert(0, (f"{OF_TASK}{task}", task_defaults(task, layered(layers)[0])))
     return layered(layers)
 
 

@@ -12,6 +12,8 @@ from charlm.config.text_units import UNITS
 
 LANGUAGE_MODEL, CLASSIFY, TAG, TRANSLATE = "language-model", "classify", "tag", "translate"
 SERIES = "series"
+OF_TASK = "task "
+"""Begin of the origin of settings that have the default value of a task."""
 POOLINGS = ("concat", "last", "mean", "max")
 """Ways to make one vector of the hidden vectors of a text; concat is the other three together."""
 SHORT_TRANSLATION = 40
@@ -272,3 +274,8 @@ def is_labelled(settings: Mapping[str, Any]) -> bool:
     """Return whether the task of nested plain settings learns what lies beside the text."""
     row = TASKS.get(task_name(settings))
     return row is not None and row.labelled
+
+
+def is_of_task(origin: str) -> bool:
+    """Return whether a setting of this origin has the default value of a task."""
+    return origin.startswith(OF_TASK)

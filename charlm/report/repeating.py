@@ -9,13 +9,13 @@ from charlm.config.fields import VALIDATION
 from charlm.config.flags import words_of
 from charlm.config.presets import task_defaults
 from charlm.config.settings import Nested, settings_from, table
-from charlm.config.tasks import TASKS
+from charlm.config.tasks import TASKS, is_of_task
 from charlm.config.unused import facts_of, missing_need
 from charlm.errors import UsageError
 from charlm.runs.built_in import is_built_in, shipped_sources
 from charlm.runs.layout import RECORD, TOKENIZER
 from charlm.runs.pair import length_factor
-from charlm.runs.parent import GROW, KEEP
+from charlm.runs.parent import GROW, KEEP, LIMITS
 
 Json = Mapping[str, Any]
 
@@ -96,9 +96,9 @@ def _limit(layer: Nested, record: Json) -> set[str]:
     The default maximum counts the entries of the old run too. Older versions of charlm had none.
     """
     limits = layer.get("vocabulary", {})
-    names = {"min_count", "max_size"} & set(limits)
+    names = set(limits) & LIMITS
     if "max_size" in names:
-        by_task = record["origins"].get("vocabulary.max_size", "").startswith("task ")
+        by_task = is_of_task(record["origins"].get("vocabulary.max_size", ""))
         limits["max_size"] = limits["max_size"] + record["from"]["entries"] if by_task else None
     return names
 

@@ -10,7 +10,14 @@ from charlm.commands import command, run_word
 from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
 from charlm.config.settings import Nested, Settings, settings_from
-from charlm.config.tasks import LANGUAGE_MODEL, SERIES, TASKS, is_labelled, task_name
+from charlm.config.tasks import (
+    LANGUAGE_MODEL,
+    SERIES,
+    TASKS,
+    is_labelled,
+    is_of_task,
+    task_name,
+)
 from charlm.config.training import TrainingSettings
 from charlm.errors import RunError, UsageError, check_choice, named
 from charlm.files.atomic import file_fingerprint
@@ -26,6 +33,8 @@ from charlm.text.tokenizers.vocabulary import Vocabulary, load_vocabulary
 KEEP, GROW = "keep", "grow"
 VOCABULARY_MODES = (KEEP, GROW)
 """Treatments of new types in the new text: keep them unknown, or add entries for them."""
+LIMITS = frozenset({"min_count", "max_size"})
+"""Settings of a vocabulary that limit its entries; where it grows, those that are added."""
 VOCABULARY = {"unit", "words", "lowercase", "normalize"}
 """Settings of the vocabulary that the parent decides; the others are about its growth."""
 SEPARATE = ("dropout", "input_dropout", "output_dropout")
@@ -264,13 +273,13 @@ def yielding(
     vocabulary that grows are those of its new entries.
     """
     others = TASKS[task_name(given)].fine_tuning
-    limits = {"min_count", "max_size"} if mode == GROW else set()
+    limits = LIMITS if mode == GROW else frozenset()
     left_out = {
         f"{section}.{key}"
         for section, values in given.items()
         for key in values
         if section in ("model", "vocabulary") and key not in {*SEPARATE, *limits}
-        and origins.get(f"{section}.{key}", "").startswith("task ")
+        and is_of_task(origins.get(f"{section}.{key}", ""))
     }  # fmt: skip
     kept = {
         section: {key: v for key, v in values.items() if f"{section}.{key}" not in left_out}
@@ -278,9 +287,9 @@ def yielding(
     }
     for section, values in others.items():
         for key, value in values.items():
-            if origins.get(f"{section}.{key}", "").startswith("task "):
+            if is_of_task(origins.get(f"{section}.{key}", "")):
                 kept[section][key] = value
-    if "max_size" in limits and origins.get("vocabulary.max_size", "").startswith("task "):
+    if limits and is_of_task(origins.get("vocabulary.max_size", "")):
         kept["vocabulary"]["max_size"] += parent.config["vocab_size"]
     return kept, {name: origin for name, origin in origins.items() if name not in left_out}
 

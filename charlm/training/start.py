@@ -21,7 +21,7 @@ from charlm.backends.weights import FRESH
 from charlm.config.corpus import VocabularySettings
 from charlm.config.fields import PARENT, VALIDATION
 from charlm.config.settings import Settings, settings_from
-from charlm.config.tasks import SERIES, TASKS
+from charlm.config.tasks import SERIES, TASKS, is_of_task
 from charlm.config.text_units import UNITS
 from charlm.config.training import TrainingSettings, precision_text
 from charlm.config.unused import drop_unused
@@ -148,7 +148,7 @@ def plan_run(
     dataset = task.dataset(
         settings, corpus=corpus, examples=examples,
         vocabulary=parent.vocabulary if parent else own, grow=bool(parent and parent.grows(mode)),
-        open_=[name for name, origin in (origins or {}).items() if origin.startswith("task ")],
+        open_=[name for name, origin in (origins or {}).items() if is_of_task(origin)],
     )  # fmt: skip
     warnings = list(dataset.warnings)
     facts |= {VALIDATION: dataset.valid is not None, "document": dataset.boundaries.document}
