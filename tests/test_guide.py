@@ -101,6 +101,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "pairs.tsv").write_text(pairs, encoding="utf-8")
     items = f"item\tbefore\tsentence\n1\t{bad}\t{good}\n"
     (tmp_path / "items.tsv").write_text(items, encoding="utf-8")
+    times = "".join(f"s1\t1\t{at}\t{word}\t300\n" for at, word in enumerate(good.split()))
+    (tmp_path / "times.tsv").write_text("subject\titem\tposition\tword\ttime\n" + times)
     (tmp_path / "blimp" / "data").mkdir(parents=True)
     (tmp_path / "blimp" / "data" / "x.txt").write_text(f"{bad}\n{good}\n")
     (tmp_path / "list.csv").write_text("".join(f"{number},apple\n" for number in range(9)))

@@ -15,6 +15,7 @@ from charlm import api
 from charlm.cli import options
 from charlm.cli.conditions import BY_CONDITION, check_by_condition, score_by_condition
 from charlm.cli.output import on_terminal, render, say, terminal_width, write
+from charlm.cli.regions import GroupBy, Order, check_regions, isolated_words, score_groups
 from charlm.cli.stdin import stdin_blocks
 from charlm.cli.toolkits import TOOLKITS, Closed, format_writer, scored_part
 from charlm.errors import UsageError, check_choice
@@ -25,6 +26,7 @@ from charlm.units import LOG_BASES
 if TYPE_CHECKING:
     from charlm.api.model import Model
     from charlm.api.scoring import Batches
+    from charlm.inference.scoring import Scorer
     from charlm.inference.words import WordRule
     from charlm.report.formats import Writer
     from charlm.report.scores import Rows
@@ -116,6 +118,8 @@ class Asked:
     file: File = None
     reading: options.Reading
     keep: Keep = None
+    group_by: GroupBy = None
+    order: Order = None
     by: By = None
     tokens: Annotated[bool, typer.Option("--tokens", help="Alias of --by token.")] = False
     boundary: Boundary = "trailing"
@@ -152,11 +156,17 @@ def score(asked: Asked) -> None:
     With --by word, the surprisal of a word is -ln P(its characters, and that it ends there); the
     rest of the blanks and of the sentence's end is its gap.
 
+    With --group-by, rows of a table are words or regions of texts, as in a reading study.
+
     A text that begins with "-" comes after "--": charlm score -- "- who is there"
 
     Example:  charlm score "the apple and pear salad" "the apple and pair salad"
     """
     by, engine = _typed_part(asked.by, asked.tokens), options.on_device(asked.device, asked.engine)
+    if asked.group_by is not None:
+        by = _check_groups(asked, by)
+    elif asked.order is not None:
+        options.check_meant({"--order"}, "--group-by")
     _check_output(asked, by)
     part = scored_part(
         asked.output, by, asked.closed, asked.log_base, asked.keep, asked.context,
@@ -176,6 +186,11 @@ def score(asked: Asked) -> None:
     scorer = model.scorer(
         carry=asked.carry, lines=asked.carry, unk_penalty=asked.unk_penalty, word_rule=rule
     )
+    if asked.group_by is not None:
+        _score_groups(model, scorer, batches, asked)
+        return
+    if part == "word":
+        batches = _warned(batches)
     contexts = _contexts(model, asked.context, asked.context_column)
     rows = api.scoring.score_rows(scorer, batches, by=part, contexts=contexts)
     columns = _column_names(asked.keep)
@@ -211,6 +226,39 @@ def _score_by_condition(asked: Asked, engine: str, *, from_stdin: bool) -> None:
     if output == "auto":
         output = "table" if _suits_table(asked, from_stdin) else "tsv"
     score_by_condition(path, batches, output, base, engine=engine, weights=asked.weights)
+
+
+def _check_groups(asked: Asked, by: str | None) -> str:
+    """Return the part to score with --group-by. Raises UsageError for flags that do not fit."""
+    typed = {
+        "--context-column": asked.context_column, "--carry": asked.carry, "--rank": asked.rank,
+    }  # fmt: skip
+    check_regions(typed, by, asked.output)
+    is_table = asked.reading.get("input_format", "auto") not in ("auto", "text")
+    if not asked.file and not is_table:
+        options.check_meant({"--group-by"}, "--file")
+    return "word"
+
+
+def _score_groups(model: "Model", scorer: "Scorer", batches: "Batches", asked: Asked) -> None:
+    """Score the rows of a table as regions of texts. Raises UsageError for no column."""
+    columns = _column_names(asked.group_by)
+    if not columns:
+        raise UsageError("--group-by names no column; expected some, such as item,condition")
+    with phase("scoring", unit="tokens"):
+        counts = score_groups(
+            scorer, batches, columns, asked.order, asked.context or "", asked.output,
+            asked.log_base or "e", _column_names(asked.keep),
+        )  # fmt: skip
+    _warn_of_unknown(model, counts, asked.unk_penalty, priced=True)
+
+
+def _warned(batches: "Batches") -> "Batches":
+    """Yield batches, after a warning if the first one shows that rows are single words."""
+    for number, batch in enumerate(batches):
+        if number == 0 and (warning := isolated_words(batch)):
+            say(warning)
+        yield batch
 
 
 def _suits_table(asked: Asked, from_stdin: bool) -> bool:

@@ -33,7 +33,8 @@ class TokenScore:
 class Score:
     """A scored text: its tally, and its words (by `word_rule`) or its tokens if requested.
 
-    `unk_penalty` is the cost of each unknown token in nats, in addition to -ln P(UNK).
+    `unk_penalty` is the cost of each unknown token in nats, in addition to -ln P(UNK). `first_word`
+    is the place of the first word, which is above 1 if the text is a region of a longer one.
     """
 
     text: str
@@ -42,6 +43,7 @@ class Score:
     words: tuple[WordScore, ...] = ()
     word_rule: WordRule | None = None
     unk_penalty: float = 0.0
+    first_word: int = 1
 
     def __repr__(self) -> str:
         text = self.text if len(self.text) <= 40 else self.text[:37] + "..."

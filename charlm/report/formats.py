@@ -120,7 +120,7 @@ class _Delimited(Writer):
     def _word_cells(self, score: Score) -> Iterable[list[str]]:
         """Yield a line for each word; a text of blanks has one for its gap."""
         rule = str(self.word_rule)
-        for place, word in enumerate(score.words, start=1):
+        for place, word in enumerate(score.words, start=score.first_word):
             yield [
                 str(place), self._field(word.word), self._figure(word.nats), self._figure(word.gap),
                 str(word.tokens), "1" if word.oov else "0", str(word.start), str(word.end), rule,
