@@ -1,6 +1,5 @@
 """Surprisal of the rows of a table whose rows are the words or regions of texts."""
 
-from collections import Counter
 from collections.abc import Sequence
 
 from charlm.api.scoring import BATCH
@@ -22,19 +21,19 @@ def score_regions(
     *,
     order: str | None = None,
     context: str = "",
-    counts: Counter[int] | None = None,
+    seen: list[Score] | None = None,
 ) -> ScoredRows:
     """Return the rows in their order, each with its score as a region of its text.
 
     Rows with equal cells in `columns` are a text (see `join_rows`). The number of a row becomes
     that of its text, from 1; the only word of its score is the region, whose place in the text is
     `first_word`. A row without words has no score. `context` is read before each text. Equal texts
-    are scored once; `counts` counts the different ones by their number of unknown tokens.
+    are scored once; `seen` gets the score of each.
     """
     texts = join_rows(rows, columns, order)
     scores = _distinct(scorer, [each.text for each in texts], context)
-    if counts is not None:
-        counts.update(score.tally.oov for score in scores.values())
+    if seen is not None:
+        seen += scores.values()
     results: ScoredRows = [(row, None) for row in rows]
     for number, each in enumerate(texts, start=1):
         score = scores.get(each.text)

@@ -24,6 +24,7 @@ from charlm.text.nbest import LM, WORDS, NBestLists
 from charlm.text.nbest_files import NBestFiles, check_same, references
 from charlm.text.nbest_formats import FORMATS, read_nbest
 from charlm.text.nbest_formats import nbest_lines as nbest_lines
+from charlm.text.rewritings import rewriting_note
 from charlm.units import LOG_BASES
 
 Warn = Callable[[str], None]
@@ -109,6 +110,9 @@ def rescore(
             f"{unknown:,} tokens of {words:,} words are unknown to the run; expected hypotheses "
             "written as its training text is. Convert their case or alphabet"
         )
+    texts = [text for text, score in scores.items() if score.tally.oov]
+    if warning := rewriting_note(model.vocabulary, texts):
+        warn(warning)
     return lists.with_utterances(
         replace(
             utterance,

@@ -12,6 +12,7 @@ from charlm.errors import UsageError, check_choice
 from charlm.files.escapes import escape_controls
 
 if TYPE_CHECKING:
+    from charlm.inference.scores import Score
     from charlm.inference.scoring import Scorer
     from charlm.text.sources.rows import Record
 
@@ -55,22 +56,22 @@ def score_groups(
     output: str,
     log_base: str,
     keep: list[str] | None,
-) -> Counter[int]:
-    """Write a line for each row; return the numbers of texts by their unknown tokens."""
+) -> "list[Score]":
+    """Write a line for each row; return the scores of the different texts."""
     from charlm.api.regions import score_regions
     from charlm.report.formats import FORMATS as WRITERS
     from charlm.report.scores import score_lines
 
-    counts = Counter[int]()
+    seen: list[Score] = []
     rows = list(chain.from_iterable(batches))
-    scored = score_regions(scorer, rows, columns, order=order, context=context, counts=counts)
+    scored = score_regions(scorer, rows, columns, order=order, context=context, seen=seen)
     writer = WRITERS["tsv" if output == "auto" else output](
         log_base, by="word", word_rule=scorer.word_rule
     )
     show = escape_controls if on_terminal() else str
     for lines in score_lines([scored] if scored else [], writer, keep, Counter(), say):
         write(show(lines))
-    return counts
+    return seen
 
 
 def isolated_words(rows: "Sequence[Record]") -> str:

@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain
@@ -192,7 +192,8 @@ def score(asked: Asked) -> None:
     if part == "word":
         batches = _warned(batches)
     contexts = _contexts(model, asked.context, asked.context_column)
-    rows = api.scoring.score_rows(scorer, batches, by=part, contexts=contexts)
+    unknown: list[str] = []
+    rows = _noted(api.scoring.score_rows(scorer, batches, by=part, contexts=contexts), unknown)
     columns = _column_names(asked.keep)
     counts = Counter[int]()
     with phase("scoring", unit="tokens") if asked.file else nullcontext():
@@ -207,7 +208,8 @@ def score(asked: Asked) -> None:
                 asked.output, asked.log_base, by, model, scorer, asked.file, asked.closed
             )
             _write_lines(rows, lines, columns, counts)
-    _warn_of_unknown(model, counts, asked.unk_penalty, priced=asked.output not in TOOLKITS)
+    if asked.output not in TOOLKITS or not counts:
+        _warn_of_unknown(model, counts, unknown, asked, by_word=part == "word")
 
 
 def _score_by_condition(asked: Asked, engine: str, *, from_stdin: bool) -> None:
@@ -246,11 +248,23 @@ def _score_groups(model: "Model", scorer: "Scorer", batches: "Batches", asked: A
     if not columns:
         raise UsageError("--group-by names no column; expected some, such as item,condition")
     with phase("scoring", unit="tokens"):
-        counts = score_groups(
+        seen = score_groups(
             scorer, batches, columns, asked.order, asked.context or "", asked.output,
             asked.log_base or "e", _column_names(asked.keep),
         )  # fmt: skip
-    _warn_of_unknown(model, counts, asked.unk_penalty, priced=True)
+    counts = Counter(score.tally.oov for score in seen)
+    unknown = [score.text for score in seen if score.tally.oov]
+    _warn_of_unknown(model, counts, unknown, asked, by_word=True)
+
+
+def _noted(batches: "Iterable[Rows]", unknown: list[str]) -> "Iterator[Rows]":
+    """Yield rows with scores, and add the first texts with unknown tokens to a list."""
+    from charlm.text.rewritings import SAMPLE
+
+    for batch in batches:
+        if len(unknown) < SAMPLE:
+            unknown += [score.text for _, score in batch if score and score.tally.oov]
+        yield batch
 
 
 def _warned(batches: "Batches") -> "Batches":
@@ -391,15 +405,24 @@ def _write_lines(
 
 
 def _warn_of_unknown(
-    model: "Model", counts: Counter[int], penalty: float | None, *, priced: bool
+    model: "Model", counts: Counter[int], unknown: list[str], asked: Asked, *, by_word: bool
 ) -> None:
-    """Report unknown tokens and, if they were `priced`, their cost, or that there was no text."""
+    """Report unknown tokens, their cost, and how to have fewer, or that there was no text.
+
+    `unknown` are texts with such tokens.
+    """
     from charlm.report.scores import unknown_warning
+    from charlm.text.rewritings import frequent_note, rewriting_note
 
     if not counts:
         say("no text was found, so nothing was scored")
-    elif priced and (warning := unknown_warning(model.run, counts, penalty)):
-        say(warning)
+        return
+    notes = [unknown_warning(model.run, counts, asked.unk_penalty, by_word=by_word)]
+    if not asked.texts or asked.texts == STDIN:  # those of arguments were named before
+        notes.append(frequent_note(model.vocabulary, unknown))
+    notes.append(rewriting_note(model.vocabulary, unknown))
+    for note in filter(None, notes):
+        say(note)
 
 
 def _write_tables(

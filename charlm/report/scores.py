@@ -241,17 +241,27 @@ def _unk_reason(run: Run) -> str:
     )
 
 
-def unknown_warning(run: Run, counts: Counter[int], penalty: float | None) -> str:
+def unknown_warning(
+    run: Run, counts: Counter[int], penalty: float | None, *, by_word: bool = False
+) -> str:
     """Return a warning about texts with unknown tokens, or "".
 
     `counts` has the number of texts by their number of unknown tokens, `penalty` is None for that
-    of the run.
+    of the run. With `by_word` it is about the surprisals of words, which have no penalty.
     """
     some = sum(count for oov, count in counts.items() if oov)
     every = sum(counts.values())
     texts = f"{some:,} of {every:,} texts contain" if every > 1 else "The text contains"
     known = f"{texts} unknown tokens (UNK)"
     price = run.unk_penalty if penalty is None else penalty
+    if some and by_word:
+        more = ""
+        if run.unk_penalty:
+            more = (
+                f", too little for one of the types that it stands for: add {run.unk_penalty:.3f} "
+                f"nats for each of them ({_unk_reason(run)}), or leave these words out"
+            )
+        return f"{known}. Words with them (oov is 1) have the surprisal of UNK{more}"
     if some and price:
         why = "" if penalty is not None else f", {_unk_reason(run)}"
         return (
