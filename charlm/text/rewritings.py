@@ -21,6 +21,7 @@ PLAIN = {
     "‐": "-", "‑": "-", "–": "-", "—": "-", "…": "...", "\xa0": " ", "\u202f": " ", "\xad": "",
 }  # fmt: skip
 """Typographic marks, as word processors set them, and what keyboards have."""
+PLAIN_TABLE = {ord(mark): other for mark, other in PLAIN.items()}
 ENDINGS = "(?:s|re|ve|ll|d|m)\\b"
 CLITICS = re.compile(rf"(?<=\w)(n['’]t\b|['’]{ENDINGS})", re.IGNORECASE)
 MARKS = re.compile(
@@ -45,7 +46,7 @@ def composed(text: str) -> str:
 
 def plain(text: str) -> str:
     """Return a text with the quotes, apostrophes and dashes of a keyboard."""
-    return text.translate(str.maketrans(PLAIN))
+    return text.translate(PLAIN_TABLE)
 
 
 REWRITINGS: Mapping[str, Callable[[str], str]] = {
