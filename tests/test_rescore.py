@@ -96,6 +96,32 @@ def test_tables_keep_their_columns(model: charlm.Model, call: Call, here: Path) 
     assert again.features == ("am", "input_charlm", "words")
 
 
+def test_a_table_may_be_a_csv_file_of_a_spreadsheet(call: Call, here: Path) -> None:
+    """Its columns are in any order, also behind a byte-order mark; the result is TSV."""
+    table = f"\ufefftext;am;utterance;note\r\n{BAD};-1.5 ;u1;1,5x\r\n{GOOD};-2;u1;\r\n"
+    for text in (table, table.replace(";", ",").replace("1,5x", '"1,5x"')):
+        (here / "lists.csv").write_bytes(text.encode())
+        code, out, _ = call("rescore", "lists.csv", "--run", "prose")
+        assert code == 0
+        assert out.splitlines()[0] == 'am\tutterance\tnote\t"text"\tcharlm'
+        assert rescoring.read_lists("lists.csv").features == ("am", "words")
+        _, out, _ = call("rescore", "lists.csv", "--run", "prose", "--best")
+        assert out == f"u1 {GOOD}\n"
+
+
+def test_costs_that_count_for_a_hypothesis_are_reported(call: Call, here: Path) -> None:
+    """They rise along lists of five hypotheses; in a list of three that may be by chance."""
+    rows = [f"u1\t{at}.5\t{-at}\t{7 % (at + 1)}\t{GOOD}\n" for at in range(5)]
+    for count in (5, 3):
+        written(here / "x.tsv", "utterance\tcost\tam\tother\ttext\n" + "".join(rows[:count]))
+        arguments = ("rescore", "x.tsv", "--run", "prose", "--best")
+        _, _, err = call(*arguments)
+        assert ("cost rises from the first to the last" in err) == (count == 5)
+        assert "am rises" not in err and "other rises" not in err
+        assert "rises" not in call(*arguments, "--weight", "cost=-1")[2]
+        assert "rises" not in call("rescore", "x.tsv", "--run", "prose")[2]  # no weights are used
+
+
 def test_json_lines_keep_their_members(model: charlm.Model, call: Call, here: Path) -> None:
     written(here / "lists.jsonl", JSONL)
     code, out, _ = call("rescore", "lists.jsonl", "--run", "prose")
@@ -117,6 +143,7 @@ def test_weights_are_tuned_kept_and_used(call: Call, here: Path) -> None:
     assert code == 0
     assert "as given  %WER 20.00 [ 1 / 5, 0 ins, 0 del, 1 sub ]" in out
     assert "rescored  %WER 0.00 [ 0 / 5, 0 ins, 0 del, 0 sub ]" in out
+    assert "change    -20.00, rescored less as given" in out
     assert "--lm-weight" in err
     weights = json.loads((here / "w.json").read_text())["weights"]
     assert set(weights) == {"am", "charlm", "words"}
@@ -152,6 +179,7 @@ def test_references_may_be_a_manifest_of_json_lines(call: Call, here: Path) -> N
     assert code == 0
     result = json.loads(out)
     assert result["as_given"]["substitutions"] == 1
+    assert result["change"] == {"rate": -0.2, "low": None, "high": None}
     assert result["rescored"]["rate"] == result["oracle"]["rate"] == 0.0
 
 
@@ -220,10 +248,12 @@ REFUSED = [
     ("tsv", "utterance\tam\ttext\nu1\t1\ta\nu1\tx\tb\n", "line 3 has 'x' as am"),
     ("tsv", "utterance\tam\ttext\nu1\tNaN\ta\n", "line 2 has 'NaN' as am"),
     ("tsv", "utterance\tam\ttext\nu1\t1\ta\nu1\t2\n", "line 3 has 2 fields"),
+    ("tsv", "utterance\tam\ttext\nu1\t\ta\nu1\t2\tb\n", "line 2 has '' as am"),
+    ("tsv", "utterance;am;text\nu1;-1,5;a\nu1;;b\n", "line 2 has '-1,5' as am; expected numbers"),
     ("tsv", "id\ttext\nu1\ta\n", 'no column "utterance"'),
     ("tsv", "utterance\ttext\nu1\ta\nu2\tb\nu1\tc\n", "line 4 begins utterance u1 again"),
     ("jsonl", '{"id": "u", "hyps": [{"text": "a", "am": NaN}]}', "line 1 has 'NaN' as am"),
-    ("jsonl", '{"id": "u", "hyps": [{"text": "a", "am": 1}, {"text": "b"}]}', "'None' as am"),
+    ("jsonl", '{"id": "u", "hyps": [{"text": "a", "am": 1}, {"text": "b"}]}', "1 lacks am"),
     ("jsonl", '{"id": "u", "hyps": [{"text": 1}]}', "the number 1 as text"),
     ("jsonl", '{"id": "u", "hyps": []}', "line 1 has no hypotheses"),
     ("jsonl", '{"id": "u", "hyps": [{"text": "a"}]}\n' * 2, "line 2 repeats utterance u"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from charlm.errors import CorpusError
-from charlm.inference.word_errors import edit_counts, edit_distances, error_rate
+from charlm.inference.word_errors import edit_counts, edit_distances, error_change, error_rate
 
 HAND = [
     ("a b c", "a b c", (0, 0, 0)),
@@ -94,3 +94,29 @@ def test_characters_count_one_blank_between_words() -> None:
 def test_references_without_words_have_no_rate() -> None:
     with pytest.raises(CorpusError, match="no words"):
         error_rate(["", " "], ["a", "b"])
+
+
+def test_a_change_is_of_the_same_utterances() -> None:
+    """Its interval is narrower than those of the rates: both have the same hard utterances."""
+    random = np.random.default_rng(3)
+    references = ["a b c d e f g h"] * 60
+    hard = random.random(60) < 0.3
+    before = ["x y z" if each else "a b c d e f g x" for each in hard]
+    after = ["x y z" if each else "a b c d e f g h" for each in hard]
+    change = error_change(references, before, after, seed=1)
+    first, second = (error_rate(references, texts) for texts in (before, after))
+    assert change.rate == pytest.approx(second.rate - first.rate) == -(~hard).sum() / (8 * 60)
+    assert change.low < change.rate < change.high < 0.0
+    assert first.low < second.high  # the intervals of the rates overlap
+    means = [  # an independent bootstrap of the mean change
+        -(~hard)[random.integers(0, 60, 60)].mean() / 8 for _ in range(4000)
+    ]
+    assert [change.low, change.high] == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.002)
+
+
+def test_a_change_of_few_utterances_has_no_interval() -> None:
+    change = error_change(["a b", "c"], ["a", "d"], ["a b", "d d"])
+    assert change.summary() == {"rate": 0.0, "low": None, "high": None}
+    assert error_change(["ab"], ["x"], ["ax"], chars=True).rate == -0.5
+    with pytest.raises(CorpusError, match="no words"):
+        error_change([""], ["a"], ["b"])

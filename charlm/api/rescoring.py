@@ -17,7 +17,7 @@ from charlm.commands import command
 from charlm.config.corpus import ReadSettings
 from charlm.errors import UsageError, check_choice
 from charlm.inference.nbest import hypothesis_errors, tune
-from charlm.inference.word_errors import ErrorRate, error_rate
+from charlm.inference.word_errors import ErrorChange, ErrorRate, error_change, error_rate
 from charlm.phases import phase
 from charlm.report.scores import unknown_warning
 from charlm.text.nbest import LM, WORDS, NBestLists
@@ -226,3 +226,21 @@ def error_rates(
         name: error_rate(texts, [each.text for each in best], chars=chars, seed=seed)
         for name, best in chosen.items()
     }
+
+
+def rate_change(
+    lists: NBestLists,
+    refs: References,
+    weights: Mapping[str, float],
+    *,
+    chars: bool = False,
+    seed: int = 0,
+) -> ErrorChange:
+    """Return the change of the error rate from the first hypotheses to the best ones.
+
+    Both are compared on the same bootstrap samples of utterances. Raises the errors of
+    `error_rates`.
+    """
+    first = [utterance.hypotheses[0].text for utterance in lists]
+    best = [each.text for each in lists.best(weights)]
+    return error_change(_texts(lists, refs), first, best, chars=chars, seed=seed)

@@ -17,7 +17,7 @@ from charlm.files.atomic import explained, write_file
 from charlm.files.escapes import escape_controls
 
 if TYPE_CHECKING:
-    from charlm.inference.word_errors import ErrorRate
+    from charlm.inference.word_errors import ErrorChange, ErrorRate
     from charlm.text.nbest import NBestLists
 
 Lists = Annotated[
@@ -110,12 +110,14 @@ def rescore(
         )
     if best or references:
         say(f"weights: {_flags(weights)}")
-        _warn_of_signs(weights)
+        _warn_of_signs(nbest, weights)
     if references:
         rates = api.rescoring.error_rates(nbest, references, weights, chars=chars, seed=seed)
-        _report(nbest, weights, rates, as_json=as_json, on_stderr=best and out is None)
+        change = api.rescoring.rate_change(nbest, references, weights, chars=chars, seed=seed)
+        record = _record(nbest, weights, rates, change)
+        _report(record, rates, change, as_json=as_json, on_stderr=best and out is None)
         if tune and out:
-            _write_lines([json.dumps(_record(nbest, weights, rates), indent=2)], out)
+            _write_lines([json.dumps(record, indent=2)], out)
     if best:
         chosen = zip(nbest, nbest.best(weights), strict=True)
         _write_lines((" ".join([one.name, *each.text.split()]) for one, each in chosen), out)
@@ -176,8 +178,15 @@ def _weights(
     return weights | typed
 
 
-def _warn_of_signs(weights: dict[str, float]) -> None:
-    """Warn of scores that count against a hypothesis."""
+def _warn_of_signs(nbest: "NBestLists", weights: dict[str, float]) -> None:
+    """Warn of scores that count against a hypothesis, and of costs that count for one."""
+    for name in nbest.rising():
+        if weights.get(name, 0.0) > 0.0:
+            say(
+                f"{name} rises from the first to the last hypothesis of the lists, so it may be a "
+                "cost or a rank, but a greater feature counts for a hypothesis. Give it a negative "
+                f"weight, or 0: --weight {shlex.quote(name)}=-1"
+            )
     if negative := [name for name, value in weights.items() if value < 0.0 and name != "words"]:
         say(
             f"the weight of {negative[0]} is negative, so a greater score counts against a "
@@ -205,7 +214,10 @@ def _flags(weights: dict[str, float]) -> str:
 
 
 def _record(
-    nbest: "NBestLists", weights: dict[str, float], rates: "dict[str, ErrorRate]"
+    nbest: "NBestLists",
+    weights: dict[str, float],
+    rates: "dict[str, ErrorRate]",
+    change: "ErrorChange",
 ) -> dict[str, Any]:
     return {
         "schema_version": 1,
@@ -214,27 +226,28 @@ def _record(
         "hypotheses": nbest.size,
         "weights": weights,
         **{name.replace(" ", "_"): rate.summary() for name, rate in rates.items()},
+        "change": change.summary(),
     }
 
 
 def _report(
-    nbest: "NBestLists",
-    weights: dict[str, float],
+    record: dict[str, Any],
     rates: "dict[str, ErrorRate]",
+    change: "ErrorChange",
     *,
     as_json: bool,
     on_stderr: bool,
 ) -> None:
     """Write the error rates as a table or JSON; on stderr if stdout has the hypotheses."""
     if as_json:
-        write_json(_record(nbest, weights, rates))
+        write_json(record)
         return
     from charlm.report.tables import error_table
 
     if on_stderr:
-        say(rendered(error_table(rates), stderr=True).rstrip("\n"))
+        say(rendered(error_table(rates, change), stderr=True).rstrip("\n"))
     else:
-        render(error_table(rates))
+        render(error_table(rates, change))
 
 
 def _write_lists(nbest: "NBestLists", lists: Path, out: Path | None) -> None:

@@ -15,6 +15,7 @@ from charlm.errors import CorpusError
 from charlm.inference.comparison import ratio_interval
 
 Ints = NDArray[np.int64]
+NO_WORDS = "the references have no words; expected some to count errors in. Give other references"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +63,23 @@ class ErrorRate:
         return f"{name} {100 * self.rate:.2f} [ {self.errors} / {self.words}, {counts} ]"
 
 
+@dataclass(frozen=True, kw_only=True)
+class ErrorChange:
+    """Change of an error rate on the same utterances: negative if the second choice is better.
+
+    `low` and `high` bound 95 % of the changes of bootstrap samples of utterances, in which both
+    choices are compared on the same utterances; None as in `ErrorRate`.
+    """
+
+    rate: float
+    low: float | None = None
+    high: float | None = None
+
+    def summary(self) -> dict[str, float | None]:
+        """Return the figures by name, for JSON."""
+        return {"rate": self.rate, "low": self.low, "high": self.high}
+
+
 def split_text(text: str, *, chars: bool = False) -> list[str]:
     """Return the words of a text, as separated by blanks; with `chars` its characters.
 
@@ -87,12 +105,8 @@ def error_rate(
     ).reshape(-1, 3)
     words = np.array([len(split_text(reference, chars=chars)) for reference in references])
     if not words.sum():
-        raise CorpusError(
-            "the references have no words; expected some to count errors in. Give other references"
-        )
-    low, high = None, None
-    if np.count_nonzero(words) > len(words) / 2:  # else a sample might have no words
-        low, high = ratio_interval(counts.sum(1).astype(float), words.astype(float), seed=seed)
+        raise CorpusError(NO_WORDS)
+    low, high = _interval(counts.sum(1), words, seed)
     insertions, deletions, substitutions = counts.sum(0).tolist()
     return ErrorRate(
         insertions=insertions,
@@ -104,6 +118,37 @@ def error_rate(
         high=high,
         chars=chars,
     )
+
+
+def _interval(amounts: Ints, words: Ints, seed: int) -> tuple[float, float] | tuple[None, None]:
+    """Return the interval of a rate; None if a sample might have no words."""
+    if np.count_nonzero(words) <= len(words) / 2:
+        return None, None
+    return ratio_interval(amounts.astype(float), words.astype(float), seed=seed)
+
+
+def error_change(
+    references: Sequence[str],
+    before: Sequence[str],
+    after: Sequence[str],
+    *,
+    chars: bool = False,
+    seed: int = 0,
+) -> ErrorChange:
+    """Return the change of the error rate from one choice of hypotheses to another.
+
+    `seed` is of the bootstrap. Raises CorpusError for references without words.
+    """
+    words = np.array([len(split_text(each, chars=chars)) for each in references], np.int64)
+    if not words.sum():
+        raise CorpusError(NO_WORDS)
+    changes = np.zeros(len(words), np.int64)
+    for at, (reference, *texts) in enumerate(zip(references, before, after, strict=True)):
+        parts = [split_text(text, chars=chars) for text in texts]
+        first, second = edit_distances(split_text(reference, chars=chars), parts)
+        changes[at] = second - first
+    low, high = _interval(changes, words, seed)
+    return ErrorChange(rate=float(changes.sum() / words.sum()), low=low, high=high)
 
 
 def edit_counts(reference: Sequence[str], hypothesis: Sequence[str]) -> tuple[int, int, int]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from charlm.benchmark import Figure
     from charlm.inference.comparison import Difference, LineNats
     from charlm.inference.generation import NextToken
-    from charlm.inference.word_errors import ErrorRate
+    from charlm.inference.word_errors import ErrorChange, ErrorRate
 
 LABELS = {
     "tokens": "tokens",
@@ -141,14 +141,21 @@ def comparison_table(
     return table
 
 
-def error_table(rates: "Mapping[str, ErrorRate]") -> Table:
-    """Return a row for each way to choose hypotheses: its error rate as Kaldi prints it."""
+def error_table(rates: "Mapping[str, ErrorRate]", change: "ErrorChange") -> Table:
+    """Return a row for each way to choose hypotheses: its error rate as Kaldi prints it.
+
+    The last row is the change by rescoring.
+    """
     table = plain_table("<", "<", "<95 % interval")
     for name, rate in rates.items():
         interval = "(few utterances)"
         if rate.low is not None and rate.high is not None:
             interval = f"{100 * rate.low:.2f} to {100 * rate.high:.2f}"
         table.add_row(name, str(rate), interval)
+    interval = ""
+    if change.low is not None and change.high is not None:
+        interval = f"{100 * change.low:+.2f} to {100 * change.high:+.2f}"
+    table.add_row("change", f"{100 * change.rate:+.2f}, rescored less as given", interval)
     for column in table.columns:
         column.no_wrap = True  # other programs search for the lines
     return table

@@ -1,5 +1,6 @@
 """N-best lists: the hypotheses of a recogniser for each utterance, with their features."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -73,6 +74,24 @@ class NBestLists(Listing[Utterance]):
     def features(self) -> tuple[str, ...]:
         """Names of the features: those of the file, `charlm` once it was added, and `words`."""
         return (*(self[0].hypotheses[0].features if self else ()), WORDS)
+
+    def rising(self) -> list[str]:
+        """Return the features of the file that never fall from a hypothesis to the next.
+
+        A recogniser's first hypothesis is its best, so they may be costs or ranks. Features that
+        could rise so by chance more often than once in 100 times are left out.
+        """
+        names = [name for name in self.features if name not in (LM, WORDS)]
+        return [name for name in names if self._rises(name)]
+
+    def _rises(self, name: str) -> bool:
+        orders = 0.0  # ln of the number of orders of the distinct values
+        for utterance in self:
+            values = [each.features[name] for each in utterance.hypotheses]
+            if values != sorted(values):
+                return False
+            orders += math.lgamma(len(set(values)) + 1)
+        return orders > math.log(100)
 
     def best(self, weights: Mapping[str, float]) -> list[Hypothesis]:
         """Return the hypothesis with the greatest weighted sum of features for each utterance.

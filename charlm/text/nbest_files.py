@@ -74,7 +74,7 @@ def finite_number(text: object, path: Path, line: int, name: str) -> float:
     """Return a finite number. Raises CorpusError for anything else."""
     if isinstance(text, str) and is_number(text) and math.isfinite(value := float(text)):
         return value
-    found = f"has {shown(str(text)[:40])!r} as {name}"
+    found = f"has {shown(str(text)[:40])!r} as {name}" if text is not None else f"lacks {name}"
     raise line_error(path, line, found, "a finite number")
 
 

@@ -5,7 +5,7 @@
 | srilm | `ascore lscore nwords w1 ...`; a file for each utterance | ascore, lscore (log10) |
 | kaldi | `utterance-3 w1 ...` | acoustic, graph: the costs in other files, with minus |
 | nemo | `text<TAB>score`; as many lines for each utterance as the beam | score |
-| tsv | a row of a table with the columns utterance and text | columns of numbers |
+| tsv | a row of a table, also CSV, with the columns utterance and text | columns of numbers |
 | jsonl | an item of `{"id": ..., "hyps": [{"text": ...}, ...]}` | members that are numbers |
 
 The writers add the log-probability of a model: in place of lscore, as a cost, as a column.
@@ -27,7 +27,7 @@ from charlm.text.nbest_files import NBestFiles, finite_number, is_number, line_e
 from charlm.text.sources.delimited import quoted_field
 from charlm.text.sources.files import shown
 from charlm.text.sources.json_rows import json_text, lines_of
-from charlm.text.sources.rows import Number, kind_of
+from charlm.text.sources.rows import Number, Record, kind_of
 from charlm.units import count_of
 
 PEEK_LINES = 100
@@ -266,11 +266,14 @@ def _fits_nemo(lines: Sequence[str]) -> bool:
 # ------------------------------------------------------------------ tsv
 
 NAME, TEXT = "utterance", "text"
+SEPARATORS = "\t,;|"
+DECIMAL_COMMA = re.compile(r"[-+]?\d[\d.]*,\d+")
 
 
 def _read_tsv(files: NBestFiles) -> NBestLists:
+    first = next(iter(files.lines(files.path)), (0, ""))[1]
     reading = ReadSettings(
-        input_format="tsv",
+        input_format="tsv" if _separator(first) in (None, "\t") else "csv",
         column=TEXT,
         encoding=files.reading.encoding,
         errors=files.reading.errors,
@@ -283,7 +286,7 @@ def _read_tsv(files: NBestFiles) -> NBestLists:
             f'{shown(files.path)} has no column "{NAME}"; expected the columns {NAME}, {TEXT} and '
             "columns of numbers. Rename a column, or name another format with --format"
         )
-    numeric = [name for name in columns if name != NAME and is_number(records[0].cells[name])]
+    numeric = [name for name in columns if name != NAME and _is_numeric(files, records, name)]
     utterances: list[Utterance] = []
     seen: set[str] = set()
     for name, group in groupby(records, key=lambda record: record.cells[NAME]):
@@ -298,7 +301,9 @@ def _read_tsv(files: NBestFiles) -> NBestLists:
             Hypothesis(
                 text=row.text or "",
                 features={
-                    feature: finite_number(row.cells[column], files.path, row.line or 0, column)
+                    feature: finite_number(
+                        row.cells[column].strip(), files.path, row.line or 0, column
+                    )
                     for column, feature in _feature_names(numeric).items()
                 },
                 words=len((row.text or "").split()),
@@ -308,6 +313,35 @@ def _read_tsv(files: NBestFiles) -> NBestLists:
         ]
         utterances.append(Utterance(name=name, hypotheses=tuple(hypotheses)))
     return NBestLists(utterances, "tsv", columns=columns)
+
+
+def _separator(header: str) -> str | None:
+    """Return the character between the names of the columns of a table of hypotheses, or None."""
+    for mark in SEPARATORS:
+        names = [name.strip('"') for name in header.split(mark)]
+        if NAME in names and TEXT in names:
+            return mark
+    return None
+
+
+def _is_numeric(files: NBestFiles, records: Sequence[Record], column: str) -> bool:
+    """Return whether a column is a feature: its first cell, or every filled one, is a number.
+
+    Raises CorpusError for numbers with decimal commas, which would be left out otherwise.
+    """
+    cells = [record.cells[column].strip() for record in records]
+    if is_number(cells[0]):
+        return True
+    filled = [(cell, record.line) for cell, record in zip(cells, records, strict=True) if cell]
+    if not filled:
+        return False
+    if all(DECIMAL_COMMA.fullmatch(cell) for cell, _ in filled):
+        cell, line = filled[0]
+        raise line_error(
+            files.path, line or 0, f"has {shown(cell[:40])!r} as {column}",
+            "numbers with a decimal point", "Replace the decimal commas",
+        )  # fmt: skip
+    return all(is_number(cell) for cell, _ in filled)
 
 
 def _feature_names(names: Iterable[str]) -> dict[str, str]:
@@ -323,8 +357,7 @@ def _tsv_lines(lists: Sequence[Utterance]) -> Iterator[str]:
 
 
 def _fits_tsv(lines: Sequence[str]) -> bool:
-    names = [name.strip('"') for name in lines[0].split("\t")]
-    return len(lines) > 1 and NAME in names and TEXT in names
+    return len(lines) > 1 and _separator(lines[0]) is not None
 
 
 # ------------------------------------------------------------------ jsonl
