@@ -29,18 +29,23 @@ BLOCK = 1 << 15
 """Lines that are written at a time."""
 LETTERS = {" ": "s", "\t": "t", "\n": "n", "\r": "r", "\v": "v", "\f": "f", "\0": "0", "\\": "\\"}
 """Letters after a backslash for the characters that separate the entries of a line."""
+AMBIGUOUS = re.compile(r"[ \t\n\r\v\f\0]|\\(?=[strnvf0\\ \t\n\r\v\f\0])")
 
 
 def escaped(entry: str) -> str:
-    r"""Return an entry of a vocabulary as in an ARPA file: `a b` is `a\sb`, `<s>` is `\<s>`."""
-    if entry in NAMES:
+    r"""Return an entry of a vocabulary as in an ARPA file: `a b` is `a\sb`, `<s>` is `\<s>`.
+
+    A backslash stays single where it cannot be misread, as in `1\/2` of the Penn Treebank, since
+    other programs do not know escapes.
+    """
+    if entry.lstrip("\\") in NAMES:
         return "\\" + entry
-    return re.sub(r"[ \t\n\r\v\f\0\\]", lambda match: "\\" + LETTERS[match[0]], entry)
+    return AMBIGUOUS.sub(lambda match: "\\" + LETTERS[match[0]], entry)
 
 
 def unescaped(name: str) -> str:
     """Return the entry of `escaped`; a name that it does not give is returned as it is."""
-    if name[:1] == "\\" and name[1:] in NAMES:
+    if name[:1] == "\\" and name.lstrip("\\") in NAMES:
         return name[1:]
     characters = {letter: character for character, letter in LETTERS.items()}
     entry = re.sub(r"\\([strnvf0\\])", lambda match: characters[match[1]], name)
