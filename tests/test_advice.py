@@ -11,6 +11,8 @@ from charlm.text.advice import FEW_TOKENS, list_advice, shared_advice, size_advi
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import load_dataset
 from charlm.text.documents import END
+from charlm.text.passages import copied_fraction
+from charlm.text.splits import split_corpus
 
 ROOT = Path(__file__).parent.parent
 RNG = random.Random(0)
@@ -163,3 +165,48 @@ def test_advice_is_reported_when_a_text_is_read(tmp_path: Path) -> None:
         CorpusSettings(), VocabularySettings(unit="word"), corpus=Corpus.from_text("one two three")
     )
     assert any("--unit char" in note for note in data.warnings)
+
+
+def prose(seed: int, count: int = 6000) -> str:
+    """Return `count` random words in lines of ten."""
+    generator = random.Random(seed)
+    words = ["".join(generator.choices("abcdefghijklm", k=5)) for _ in range(count)]
+    return "".join(" ".join(words[at : at + 10]) + "\n" for at in range(0, count, 10))
+
+
+def in_pieces(text: str, size: int) -> list[str]:
+    """Cut a text into pieces."""
+    return [text[at : at + size] for at in range(0, len(text), size)]
+
+
+@pytest.mark.parametrize("size", [7, 39, 1000, 1 << 20])
+def test_copied_fraction_of_a_text_that_is_half_known(size: int) -> None:
+    """It is a half, however the texts are cut, and wherever the lines of the copy end."""
+    known, other = prose(1), prose(2)
+    mixed = other + known[: len(known) // 2].replace("\n", " \r\n ") + known[len(known) // 2 :]
+    assert copied_fraction(in_pieces(known, size), in_pieces(mixed, 1000)) == pytest.approx(
+        0.5, abs=0.03
+    )
+    assert copied_fraction(in_pieces(known, size), in_pieces(other, size)) == 0.0
+    assert copied_fraction(in_pieces(known, size), in_pieces(known, 1000)) == 1.0
+
+
+def test_copied_passages_of_a_short_text_are_no_evidence() -> None:
+    text = prose(1, 40)
+    assert copied_fraction([text], [text[:50]]) == 0.0
+    assert copied_fraction([], []) == copied_fraction([text], [""]) == 0.0
+
+
+def test_drafts_in_one_folder_are_reported(tmp_path: Path) -> None:
+    """The story: a novelist trained on two drafts of a novel, and the loss looked splendid."""
+    draft = prose(1)
+    (tmp_path / "draft 1.txt").write_text(draft)
+    (tmp_path / "draft 2.txt").write_text(draft.replace("a", "e", 500))
+    corpus = Corpus([str(tmp_path)])
+    split_corpus(corpus, CorpusSettings())
+    (warning,) = corpus.warnings
+    assert "of the held-out text repeats passages" in warning and "--valid" in warning
+    (tmp_path / "draft 2.txt").unlink()
+    corpus = Corpus([str(tmp_path)])
+    split_corpus(corpus, CorpusSettings())
+    assert corpus.warnings == []

@@ -9,6 +9,7 @@ from statistics import median, quantiles
 
 from charlm.config.text_units import UNITS
 from charlm.text.documents import END
+from charlm.text.passages import copied_fraction
 
 HEAD_CHARS = 1 << 20
 """Characters examined at the beginning of a text."""
@@ -29,7 +30,9 @@ standard deviation of 0.07 for 20 lines."""
 MIN_SHARED = 0.05
 """Fraction of held-out documents also in the training text from which there is a warning."""
 MAX_COMPARED_CHARS = 20_000_000
-"""Longest text whose documents are compared, in characters."""
+"""Longest text whose documents or passages are compared, in characters."""
+MIN_COPIED = 0.1
+"""Fraction of a held-out stream that repeats the training text from which there is a warning."""
 MIN_COVERAGE = 0.9
 """Fraction of training tokens in the vocabulary below which there is a warning."""
 FEW_TOKENS = 1000
@@ -118,6 +121,21 @@ def shared_advice(train: Iterable[str], held_out: Iterable[str], document: str) 
         f"{100 * shared / count:.0f} % of the held-out documents ({shared:,} of {count:,}) are in "
         "the training text too, so the validation figures look better than they are. Remove the "
         f"repeats{how}"
+    ]
+
+
+def copied_advice(train: Iterable[str], held_out: Iterable[str]) -> list[str]:
+    """Advise if much of a held-out stream repeats passages of the training text.
+
+    That happens if a folder holds several drafts of one text.
+    """
+    fraction = copied_fraction(train, held_out)
+    if fraction < MIN_COPIED:
+        return []
+    return [
+        f"{100 * fraction:.0f} % of the held-out text repeats passages of the training text, so "
+        "the validation figures look better than they are. Keep one draft of each text, or give "
+        "another text with --valid"
     ]
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from charlm.config.corpus import CorpusSettings
 from charlm.errors import CorpusError, UsageError, named
 from charlm.phases import counted, phase
-from charlm.text.advice import MAX_COMPARED_CHARS, list_advice, shared_advice
+from charlm.text.advice import MAX_COMPARED_CHARS, copied_advice, list_advice, shared_advice
 from charlm.text.corpus import Corpus, Stamps
 from charlm.text.documents import TextStats, scan, select_documents, span, split_point
 from charlm.text.tokenizers.building import Read
@@ -63,10 +63,14 @@ def split_corpus(corpus: Corpus, settings: CorpusSettings) -> dict[str, Split]:
                 known.append(f"The {name} text is empty and was left out.")
     end_only = "valid" in splits and not settings.valid and settings.hold_out == "end"
     corpus.warnings += list_advice(whole.head, corpus.document, ends_held_out=end_only)
-    if whole.by_document and "valid" in splits and whole.stats.chars <= MAX_COMPARED_CHARS:
+    if "valid" in splits and whole.stats.chars <= MAX_COMPARED_CHARS:
         with phase("looking for repeats in the held-out text"):
             train, held_out = splits["train"].read(), splits["valid"].read()
-            corpus.warnings += shared_advice(train, held_out, corpus.document)
+            corpus.warnings += (
+                shared_advice(train, held_out, corpus.document)
+                if whole.by_document
+                else copied_advice(train, held_out)
+            )
     return splits
 
 
