@@ -290,6 +290,7 @@ def test_an_evaluation_has_the_documented_keys(call: Call) -> None:
         *("tokens", "words", "chars", "bytes", "oov", "documents", "nats"),
         *("nats_per_token", "bits_per_token", "bits_per_char", "bits_per_byte"),
         *("perplexity", "perplexity_without_oov", "perplexity_without_eos", "word_perplexity"),
+        *("unk_penalty", "penalized_bits_per_char", "penalized_word_perplexity"),
     }
     Path("t.txt").write_text("abc\nxb\n")
     for arguments in ([], ["--file", "t.txt"]):

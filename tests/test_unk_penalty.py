@@ -262,6 +262,28 @@ def test_compare_charges_unknown_words(call: Call, here: Path, words: Path) -> N
     assert "without a penalty" in err
 
 
+def test_eval_reports_figures_with_the_price(call: Call, here: Path, words: Path) -> None:
+    """30 unknown tokens of ln 10 nats each; a text without any has no note."""
+    (here / "t.txt").write_text("the unicorn saw us\n" * 30)
+    content = json.loads(call("eval", "--file", "t.txt", "--json")[1])
+    nats = content["nats"] + 30 * math.log(10)
+    assert content["oov"] == 30 and content["unk_penalty"] == pytest.approx(math.log(10))
+    bits_per_char = nats / math.log(2) / content["chars"]
+    assert content["penalized_bits_per_char"] == pytest.approx(bits_per_char)
+    assert content["penalized_word_perplexity"] == pytest.approx(math.exp(nats / content["words"]))
+    _, _, err = call("eval", "--file", "t.txt")
+    assert "With 2.303 nats more for each (ln 10, the number of types" in err
+    assert f"): {bits_per_char:.4f} bits per character" in err
+    (here / "t.txt").write_text("the cat saw us\n" * 30)
+    assert "UNK" not in call("eval", "--file", "t.txt")[2]
+
+
+def test_pairs_say_how_fewer_words_would_be_unknown(call: Call, here: Path, words: Path) -> None:
+    (here / "p.tsv").write_text("sentence_good\tsentence_bad\nThe cat saw us\tThe CAT us saw\n")
+    _, _, err = call("pairs", "p.tsv")
+    assert "If the texts had lower case, 0 of 3 unknown tokens would remain" in err
+
+
 def test_a_vocabulary_says_what_its_unk_stands_for(call: Call, here: Path) -> None:
     """Also a frozen one, of another text."""
     (here / "t.txt").write_text(WORDS * 3 + "zebra yak xerus vole\n")

@@ -11,6 +11,7 @@ from charlm.inference.pairs import PairsResult, score_questions
 from charlm.phases import phase
 from charlm.text import pair_files
 from charlm.text.pair_files import Pair
+from charlm.text.rewritings import rewriting_note
 from charlm.text.splitting import splitter
 from charlm.text.syntaxgym import SuiteItem
 
@@ -61,6 +62,9 @@ def pairs(
     texts = [text for item in items for text in item.texts]
     divide = splitter(split, model.vocabulary, texts, warn)
     items = [item if divide is str else item.with_texts(divide) for item in items]
+    texts = [text for item in items for text in item.texts]
+    if note := rewriting_note(model.vocabulary, texts):
+        warn(note)
     with phase("scoring", unit="tokens"):
         result = score_questions(model.scorer(unk_penalty=unk_penalty), items)
     result.split = "none" if divide is str else "moses"

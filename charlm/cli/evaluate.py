@@ -18,6 +18,7 @@ from charlm.errors import UsageError
 if TYPE_CHECKING:
     from charlm.api.evaluation import Evaluation
     from charlm.api.methods import Methods
+    from charlm.api.model import Model
 
 Files = Annotated[
     list[str] | None,
@@ -168,7 +169,7 @@ def evaluate(asked: Asked) -> None:
         reset_every=(asked.window or 256) if asked.reset else None,
     )  # fmt: skip
     say_all(result.notes)
-    _write(model.path.name, result, as_json=asked.as_json, by_method=bool(asked.methods))
+    _write(model, result, as_json=asked.as_json, by_method=bool(asked.methods))
 
 
 def _engine(asked: Asked) -> str:
@@ -190,18 +191,24 @@ def _check_meant(asked: Asked, path: Path) -> None:
     options.check_network(path, f"--{method}" if method else "")
 
 
-def _write(run: str, result: "Evaluation", *, as_json: bool, by_method: bool) -> None:
+def _write(model: "Model", result: "Evaluation", *, as_json: bool, by_method: bool) -> None:
     """Write the figures of each text, then those of each method, or both as JSON."""
+    from charlm.report.scores import priced_figures, priced_note
+
     tallies = result.plain | result.adapted
     if as_json:
-        about = {"schema_version": 1, "run": run, "protocol": result.protocol}
-        contents = {name: {**about, **tally.summary()} for name, tally in tallies.items()}
+        about = {"schema_version": 1, "run": model.path.name, "protocol": result.protocol}
+        contents = {
+            name: {**about, **tally.summary(), **priced_figures(model.run, tally)}
+            for name, tally in tallies.items()
+        }
         write_json(next(iter(contents.values())) if len(contents) == 1 else contents)
         return
     from charlm.report.tables import method_table, tally_table
 
     say(result.protocol)
     render(tally_table(result.plain))
+    say_all(filter(None, (priced_note(model.run, *pair) for pair in result.plain.items())))
     if by_method:
         write("\n")
         render(method_table(tallies, result.plain))

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from rich.table import Table
 from rich.text import Text
@@ -15,7 +16,7 @@ from charlm.report.tables import BAR_WIDTH, plain_table
 from charlm.report.text import number, shortened, visible
 from charlm.runs.run import Run
 from charlm.text.sources.rows import Record
-from charlm.units import LOG_BASES, LOG_NAMES
+from charlm.units import LOG_BASES, LOG_NAMES, Tally, finite
 
 HEADS = {"e": "nats", "2": "bits", "10": "log10"}
 """Heading of a column of surprisals, by the base of the logarithm."""
@@ -238,6 +239,31 @@ def _unk_reason(run: Run) -> str:
     return (
         f"{types}, the number of entries of the vocabulary (the run does not record how many "
         "types UNK stands for)"
+    )
+
+
+def priced_figures(run: Run, tally: Tally) -> dict[str, float | None]:
+    """Return the price of an unknown token, and the figures of a text with it, by name."""
+    priced = replace(tally, nats=tally.nats + run.unk_penalty * tally.oov)
+    return {
+        "unk_penalty": run.unk_penalty,
+        "penalized_bits_per_char": finite(priced.bits_per_char),
+        "penalized_word_perplexity": finite(priced.word_perplexity),
+    }
+
+
+def priced_note(run: Run, name: str, tally: Tally) -> str:
+    """Return a note on the figures of a text with the price of its unknown tokens, or ""."""
+    if not tally.oov or not run.unk_penalty:
+        return ""
+    figures = priced_figures(run, tally)
+    bits_per_char, per_word = (
+        figures[f"penalized_{name}"] for name in ("bits_per_char", "word_perplexity")
+    )
+    return (
+        f"{name}: unknown tokens count as UNK, so the figures are too good beside those of a model "
+        f"that knows them. With {run.unk_penalty:.3f} nats more for each ({_unk_reason(run)}): "
+        f"{number(bits_per_char)} bits per character, perplexity {number(per_word)} per word"
     )
 
 
