@@ -105,12 +105,14 @@ def test_a_link_loop_outside_the_folder_is_read_once(here):
 
 
 def test_a_folder_without_text_is_refused(here):
-    """A folder with hidden files only is empty; a binary file is not skipped."""
+    """A folder with hidden files and pictures is empty; other binary files are not skipped."""
     (here / "d").mkdir()
     (here / "d" / ".x").write_text("x")
     assert "d contains no files" in fails(CorpusError, "d")
     (here / "d" / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    assert "d/x.png is a PNG image" in fails(CorpusError, "d")
+    assert "d contains no files" in fails(CorpusError, "d")
+    (here / "d" / "x").write_bytes(b"\x89PNG\r\n\x1a\n")
+    assert "d/x is a PNG image" in fails(CorpusError, "d")
 
 
 def test_a_pattern_is_sorted_and_each_file_read_once(here):

@@ -210,6 +210,8 @@ class Corpus:
                 yield piece
 
     def _encoding_of(self, source: TextFile | Spool) -> str:
+        if isinstance(source, TextFile) and source.is_converted:
+            return "utf-8"
         if self._reading.encoding != decoding.AUTO:
             return self._reading.encoding
         if source.label not in self._encodings:

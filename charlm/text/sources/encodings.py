@@ -8,7 +8,12 @@ from charlm.errors import CorpusError
 from charlm.text.sources.decoding import SNIFF_BYTES, decode
 from charlm.text.sources.files import Spool, TextFile, blocks
 from charlm.text.sources.rows import Rows
-from charlm.text.sources.signatures import CONVERT, LOOKS_LIKE, wide_encoding
+from charlm.text.sources.signatures import (
+    CONVERT,
+    LOOKS_LIKE,
+    refuse_other_than_text,
+    wide_encoding,
+)
 
 COMMON = (
     *("cp1252", "cp1251", "cp932", "gb18030", "euc_jp", "cp949", "big5", "cp1250", "iso8859_2"),
@@ -69,10 +74,12 @@ def recognise(blocks: Iterable[bytes]) -> Guess | None:
 def own_encoding(source: TextFile | Spool, warn: Callable[[str], None]) -> str:
     """Return the encoding of a file by its content, and warn if it is not UTF-8.
 
-    Raises CorpusError if no encoding fits.
+    Raises CorpusError if no encoding fits, or if the file is evidently no text.
     """
     guess = recognise(blocks(source))
     if guess is None:
+        head = next(blocks(source), b"")[:SNIFF_BYTES]
+        refuse_other_than_text(head, source.label, "utf-8")
         raise CorpusError(
             f"{source.label}: its encoding was not recognised, expected UTF-8 or another common "
             "one. Name it with --encoding, or convert the file, for example with iconv."
@@ -117,7 +124,7 @@ def _files(sources: Iterable[object]) -> list[TextFile | Spool]:
     files: list[TextFile | Spool] = []
     for source in sources:
         if isinstance(source, TextFile | Spool):
-            files.append(source)
+            files += [source] * (isinstance(source, Spool) or not source.is_converted)
         elif isinstance(source, Rows) and source.path and ".parquet" not in source.path.suffixes:
             files.append(TextFile(source.label, source.path))
     return files

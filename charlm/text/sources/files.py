@@ -20,6 +20,7 @@ from typing import IO, Any, cast
 from charlm.errors import CorpusError, EnvironmentFailure
 from charlm.files.escapes import escape_unprintable
 from charlm.text.sources.compressed import DAMAGED, PACKED
+from charlm.text.sources.word_processors import CONVERTED, converted
 
 BLOCK_BYTES = 1 << 20
 """Bytes read from a file at a time."""
@@ -56,13 +57,18 @@ def readable(label: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class TextFile:
-    """Regular file, unpacked if its suffix says so. `label` names it in messages."""
+    """Regular file, unpacked or converted if its suffix says so. `label` names it in messages."""
 
     label: str
     path: Path
 
     def open(self) -> IO[bytes]:
-        """Open the unpacked bytes from the start. Raises OSError if the file cannot be opened."""
+        """Open the unpacked bytes from the start; those of a word processor as text in UTF-8.
+
+        Raises OSError if the file cannot be opened, CorpusError if it cannot be converted.
+        """
+        if self.is_converted:
+            return io.BytesIO(converted(self.path))
         unpack = PACKED.get(self.path.suffix.lower())
         return unpack(self.path) if unpack else self.path.open("rb")
 
@@ -70,6 +76,11 @@ class TextFile:
     def is_packed(self) -> bool:
         """True if the suffix is that of a compressed file."""
         return self.path.suffix.lower() in PACKED
+
+    @property
+    def is_converted(self) -> bool:
+        """True if the suffix is that of a word processor or an e-book; the text is UTF-8."""
+        return self.path.suffix.lower() in CONVERTED
 
 
 @dataclass

@@ -194,6 +194,20 @@ _RUN_FILES = (("config.json", "run.json"), ("search.json", "study.log"))
 """Files that every run has, and files that every search has."""
 
 
+_MEDIA = frozenset({
+    ".avi", ".bmp", ".flac", ".gif", ".heic", ".jpeg", ".jpg", ".m4a", ".mkv", ".mov", ".mp3",
+    ".mp4", ".ogg", ".otf", ".png", ".tif", ".tiff", ".ttf", ".wav", ".webp", ".woff", ".woff2",
+})  # fmt: skip
+"""Suffixes of pictures, recordings and fonts, which folders of texts may hold too."""
+_SCRIVENER = ".scriv"
+
+
+def _is_note(path: Path) -> bool:
+    """Return True for a file of a Scrivener project that is not one of its texts."""
+    in_project = any(folder.endswith(_SCRIVENER) for folder in path.parent.parts)
+    return in_project and not re.fullmatch(r"(content|\d+)\.rtf", path.name)
+
+
 def _walk(top: Path, warn: Warn) -> list[Path]:
     """Return the files under a folder, without hidden and special ones; read each folder once."""
     files: list[Path] = []
@@ -222,16 +236,23 @@ def _walk(top: Path, warn: Warn) -> list[Path]:
     for here, folders, names in os.walk(top, onerror=fail, followlinks=True):
         folder = Path(here)
         folders[:] = [name for name in sorted(folders) if enter(folder, name)]
-        files += [folder / name for name in names if not name.startswith(".")]
+        files += [folder / name for name in names if not name.startswith((".", "~$"))]
     if runs:
         others = f" and {len(runs) - 1:,} more" if len(runs) > 1 else ""
         verb = "were" if others else "was"
         warn(
             f"{shown(runs[0])}{others} {verb} skipped: runs of charlm contain no text to train on."
         )
-    files = sorted(path for path in files if path.is_file())
+    files = sorted(path for path in files if path.is_file() and not _is_note(path))
+    media = [path for path in files if path.suffix.lower() in _MEDIA]
+    if media:
+        others = f" and {len(media) - 1:,} more" if len(media) > 1 else ""
+        warn(f"{shown(media[0])}{others} skipped: pictures and recordings contain no text.")
+    files = [path for path in files if path.suffix.lower() not in _MEDIA]
     if not files:
-        raise CorpusError(f"{shown(top)} contains no files, hidden ones aside. Put text into it.")
+        raise CorpusError(
+            f"{shown(top)} contains no files, hidden ones and pictures aside. Put text into it."
+        )
     return files
 
 

@@ -25,6 +25,7 @@ _MAGIC = {
     b"II*\0": "a TIFF image",
     b"MM\0*": "a TIFF image",
     b"%PDF-": "a PDF document",
+    b"{\\rtf": "a document in RTF",
     b"PK\x03\x04": "a zip archive or an office document",
     b"PK\x05\x06": "a zip archive",
     b"7z\xbc\xaf\x27\x1c": "a 7z archive",
@@ -47,6 +48,14 @@ _MAGIC = {
     b"fLaC\0": "a FLAC recording",
     b"ID3\x03": "an MP3 recording",
     b"ID3\x04": "an MP3 recording",
+}
+
+_ADVICE = {
+    b"PAR1": "Read it with --input-format parquet.",
+    b"{\\rtf": "Rename it to end in .rtf.",
+    b"PK\x03\x04": "Unpack it, or rename it to end in .docx, .odt or .epub if it is one.",
+    b"%PDF-": "Convert it to plain text, for example with: pdftotext.",
+    b"\xd0\xcf\x11\xe0": "Save it as .docx or as plain text in the program that wrote it.",
 }
 
 _WIDE_MARKS = {
@@ -83,8 +92,8 @@ def refuse_other_than_text(head: bytes, label: str, encoding: str) -> None:
         kind = "a tar archive"
     if kind:
         advice = "Unpack or convert it to plain text."
-        if kind == _MAGIC[b"PAR1"]:
-            advice = "Read it with --input-format parquet."
+        for magic, other in _ADVICE.items():
+            advice = other if kind == _MAGIC[magic] else advice
         raise CorpusError(f"{label} is {kind}, not text. {advice}")
     if encoding.startswith(("utf-16", "utf-32")):
         return

@@ -1,0 +1,182 @@
+"""Texts of word processors and e-books: paragraphs become lines, everything else is left out."""
+
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from charlm.errors import CorpusError
+from charlm.text.corpus import Corpus
+from charlm.text.sources.rtf import rtf_text
+
+WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+ODF = "urn:oasis:names:tc:opendocument:xmlns:text:1.0"
+OFFICE = "urn:oasis:names:tc:opendocument:xmlns:office:1.0"
+
+
+def zipped(path: Path, **parts: str) -> Path:
+    """Write an archive; "__" in a name stands for a slash, "_" for a dot."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in parts.items():
+            archive.writestr(name.replace("__", "/").replace("_", "."), text)
+    return path
+
+
+def read(*names: Path, **options: str) -> str:
+    return "".join(Corpus([str(name) for name in names], **options).chunks())
+
+
+def docx(path: Path, body: str, namespace: str = WORD) -> Path:
+    text = f'<w:document xmlns:w="{namespace}" xmlns:m="{MC}"><w:body>{body}</w:body></w:document>'
+    return zipped(path, word__document_xml=text)
+
+
+MC = "http://schemas.openxmlformats.org/markup-compatibility/2006"
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (
+            "<w:p><w:r><w:t>“Day,</w:t></w:r> <w:r><w:t> Ann.”</w:t></w:r></w:p><w:p/>",
+            "“Day, Ann.”\n\n",
+        ),
+        ("<w:p><w:r><w:t>a</w:t><w:tab/><w:t>b</w:t><w:br/><w:t>c</w:t></w:r></w:p>", "a\tb\nc\n"),
+        ("<w:p><w:pPr><w:tabs><w:tab/></w:tabs></w:pPr><w:r><w:t>a</w:t></w:r></w:p>", "a\n"),
+        ("<w:p><w:del><w:r><w:delText>no</w:delText></w:r></w:del></w:p>", "\n"),
+        ("<w:p><w:ins><w:r><w:t>new</w:t></w:r></w:ins></w:p>", "new\n"),
+        ("<w:p><w:r><w:instrText>PAGE</w:instrText><w:t>a</w:t></w:r></w:p>", "a\n"),
+        ("<m:Fallback><w:p><w:r><w:t>twice</w:t></w:r></w:p></m:Fallback>", ""),
+    ],
+)
+def test_word(tmp_path: Path, body: str, text: str) -> None:
+    """Runs are joined; deleted text, fields and copies for old programs are left out."""
+    assert read(docx(tmp_path / "a.docx", body)) == text
+    strict = "http://purl.oclc.org/ooxml/wordprocessingml/main"
+    assert read(docx(tmp_path / "b.docx", body, strict)) == text
+
+
+def test_open_document(tmp_path: Path) -> None:
+    """White space is folded, as the format demands; notes and deleted text are left out."""
+    content = (
+        f'<o:document xmlns:t="{ODF}" xmlns:o="{OFFICE}"><t:tracked-changes><t:p>no</t:p>'
+        "</t:tracked-changes> <t:h>One</t:h>\n <t:p>“Good\n   <t:span>day</t:span>,<t:s t:c='2'/>"
+        "Ann<t:note><t:p>no</t:p></t:note>.<t:tab/>x<t:line-break/>y”</t:p></o:document>"
+    )
+    assert read(zipped(tmp_path / "a.odt", content_xml=content)) == "One\n“Good day,  Ann.\tx\ny”\n"
+
+
+def book(path: Path) -> Path:
+    container = '<c><rootfiles><rootfile full-path="O/b.opf"/></rootfiles></c>'
+    opf = (
+        '<package xmlns="o"><manifest><item id="n" href="nav.xhtml" properties="nav"/>'
+        '<item id="1" href="one%20a.xhtml"/><item id="2" href="two.xhtml"/></manifest>'
+        '<spine><itemref idref="n"/><itemref idref="2"/><itemref idref="1"/></spine></package>'
+    )
+    page = "<!DOCTYPE html><html><head><title>no</title></head><body>{}</body></html>"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("META-INF/container.xml", container)
+        archive.writestr("O/b.opf", opf)
+        archive.writestr("O/nav.xhtml", page.format("<p>Contents</p>"))
+        archive.writestr(
+            "O/one a.xhtml", page.format("<p>A &amp;\n <i>b</i>,\u00a0c.</p><hr/><p>D.</p>")
+        )
+        archive.writestr(
+            "O/two.xhtml", page.format("<h1>Two</h1><script>no</script><p>E<br/>F</p>")
+        )
+    return path
+
+
+def test_e_books_are_read_in_the_order_of_their_spine(tmp_path: Path) -> None:
+    assert read(book(tmp_path / "a.epub")) == "Two\nE\nF\n\nA & b,\u00a0c.\nD.\n"
+
+
+RTF = r"{\rtf1\ansi\ansicpg1252{\fonttbl{\f0 Times;}}{\*\generator x;}\f0 "
+
+
+@pytest.mark.parametrize(
+    ("rtf", "text"),
+    [
+        (
+            r"\'93Day,\'94 {\i said} Ann.\par" + "\n" + r"\pard Next\line line\tab x",
+            "“Day,” said Ann.\nNext\nline\tx",
+        ),
+        (r"a\emdash b \ldblquote c\rdblquote  \{d\}\~e\_f\-g", "a—b “c” {d}\u00a0e-fg"),
+        (r"\u8220?x\u8221\'94 \uc2\u8212 --y\uc0\u233 z", "“x” —yéz"),
+        (r"{\uc2 a}\u233?b \u-10179?\u-8704?", "aéb 😀"),
+        (
+            r"a{\footnote no}{\pict 0}{\deleted no}{\deleted0 b}{\field{\*\fldinst X}{\fldrslt c}}",
+            "abc",
+        ),
+        (r"{\*\bin3 }}}}a\bin2 }}b", "ab"),
+    ],
+)
+def test_rtf(tmp_path: Path, rtf: str, text: str) -> None:
+    """The story: RTF was read as text with all its commands, without a word."""
+    (tmp_path / "a.rtf").write_bytes((RTF + rtf + "}").encode("ascii"))
+    assert read(tmp_path / "a.rtf") == text
+    assert read(tmp_path / "a.rtf", encoding="utf-16") == text  # --encoding is for text files
+
+
+def test_rtf_of_other_code_pages() -> None:
+    """Two bytes may be one character, and one of them may be written as a letter."""
+    assert rtf_text(rb"{\rtf1\ansicpg932 \'83\'70\'83p}") == "パパ"
+    assert rtf_text(rb"{\rtf1\mac \'8e\'d2}") == "é“"
+    assert rtf_text(rb"{\rtf1\ansicpg99999 \'e9}") == "é"
+
+
+@pytest.mark.parametrize("name", ["a.docx", "a.odt", "a.epub", "a.rtf"])
+@pytest.mark.parametrize("data", [b"", b"text", b"PK\x03\x04 cut short", b"\xd0\xcf\x11\xe0"])
+def test_other_files_by_these_names_are_refused(tmp_path: Path, name: str, data: bytes) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(CorpusError, match=f"{name} cannot be read as .*save it as plain text"):
+        read(tmp_path / name)
+    zipped(tmp_path / name, other="x")
+    with pytest.raises(CorpusError, match="cannot be read as"):
+        read(tmp_path / name)
+
+
+def test_entities_and_huge_parts_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small file must not become gigabytes."""
+    bomb = '<!DOCTYPE d [<!ENTITY a "aaaa">]><d>&a;</d>'
+    with pytest.raises(CorpusError):
+        read(zipped(tmp_path / "a.docx", word__document_xml=bomb))
+    monkeypatch.setattr("charlm.text.sources.word_processors.MAX_BYTES", 10)
+    with pytest.raises(CorpusError):
+        read(docx(tmp_path / "a.docx", "<w:p/>"))
+
+
+@pytest.mark.parametrize(
+    ("data", "advice"),
+    [
+        (b"{\\rtf1 a}", "end in .rtf"),
+        (b"%PDF-1.7\n\xff\xfe\xfa\0\1", "pdftotext"),
+        (b"PK\x03\x04\xff\0", ".docx"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "auto"])
+def test_documents_by_other_names_get_advice(
+    tmp_path: Path, data: bytes, advice: str, encoding: str
+) -> None:
+    (tmp_path / "a.txt").write_bytes(data)
+    with pytest.raises(CorpusError) as caught:
+        read(tmp_path / "a.txt", encoding=encoding)
+    assert advice in str(caught.value)
+
+
+def test_folders_of_manuscripts(tmp_path: Path) -> None:
+    """Pictures are skipped with a warning, lock files of Word and notes of Scrivener without."""
+    docx(tmp_path / "a.docx", "<w:p><w:r><w:t>a</w:t></w:r></w:p>")
+    (tmp_path / "~$a.docx").write_bytes(b"\4Ann\0")
+    (tmp_path / "cover.jpg").write_bytes(b"\xff\xd8\xff")
+    data = tmp_path / "Book.scriv" / "Files" / "Data" / "1"
+    data.mkdir(parents=True)
+    (data / "content.rtf").write_bytes(b"{\\rtf1 s}")
+    for path in (data / "notes.rtf", data / "synopsis.txt", tmp_path / "Book.scriv" / "B.scrivx"):
+        path.write_text("{\\rtf1 note}")
+    corpus = Corpus([str(tmp_path)])
+    assert "".join(corpus.chunks()) == "s\na\n"
+    assert [warning for warning in corpus.warnings if "cover.jpg skipped" in warning]
+    assert read(tmp_path / "Book.scriv") == "s"
