@@ -88,6 +88,12 @@ def named(name: str) -> str:
     return _NAMES.get().get(name, name)
 
 
+def assigned(name: str, value: str) -> str:
+    """Return a value of an option as the user writes it: `--engine torch` or `engine='torch'`."""
+    word = named(name)
+    return f"{word} {value}" if word.startswith("-") else f"{word}={value!r}"
+
+
 def nearest(name: str, names: Collection[str]) -> str:
     """Return "did you mean 'lstm'?" for a misspelled name, or "" if no name is near."""
     near = near_name(name, names)

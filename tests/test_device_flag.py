@@ -32,9 +32,9 @@ def test_another_device_is_for_torch() -> None:
         assert engine_on("cuda", engine) == "torch meta"
     assert uses_torch("torch meta") and device_of("torch meta") == "meta"
     for engine in ("native", "numpy"):
-        with pytest.raises(UsageError, match=f"engine {engine} with device cuda; expected torch"):
+        with pytest.raises(UsageError, match=f"engine='{engine}' with device='cuda'; expected"):
             engine_on("cuda", engine)
-    with pytest.raises(UsageError, match="weights int8 with engine torch meta; expected fp32"):
+    with pytest.raises(UsageError, match="weights='int8' with engine='torch meta'; expected"):
         charlm.load("prose", device="cuda", weights="int8")
 
 

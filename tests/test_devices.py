@@ -13,7 +13,7 @@ from waiting import set_clocks
 
 from charlm.config.model import ModelSettings
 from charlm.config.settings import settings_from
-from charlm.errors import EnvironmentFailure
+from charlm.errors import EnvironmentFailure, naming
 from charlm.nn import devices
 from charlm.nn.devices import Precision, choose_device, choose_precision
 from charlm.nn.layers import RecurrentLayer
@@ -65,7 +65,7 @@ def test_a_processor_without_bfloat16_computes_in_fp32(monkeypatch: pytest.Monke
     monkeypatch.setattr(devices, "processor_has_bf16", lambda: False)
     monkeypatch.setattr(devices, "MIN_BF16_WEIGHTS", 0)
     assert chosen() == "fp32: this processor has no bfloat16 arithmetic"
-    with pytest.raises(EnvironmentFailure, match=r"no bfloat16 arithmetic. Use --precision fp32"):
+    with pytest.raises(EnvironmentFailure, match=r"no bfloat16 arithmetic. Use precision='fp32'"):
         chosen("bf16")
 
 
@@ -166,7 +166,7 @@ def test_a_model_that_has_no_copy_trains_in_fp32(
     settings = [replace(SETTINGS, hidden_size=16, **changed)]
     precision = choose_precision("auto", settings, 50, GPU, static=static)
     assert (precision.name, precision.copy_type) == ("fp32", None)
-    with pytest.raises(EnvironmentFailure, match=r"cannot be computed by a copy.*--precision fp32"):
+    with pytest.raises(EnvironmentFailure, match=r"cannot be computed by a copy.*precision='fp32'"):
         choose_precision("fp16", settings, 50, GPU, static=static)
 
 
@@ -323,10 +323,11 @@ def test_kernels_are_used_if_their_gradients_agree(monkeypatch: pytest.MonkeyPat
     chosen = engines_tried(monkeypatch, {"amx": None, None: "33 % off"})
     assert (chosen.name, chosen.kernels) == ("bf16", "amx")
     assert engines_tried(monkeypatch, {"amx": "x", None: "y"}).name == "fp32"
-    with pytest.raises(EnvironmentFailure, match=r"native cannot be used: x. Use engine torch"):
-        engines_tried(monkeypatch, {"amx": "x", None: None}, "native")
-    with pytest.raises(EnvironmentFailure, match=r"cannot be used: old; use --engine torch$"):
-        engines_tried(monkeypatch, {"amx": "old; use --engine torch", None: None}, "native")
+    for names, engine in (({}, "engine={!r}"), ({"engine": "--engine"}, "--engine {}")):
+        native, torch_ = engine.format("native"), engine.format("torch")
+        with naming(names), pytest.raises(EnvironmentFailure) as error:
+            engines_tried(monkeypatch, {"amx": "x", None: None}, "native")
+        assert str(error.value) == f"{native} cannot be used: x. Use {torch_}"
 
 
 @pytest.mark.usefixtures("served")
@@ -345,7 +346,7 @@ def test_torch_comes_first_for_batches_of_few_rows(monkeypatch: pytest.MonkeyPat
 def test_a_request_for_kernels_that_are_missing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CHARLM_TRAINING_KERNELS", raising=False)
     monkeypatch.setattr(devices, "chosen_variant", lambda: None)
-    with pytest.raises(EnvironmentFailure, match=r"cannot train cell lstm.*engine torch"):
+    with pytest.raises(EnvironmentFailure, match=r"cannot train cell lstm.*engine='torch'"):
         choose_precision("auto", [SETTINGS], 7, CPU, "native")
 
 

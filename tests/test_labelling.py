@@ -218,8 +218,8 @@ def test_an_older_run_gives_the_same_logits_and_resumes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("off", "message"),
     [
-        (True, r"^engine native needs .* switches off\. Unset CHARLM_KERNELS, or leave out engine"),
-        (False, r"^engine native needs .* not here\. Install charlm again .* leave out engine"),
+        (True, r"^engine='native' needs .* switches off\. Unset .*, or leave out engine='native'$"),
+        (False, r"^engine='native' needs .* not here\. Install charlm again .* leave out engine"),
     ],
 )
 def test_missing_kernels_are_explained(

@@ -140,7 +140,7 @@ def test_a_series_starts_from_no_run(given: dict[str, str], folder: Path) -> Non
 def test_kernels_for_a_series_need_another_precision(folder: Path) -> None:
     """The story: the advice was to leave out a flag that the task had set."""
     flags = nested(sources=(str(folder / "wave.csv"),), unit="number", engine="native")
-    with pytest.raises(UsageError, match=r"Use precision bf16, or leave out engine$"):
+    with pytest.raises(UsageError, match=r"Use precision='bf16', or leave out engine$"):
         plan_run(Request(flags=flags))
 
 

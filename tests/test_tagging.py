@@ -28,7 +28,7 @@ def test_every_engine_gives_the_scores_of_torch(
     path = tag_run(tmp_path / "x", cell=cell, letters=letters, scale=1.5)
     run = load_tag_run(path, engine="torch")
     if letters and engine == "native":
-        with pytest.raises(UsageError, match="engine native with run x, which reads the letters"):
+        with pytest.raises(UsageError, match="engine='native' with run x, which reads the letters"):
             load_tag_run(path, engine=engine)
         return
     other = load_tag_run(path, engine=engine)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from charlm.api.methods import Methods
 from charlm.api.model import Model
-from charlm.errors import UsageError, named
+from charlm.errors import UsageError, assigned, named
 from charlm.inference.adapt import cache, dynamic
 from charlm.inference.adapt.calibration import sample_to_fit, text_logits
 from charlm.inference.likelihood import evaluate, tally
@@ -34,7 +34,7 @@ class Adaptation:
         if not isinstance(model.run.backend, TorchBackend):
             raise UsageError(
                 f"the model runs on engine {model.run.backend.name}; expected torch, which "
-                "adaptation needs. Use --engine torch"
+                f"adaptation needs. Use {assigned('engine', 'torch')}"
             )
         self.model, self.methods, self.backend = model, methods, model.run.backend
         self.notes: list[str] = []

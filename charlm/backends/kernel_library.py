@@ -96,22 +96,19 @@ def open_library(variant: str) -> ctypes.CDLL:
 def load(variant: str, purpose: str, interface: int) -> ctypes.CDLL:
     """Return a variant's library.
 
-    Raises EnvironmentFailure if it is missing or of another version.
+    Raises EnvironmentFailure, without advice, if it is missing or of another version.
     """
-    advice = "--engine numpy" if purpose == "native" else "--engine torch"
     kernels = f"{variant} kernels" if purpose == "native" else f"{variant} {purpose} kernels"
     try:
         library = ctypes.CDLL(str(library_path(variant, purpose)))
     except OSError as error:
-        raise EnvironmentFailure(
-            f"the {kernels} cannot be loaded ({error}); use {advice}, or install charlm again"
-        ) from error
+        raise EnvironmentFailure(f"the {kernels} cannot be loaded ({error})") from error
     asked = "charlm_interface" if purpose == "native" else "training_interface"
     version = getattr(library, asked)() if hasattr(library, asked) else 1
     if version != interface:
         raise EnvironmentFailure(
             f"the {kernels} are those of another version of charlm (interface {version}; "
-            f"expected {interface}). Install charlm again, or use {advice}"
+            f"{interface} after a new installation)"
         )
     return library
 

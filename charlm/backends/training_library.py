@@ -84,8 +84,8 @@ def open_library(variant: str) -> ctypes.CDLL:
     library = kernel_library.load(variant, "training", INTERFACE)
     if not library.training_usable():
         raise EnvironmentFailure(
-            f"the {variant} training kernels need tiles, which this system does not permit (Linux "
-            "5.16 or later); use --engine torch"
+            f"the {variant} training kernels need tiles, which this system does not permit; "
+            "expected Linux 5.16 or later"
         )
     call, number = ctypes.POINTER(Call), ctypes.POINTER(ctypes.c_int64)
     library.training_sizes.argtypes = [call, number, number, number]

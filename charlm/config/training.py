@@ -19,7 +19,7 @@ from charlm.config.fields import (
 )
 from charlm.config.model import LEARNS_INPUT
 from charlm.config.optimizers import OPTIMIZERS, SCHEDULES
-from charlm.errors import named
+from charlm.errors import assigned, named
 
 LENGTHS = {
     "epochs": ("pass", "passes"), "steps": ("step", "steps"), "minutes": ("minute", "minutes"),
@@ -256,10 +256,9 @@ class TrainingSettings:
             f"{named('freeze_vectors')} without {named('vectors')}; give a file of vectors": (
                 self.freeze_vectors and not self.vectors
             ),
-            f"{named('engine')} native with {named('precision')} fp32; its kernels compute in "
-            f"bf16. Use {named('precision')} bf16, or leave out {named('engine')}": (
-                self.engine == "native" and self.precision == "fp32"
-            ),
+            f"{assigned('engine', 'native')} with {assigned('precision', 'fp32')}; its kernels "
+            f"compute in bf16. Use {assigned('precision', 'bf16')}, or leave out "
+            f"{named('engine')}": (self.engine == "native" and self.precision == "fp32"),
             f"{named('random_bptt')} with {stateless}, whose windows have one length; give one": (
                 self.random_bptt and self.stateless
             ),

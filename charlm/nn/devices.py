@@ -23,7 +23,7 @@ from charlm.backends.kernel_library import processor_features, switched_off
 from charlm.backends.training_library import VARIABLE, chosen_variant
 from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
-from charlm.errors import EnvironmentFailure, UsageError, named
+from charlm.errors import EnvironmentFailure, UsageError, assigned, named
 from charlm.nn.kernel_layers import changed_steps, computes, kernels_in_use
 from charlm.nn.low_precision import LowCopy, can_be_static
 from charlm.nn.model import RecurrentLanguageModel, multiplied_weights
@@ -111,7 +111,7 @@ def choose_device(name: str) -> torch.device:
     if not available[name]:
         names = ", ".join(kind for kind, present in available.items() if present)
         raise EnvironmentFailure(
-            f"device {name} is not available here; found {names}. Use {named('device')} auto"
+            f"device {name} is not available here; found {names}. Use {assigned('device', 'auto')}"
         )
     return torch.device(name)
 
@@ -149,11 +149,14 @@ def choose_precision(
             return Precision(name=name, reason=reason, kernels=kernels)
         failures += f"; in {f'{kernels} kernels' if kernels else 'torch'}, {problem}"
     if engine == "native":
-        flag = named("engine")
-        advice = "" if "use --engine torch" in (problem or "") else f". Use {flag} torch"
-        raise EnvironmentFailure(f"{flag} native cannot be used: {problem}{advice}")
+        raise EnvironmentFailure(
+            f"{assigned('engine', 'native')} cannot be used: {problem}. "
+            f"Use {assigned('engine', 'torch')}"
+        )
     if requested == name:
-        raise EnvironmentFailure(f"{name} cannot be used: {problem}. Use --precision fp32")
+        raise EnvironmentFailure(
+            f"{name} cannot be used: {problem}. Use {assigned('precision', 'fp32')}"
+        )
     return Precision(name="fp32", reason=problem or "")
 
 
@@ -173,19 +176,19 @@ def engines(
         return both if kernels else [None]
     if changed := changed_steps(settings):
         raise UsageError(
-            f"{named('engine')} native with {named(changed[0])}, which its kernels do not compute. "
-            f"Use {named('engine')} torch, or leave out {named(changed[0])}"
+            f"{assigned('engine', 'native')} with {named(changed[0])}, which its kernels do not "
+            f"compute. Use {assigned('engine', 'torch')}, or leave out {named(changed[0])}"
         )
     if kernels is None and (off := switched_off(VARIABLE)):
         raise EnvironmentFailure(
-            f"{named('engine')} native needs the training kernels, {off}, or use "
-            f"{named('engine')} torch"
+            f"{assigned('engine', 'native')} needs the training kernels, {off}, or use "
+            f"{assigned('engine', 'torch')}"
         )
     if kernels is None:
         raise EnvironmentFailure(
-            f"{named('engine')} native cannot train cell {settings.cell} on this {device.type}; "
-            "expected a cell and a processor with training kernels, such as lstm and AMX. "
-            f"Use {named('engine')} torch"
+            f"{assigned('engine', 'native')} cannot train cell {settings.cell} on this "
+            f"{device.type}; expected a cell and a processor with training kernels, such as lstm "
+            f"and AMX. Use {assigned('engine', 'torch')}"
         )
     return [kernels]
 

@@ -10,7 +10,7 @@ from charlm.backends.numpy_backend import NumpyBackend
 from charlm.backends.weights import Weights, only_in_torch, runs_without_torch
 from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
-from charlm.errors import EnvironmentFailure, RunError, UsageError, check_choice, named
+from charlm.errors import EnvironmentFailure, RunError, UsageError, assigned, check_choice
 
 ENGINES = ("auto", "native", "numpy", "torch")
 TORCH = "torch"
@@ -35,12 +35,13 @@ def chosen_engine(settings: ModelSettings, engine: str, weights: str = "fp32") -
         engine = TORCH
     if (uses_torch(engine) or engine == "numpy") and weights != "fp32":
         raise UsageError(
-            f"{named('weights')} {weights} with {named('engine')} {engine}; expected fp32 there"
+            f"{assigned('weights', weights)} with {assigned('engine', engine)}; expected fp32 there"
         )
     if not uses_torch(engine) and not runs_without_torch(settings):
         raise UsageError(
-            f"--engine {engine} with a model of {' and '.join(only_in_torch(settings))}, which "
-            "only torch computes; expected torch or auto there"
+            f"{assigned('engine', engine)} with a model of "
+            f"{' and '.join(only_in_torch(settings))}, which only torch computes; expected torch "
+            "or auto there"
         )
     return engine
 
@@ -62,8 +63,8 @@ def engine_on(device: str, engine: str = "auto") -> str:
         return engine
     if engine not in ("auto", TORCH):
         raise UsageError(
-            f"{named('engine')} {engine} with {named('device')} {device}; expected torch or auto "
-            "there"
+            f"{assigned('engine', engine)} with {assigned('device', device)}; expected torch or "
+            "auto there"
         )
     return f"{TORCH} {chosen}"
 
@@ -104,14 +105,15 @@ def compiled_backend(
 ) -> Backend:
     """Return the native backend; without usable kernels numpy, or an error if `required`."""
     variant = None if CELLS[plain.cell].native_code is None else chosen_variant()
+    asked = assigned("engine", "native") if kind == "fp32" else assigned("weights", kind)
     if variant is not None:
         try:
             return NativeBackend(plain, variant, kind, threads, reread)
-        except EnvironmentFailure:
+        except EnvironmentFailure as error:
             if required:
-                raise
+                advice = f"Install charlm again, or leave out {asked}"
+                raise EnvironmentFailure(f"{error}. {advice}") from error
     elif required:
-        asked = f"{named('engine')} native" if kind == "fp32" else f"{named('weights')} {kind}"
         absent = "which are not here. Install charlm again where there is a C++ compiler"
         raise EnvironmentFailure(
             f"{asked} needs the compiled kernels, {switched_off(VARIABLE) or absent}, or leave out "

@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from charlm.backends.series_weights import series_weights
-from charlm.errors import UsageError, named
+from charlm.errors import UsageError, assigned, named
 from charlm.inference.series import ArraySeries, SeriesReader, evaluate_series, forecast
 from charlm.inference.series_counts import SeriesCounts
 from charlm.runs import layout
@@ -94,8 +94,8 @@ def load_series_run(path: Path, *, engine: str = "auto", threads: int | None = N
     weights = TaskWeights.load(path, engine, threads)
     if engine == "native":
         raise UsageError(
-            f"{named('engine')} native with run {path.name}, which gives numbers; expected numpy, "
-            f"torch or auto. Leave out {named('engine')}"
+            f"{assigned('engine', 'native')} with run {path.name}, which gives numbers; expected "
+            f"numpy, torch or auto. Leave out {named('engine')}"
         )
     reader: SeriesReader
     if uses_torch(weights.engine):

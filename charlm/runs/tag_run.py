@@ -8,7 +8,7 @@ from typing import Any, cast
 from charlm.backends.interface import Backend
 from charlm.backends.tagger_weights import CHARACTERS, CRF, letter_settings
 from charlm.backends.weights import BACKWARD, HEAD, Weights, encoder_weights
-from charlm.errors import UsageError, named
+from charlm.errors import UsageError, assigned, named
 from charlm.inference.crf import Answers, Transitions, answers, tag_nats
 from charlm.inference.tag_counts import Known, TagCounts
 from charlm.inference.tagging import ArrayTagReader, Letters, TagReader
@@ -89,8 +89,8 @@ def load_tag_run(path: Path, *, engine: str = "auto", threads: int | None = None
     config, task, arrays = weights.config, weights.task, weights.arrays
     if task["letter_width"] and engine == "native":
         raise UsageError(
-            f"{named('engine')} native with run {path.name}, which reads the letters of words; "
-            f"expected auto, numpy or torch. Leave out {named('engine')}"
+            f"{assigned('engine', 'native')} with run {path.name}, which reads the letters of "
+            f"words; expected auto, numpy or torch. Leave out {named('engine')}"
         )
     letters = load_vocabulary(path / layout.LETTERS) if task["letter_width"] else None
     labels = Labels(tuple(task["labels"]))

@@ -19,7 +19,7 @@ from torch import Tensor, distributed, nn
 
 from charlm.config.settings import Settings
 from charlm.config.tasks import LANGUAGE_MODEL
-from charlm.errors import DivergenceError, EnvironmentFailure, UsageError, named
+from charlm.errors import DivergenceError, EnvironmentFailure, UsageError, assigned, named
 from charlm.nn.encoder import State, concatenate
 from charlm.text.batches import PADDING, Batch
 from charlm.training.processes import Processes, Result, current_processes
@@ -61,7 +61,7 @@ def check_processes(settings: Settings, device: torch.device) -> None:
         devices = torch.cuda.device_count() if device.type == "cuda" else 1
         raise EnvironmentFailure(
             f"{here} processes on a machine with {devices} of {device.type}; expected one process "
-            f"for each. Use fewer processes, or {named('device')} cpu"
+            f"for each. Use fewer processes, or {assigned('device', 'cpu')}"
         )
 
 
