@@ -12,6 +12,7 @@ from charlm.backends.native import NativeBackend
 from charlm.backends.numpy_backend import NumpyBackend
 from charlm.backends.weights import weights_from
 from charlm.inference.adapt.calibration import (
+    TargetLogits,
     fit_scale,
     fitting_tokens,
     sample_of,
@@ -114,6 +115,14 @@ def test_one_reading_gives_the_nats_for_all_factors(kind: str, stream: bool) -> 
     best = logits.best_factor()
     least = evaluate(TorchBackend(model, best), text).nats
     assert all(evaluate(TorchBackend(model, best * x), text).nats > least - 0.01 for x in nats)
+
+
+def test_nats_of_float64_logits_are_not_rounded_to_float32() -> None:
+    """Logits of labels have this type; those of a text have float32."""
+    logits, targets = np.array([[0.1, 0.7, -2.0]]), np.array([2])
+    exact = math.log(math.fsum(math.exp(1.1 * each) for each in logits[0])) + 1.1 * 2.0
+    (nats,) = TargetLogits([(logits, targets)]).nats(1.1)
+    assert nats == pytest.approx(exact, rel=1e-14)
 
 
 def test_a_long_stream_is_read_in_pieces_side_by_side() -> None:

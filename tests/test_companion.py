@@ -11,10 +11,10 @@ from helpers import Call, started
 
 import charlm
 from charlm.backends.mixed import mixed_nats
+from charlm.backends.softmax import log_softmax
 from charlm.errors import EnvironmentFailure
 from charlm.files.atomic import json_bytes
 from charlm.inference.likelihood import text_nats
-from charlm.inference.samplers import log_probabilities
 from charlm.ngrams.kneser_ney import fit
 from charlm.runs.layout import COMPANION, read_config, read_record, write_record
 from charlm.runs.mixtures import scaled
@@ -231,7 +231,7 @@ def test_weights_that_do_not_fit_the_n_grams_are_fitted_again(tmp_path: Path) ->
     mixed, run = charlm.load(str(tmp_path / "x"), with_="ngram"), load_run(tmp_path / "x")
     inputs, both = np.full((1, 1), EOS), mixed.run.backend
     rows = [
-        log_probabilities(factor * backend.logits(inputs, backend.initial_state(1))[0])
+        log_softmax(factor * backend.logits(inputs, backend.initial_state(1))[0])
         for factor, backend in ((2.0, run.backend), (1.0, load_run(own).backend), (1.0, both))
     ]
     network, ngrams, mixture = np.exp(rows)  # one token is known

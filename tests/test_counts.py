@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from charlm.backends.softmax import log_softmax
 from charlm.inference import counts
 from charlm.inference.counts import LabelCounts
 from charlm.inference.figures import figures_from
@@ -79,7 +80,7 @@ def test_figures_equal_those_of_scikit_learn(labels: int, texts: int, seed: int)
     assert found.macro_recall == pytest.approx(recall)
     assert found.accuracy == pytest.approx(metrics.accuracy_score(targets, predicted))
     assert found.nats_per_text == pytest.approx(
-        metrics.log_loss(targets, np.exp(counts.log_softmax(logits)), labels=every)
+        metrics.log_loss(targets, np.exp(log_softmax(logits)), labels=every)
     )
     oracle = metrics.precision_recall_fscore_support(
         targets, predicted, labels=every, zero_division=np.nan
@@ -100,7 +101,7 @@ def test_the_factor_of_a_known_temperature_is_found() -> None:
     """Labels sampled from softmax(2 z): the factor on z is 2; and no factor is better by 1 %."""
     random = np.random.default_rng(0)
     logits = random.normal(size=(20_000, 3))
-    chances = np.exp(counts.log_softmax(2.0 * logits))
+    chances = np.exp(log_softmax(2.0 * logits))
     targets = (chances.cumsum(axis=1) < random.random((20_000, 1))).sum(axis=1)
     scale = counts.fit_label_scale(logits, targets)
     assert scale == pytest.approx(2.0, rel=0.05)

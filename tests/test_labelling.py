@@ -12,6 +12,7 @@ from labelled_runs import LABELS, WORDS, label_run
 
 from charlm.backends import kernel_library
 from charlm.backends.kernel_library import chosen_variant
+from charlm.backends.softmax import softmax
 from charlm.backends.weights import task_shapes
 from charlm.config.model import ModelSettings
 from charlm.config.tasks import POOLINGS
@@ -103,7 +104,7 @@ def test_the_factor_on_logits_is_that_of_the_config(tmp_path: Path) -> None:
 def test_probabilities_are_a_softmax() -> None:
     sizes = np.geomspace(1e-3, 1e3, 50)[:, np.newaxis]
     logits = np.random.default_rng(0).normal(size=(50, 3)) * sizes
-    shares = labelling.probabilities(logits)
+    shares = softmax(logits)
     assert np.all((shares >= 0) & (shares <= 1))
     assert np.abs(shares.sum(axis=1) - 1).max() < 1e-12
     assert np.array_equal(shares.argmax(axis=1), logits.argmax(axis=1))

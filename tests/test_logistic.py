@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from charlm.inference.counts import log_softmax
+from charlm.backends.softmax import log_softmax
 from charlm.text.bag_of_words import BagOfWords, Floats
 from charlm.text.encoded import EncodedText, TextCounts
 from charlm.text.labels import Targets

@@ -14,10 +14,10 @@ from charlm.backends.mixed import MixedBackend, mixed_nats
 from charlm.backends.native import NativeBackend
 from charlm.backends.ngram_backend import NgramBackend
 from charlm.backends.numpy_backend import NumpyBackend
+from charlm.backends.softmax import log_softmax
 from charlm.backends.weights import weights_from
 from charlm.inference.generation import generate, read_prompt
 from charlm.inference.likelihood import document_nats, stream_nats
-from charlm.inference.samplers import log_probabilities
 from charlm.ngrams.kneser_ney import fit
 from charlm.nn.encoder import saved_tensors
 from charlm.text.tokenizers.tokenizer_json import EOS
@@ -44,7 +44,7 @@ class LastIds:
         nats = np.empty(inputs.shape)
         for step, correct in enumerate(targets):
             logits, state = self.logits(inputs[step : step + 1], state)
-            nats[step] = -log_probabilities(logits)[np.arange(len(correct)), correct % V]
+            nats[step] = -log_softmax(logits)[np.arange(len(correct)), correct % V]
         return nats, state
 
     def ranks(self, inputs: Ids, targets: Ids, state: State) -> tuple[Nats, Ids, State]:
@@ -58,7 +58,7 @@ class LastIds:
         masses, (nats, after) = np.empty(inputs.shape), self.nats(inputs, targets, state)
         for step in range(len(inputs)):
             logits, state = self.logits(inputs[step : step + 1], state)
-            masses[step] = np.exp(log_probabilities(logits))[:, entries].sum(axis=1)
+            masses[step] = np.exp(log_softmax(logits))[:, entries].sum(axis=1)
         with np.errstate(divide="ignore"):
             return nats, np.log(masses), after
 
@@ -80,7 +80,7 @@ class LastIds:
 
     def log_probabilities(self, logits: Logits) -> Nats:
         """Return the log-softmax."""
-        return log_probabilities(logits)
+        return log_softmax(logits)
 
 
 def plain(cell: str = "lstm", seed: int = 0) -> NumpyBackend:
@@ -142,7 +142,7 @@ def test_nats_logits_and_ranks_agree_with_the_formula(pair: str) -> None:
                 backend.logits(inputs[step : step + 1], state)
                 for backend, state in zip([left, right, mixed], states, strict=True)
             )
-            by_hand = 0.3 * np.exp(log_probabilities(a)) + 0.7 * np.exp(log_probabilities(b))
+            by_hand = 0.3 * np.exp(log_softmax(a)) + 0.7 * np.exp(log_softmax(b))
         assert by_hand[row].sum() == pytest.approx(1.0, abs=1e-9)
         assert np.exp(logits[row]) == pytest.approx(by_hand[row], abs=1e-6)
         own = by_hand[row, targets[step, row]]
@@ -224,7 +224,7 @@ def test_samples_side_by_side_are_those_made_one_by_one(pair: str) -> None:
         assert [piece.id for piece in alone] == [piece.id for piece in together[number]]
         logits, state = read_prompt(mixed, np.empty(0, np.int64))
         for piece in alone[:-1]:
-            own = -log_probabilities(logits)[0, piece.id]
+            own = -log_softmax(logits)[0, piece.id]
             assert piece.nats == pytest.approx(own, abs=1e-4)
             logits, state = read_prompt(mixed, np.array([piece.id]), state)
 
@@ -276,7 +276,7 @@ def test_weights_by_length_depend_on_the_history_only() -> None:
             member.logits(inputs[: step + 1], member.initial_state(1))[0]
             for member in (own, ngrams)
         ]
-        left, right = (np.exp(log_probabilities(logits)) for logits in pair)
+        left, right = (np.exp(log_softmax(logits)) for logits in pair)
         expected = (1.0 - BY_LENGTH[length]) * left[0] + BY_LENGTH[length] * right[0]
         logits, _ = mixed.logits(inputs[: step + 1], mixed.initial_state(1))
         assert np.exp(logits[0]) == pytest.approx(expected, abs=1e-6)

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from charlm.backends.mixed import MixedBackend, mixed_nats
 from charlm.backends.ngram_backend import NgramBackend
+from charlm.backends.softmax import log_softmax
 from charlm.inference.adapt.mixture import fit_to_ngrams, fitted_weights
 from charlm.inference.likelihood import text_nats
-from charlm.inference.samplers import log_probabilities
 from charlm.ngrams.kneser_ney import fit
 
 
@@ -68,7 +68,7 @@ class Bigrams:
         return ((np.zeros((batch_size, 1)),),)
 
     def nats(self, inputs: np.ndarray, targets: np.ndarray, state: tuple) -> tuple:
-        return -log_probabilities(self.logits)[inputs, targets], state
+        return -log_softmax(self.logits)[inputs, targets], state
 
     def distribution(self, inputs: np.ndarray, state: tuple) -> tuple:
         return self.logits[inputs], state

@@ -13,11 +13,11 @@ import pytest
 from helpers import Call
 
 import charlm
+from charlm.backends.softmax import log_softmax
 from charlm.errors import RunError, UsageError
 from charlm.files.atomic import json_bytes
 from charlm.inference.adapt.mixture import fitted_weights
 from charlm.inference.likelihood import text_nats
-from charlm.inference.samplers import log_probabilities
 from charlm.runs.layout import read_config
 from charlm.runs.mixtures import find_member
 from charlm.text.tokenizers.tokenizer_json import EOS
@@ -163,7 +163,7 @@ def test_samples_are_drawn_from_the_mixture() -> None:
     state = mixed.run.backend.initial_state(1)
     for number, piece in enumerate(pieces):
         logits, state = mixed.run.backend.logits(inputs[number : number + 1], state)
-        assert piece.nats == pytest.approx(-log_probabilities(logits)[0, piece.id], abs=1e-5)
+        assert piece.nats == pytest.approx(-log_softmax(logits)[0, piece.id], abs=1e-5)
 
 
 # Evaluation

@@ -18,9 +18,7 @@ from charlm.inference.samplers import (
     keep_top_k,
     keep_top_p,
     likeliest,
-    log_probabilities,
     next_distribution,
-    probabilities,
 )
 
 P = [0.1, 0.4, 0.2, 0.3]
@@ -221,16 +219,6 @@ def test_a_rule_only_removes(rule: str, rows, value: float) -> None:
     kept_logits = RULES[rule](logits, max(1, round(4 * value)) if rule == "top_k" else value)
     assert ((kept_logits == logits) | np.isneginf(kept_logits)).all()
     assert (kept_logits.max(axis=1) == logits.max(axis=1)).all()
-
-
-@given(rows=ROWS)
-@settings(max_examples=100)
-def test_probabilities_are_the_exponentials_of_their_logarithms(rows) -> None:
-    """Both sum to one, whatever is added to all logits."""
-    logits = np.array(rows)
-    np.testing.assert_allclose(np.exp(log_probabilities(logits)), probabilities(logits), atol=1e-12)
-    np.testing.assert_allclose(probabilities(logits).sum(axis=1), 1.0, atol=1e-12)
-    np.testing.assert_allclose(probabilities(logits + 700), probabilities(logits), atol=1e-9)
 
 
 def test_sampling_inverts_the_cumulative_distribution() -> None:

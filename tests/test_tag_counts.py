@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from charlm.backends.softmax import log_softmax
 from charlm.config.corpus import VocabularySettings
-from charlm.inference.counts import log_softmax
 from charlm.inference.crf import Answers, tag_nats
 from charlm.inference.tag_counts import (
     SPAN_FIGURES,

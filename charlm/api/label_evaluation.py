@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.api.task_api import held_out
+from charlm.backends.softmax import log_softmax
 from charlm.commands import command
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError
-from charlm.inference.counts import log_softmax
 from charlm.inference.label_results import LabelEvaluation, WrongText
 from charlm.phases import phase
 from charlm.runs.label_run import LabelRun

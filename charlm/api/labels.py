@@ -9,10 +9,11 @@ import numpy as np
 
 from charlm.api.task_api import TaskApi, TaskModel, checked_texts
 from charlm.backends.interface import Array
+from charlm.backends.softmax import softmax
 from charlm.config.corpus import ReadSettings
 from charlm.errors import UsageError
 from charlm.inference.counts import LabelCounts
-from charlm.inference.labelling import Label, probabilities
+from charlm.inference.labelling import Label
 from charlm.runs.label_mixtures import MixedLabelRun, mix_label_runs
 from charlm.runs.label_run import LabelRun
 from charlm.runs.locate import checkpoints_folder
@@ -104,7 +105,7 @@ class LabelModel(TaskModel):
 
     def _labels(self, text: EncodedText) -> Iterator[Label]:
         """Yield the label of each encoded text."""
-        for row in probabilities(self.run.reader.logits(text)):
+        for row in softmax(self.run.reader.logits(text)):
             best = int(row.argmax())
             shares = dict(zip(self.labels, row.tolist(), strict=True))
             yield Label(self.labels[best], float(row[best]), shares)

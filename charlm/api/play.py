@@ -12,10 +12,11 @@ import numpy as np
 
 from charlm.api.model import Model
 from charlm.backends.interface import Ids, Nats, State
+from charlm.backends.softmax import softmax
 from charlm.errors import UsageError, check_count
 from charlm.inference.generation import NextToken, Start, generate, named_tokens
 from charlm.inference.likelihood import stream_nats, tally
-from charlm.inference.samplers import Sampling, fresh_seed, probabilities
+from charlm.inference.samplers import Sampling, fresh_seed
 from charlm.text.documents import END, check_text
 from charlm.text.encoded import EncodedText, count_text
 from charlm.text.tokenizers.spans import token_spans
@@ -182,7 +183,7 @@ class Session:
         """Return the likeliest tokens here that can be generated, the likeliest first."""
         check_count("top", top, 1)
         logits, _ = self.place.start.logits(self.model.run.backend)
-        row = probabilities(logits)[0]
+        row = softmax(logits)[0]
         order = np.argsort(-row, kind="stable")
         ids = order[order != UNK][:top]
         return named_tokens(self.model.vocabulary, ids, row[ids])

@@ -13,6 +13,7 @@ import numpy as np
 
 from charlm.backends.interface import Array, Backend, Entries, Ids, Logits, Nats, State
 from charlm.backends.ngram_backend import NgramBackend
+from charlm.backends.softmax import log_sum_exp
 
 
 def mixed_nats(nats: Sequence[Nats], weights: Sequence[float] | Nats) -> Nats:
@@ -24,9 +25,7 @@ def mixed_nats(nats: Sequence[Nats], weights: Sequence[float] | Nats) -> Nats:
     with np.errstate(divide="ignore"):
         logs = np.log(np.asarray(weights, np.float64))
     shifted = table + (logs if logs.ndim > 1 else logs.reshape(-1, *[1] * (table.ndim - 1)))
-    top = np.maximum(shifted.max(axis=0), np.finfo(np.float64).min)  # finite, if all P are 0
-    with np.errstate(divide="ignore"):
-        return np.asarray(-(top + np.log(np.exp(shifted - top).sum(axis=0))))
+    return -log_sum_exp(shifted, axis=0)
 
 
 class MixedBackend:

@@ -18,6 +18,7 @@ from charlm.backends.interface import (
     State,
     check_entries,
 )
+from charlm.backends.softmax import log_sum_exp
 from charlm.backends.weights import LayerWeights, Weights
 from charlm.config.cells import CELLS
 from charlm.config.class_path import resolve
@@ -54,7 +55,7 @@ class NumpyBackend:
         logits = self._logits(hidden)
         own = np.take_along_axis(logits, targets[..., None], axis=-1)
         ranks = (logits > own).sum(axis=-1).astype(np.int64) + 1
-        return _log_sum_exp(logits) - own[..., 0], ranks, after
+        return log_sum_exp(logits) - own[..., 0], ranks, after
 
     def masses(
         self, inputs: Ids, targets: Ids, entries: Entries, state: State
@@ -63,8 +64,8 @@ class NumpyBackend:
         check_entries(entries, self.vocab_size)
         hidden, after = self._read(inputs, state)
         logits = self._logits(hidden)
-        own, total = np.take_along_axis(logits, targets[..., None], axis=-1), _log_sum_exp(logits)
-        return total - own[..., 0], _log_sum_exp(logits[..., entries]) - total, after
+        own, total = np.take_along_axis(logits, targets[..., None], axis=-1), log_sum_exp(logits)
+        return total - own[..., 0], log_sum_exp(logits[..., entries]) - total, after
 
     def logits(self, inputs: Ids, state: State) -> tuple[Logits, State]:
         """See `Backend.logits`."""
@@ -79,7 +80,7 @@ class NumpyBackend:
     def log_probabilities(self, logits: Array | Logits) -> Nats:
         """See `Backend.log_probabilities`."""
         rows = np.asarray(logits, np.float32)
-        return np.asarray(rows - _log_sum_exp(rows)[..., None])
+        return np.asarray(rows - log_sum_exp(rows)[..., None])
 
     def trace(
         self, inputs: Ids, state: State, signals: Sequence[str]
@@ -158,13 +159,6 @@ def gru_step(
     r, z = _sigmoid(rx + rh), _sigmoid(zx + zh)
     n = np.tanh(nx + r * nh)
     return (n + z * (h - n),), (r, z, n)
-
-
-def _log_sum_exp(logits: Array) -> Nats:
-    if not logits.shape[-1]:
-        return np.full(logits.shape[:-1], -np.inf)
-    top = logits.max(axis=-1).astype(np.float64)
-    return np.asarray(top + np.log(np.exp(logits - top[..., None]).sum(axis=-1, dtype=np.float64)))
 
 
 def _sigmoid(x: Array) -> Array:

@@ -8,7 +8,8 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from charlm.inference.adapt.calibration import fit_scale
+from charlm.backends.softmax import log_softmax
+from charlm.inference.adapt.calibration import TargetLogits, fit_scale
 from charlm.inference.bootstrap import DRAWS, interval
 from charlm.units import finite, ratio
 
@@ -255,18 +256,11 @@ class LabelCounts:
         return asdict(self)
 
 
-def log_softmax(logits: ArrayLike) -> Amounts:
-    """Return the logarithms of the probabilities of logits, shape (N, K), in float64."""
-    values = np.asarray(logits, np.float64)
-    values = values - values.max(axis=1, keepdims=True)
-    return np.asarray(values - np.log(np.exp(values).sum(axis=1, keepdims=True)))
-
-
 def fit_label_scale(logits: ArrayLike, targets: ArrayLike) -> float:
     """Return the factor on logits, shape (N, K), with the least nats; 1 without known labels."""
     gold = np.asarray(targets)
     raw, gold = np.asarray(logits, np.float64)[gold >= 0], gold[gold >= 0]
-    return fit_scale(lambda scale: _nats(log_softmax(raw * scale), gold)) if len(gold) else 1.0
+    return TargetLogits([(raw, gold)]).best_factor() if len(gold) else 1.0
 
 
 def fit_label_mixture(tables: Sequence[ArrayLike], targets: ArrayLike) -> list[float]:

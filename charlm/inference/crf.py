@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.backends.interface import Array
+from charlm.backends.softmax import log_softmax, log_sum_exp
 from charlm.backends.tagger_weights import ILLEGAL
 from charlm.inference.adapt.calibration import fit_scale
-from charlm.inference.counts import log_softmax
 from charlm.text.groups import groups_by_length
 from charlm.text.labels import UNSEEN, Targets
 
@@ -144,7 +144,7 @@ def log_partition(emissions: Amounts, counts: Int64, steps: Transitions) -> Amou
     `emissions` has shape (W, B, K). Words from `counts` (B,) on are padding, here and below; every
     sentence has a word.
     """
-    return _log_sum(_alphas(emissions, counts, steps)[-1] + steps.last, axis=1)
+    return log_sum_exp(_alphas(emissions, counts, steps)[-1] + steps.last, axis=1)
 
 
 def path_scores(
@@ -166,10 +166,11 @@ def log_marginals(emissions: Amounts, counts: Int64, steps: Transitions) -> Amou
     logs = np.empty_like(alphas)
     for word in reversed(range(len(emissions))):
         if word + 1 < len(emissions):
-            before = _log_sum(steps.between + (emissions[word + 1] + beta)[:, np.newaxis], axis=2)
+            ways = steps.between + (emissions[word + 1] + beta)[:, np.newaxis]  # (B, from, to)
+            before = log_sum_exp(ways, axis=2)
             beta = np.where((counts > word + 1)[:, np.newaxis], before, beta)
         logs[word] = alphas[word] + beta
-    return np.asarray(logs - _log_sum(logs, axis=2)[..., np.newaxis])
+    return np.asarray(logs - log_sum_exp(logs, axis=2)[..., np.newaxis])
 
 
 def viterbi(emissions: Amounts, counts: Int64, steps: Transitions) -> Targets:
@@ -195,13 +196,7 @@ def _alphas(emissions: Amounts, counts: Int64, steps: Transitions) -> Amounts:
     alphas = np.empty(emissions.shape)
     alphas[0] = steps.first + emissions[0]
     for word in range(1, len(emissions)):
-        after = _log_sum(alphas[word - 1][:, :, np.newaxis] + steps.between, axis=1)
+        after = log_sum_exp(alphas[word - 1][:, :, np.newaxis] + steps.between, axis=1)
         inside = (counts > word)[:, np.newaxis]
         alphas[word] = np.where(inside, after + emissions[word], alphas[word - 1])
     return alphas
-
-
-def _log_sum(values: Amounts, axis: int) -> Amounts:
-    """Return ln sum exp along an axis; some value there is finite."""
-    most = values.max(axis=axis, keepdims=True)
-    return np.asarray(np.log(np.exp(values - most).sum(axis=axis)) + most.squeeze(axis))

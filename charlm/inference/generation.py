@@ -19,6 +19,7 @@ from charlm.backends.interface import (
     join_rows,
     select_rows,
 )
+from charlm.backends.softmax import log_softmax, softmax
 from charlm.errors import UsageError, check_count, named
 from charlm.inference import samplers
 from charlm.inference.samplers import Sampling, SamplingColumns
@@ -161,7 +162,7 @@ def next_tokens(
     """
     check_count("top", top, 1)
     logits, _ = read_prompt(backend, prompt_ids(vocabulary, prompt, boundaries))
-    probabilities = samplers.probabilities(logits)[0]
+    probabilities = softmax(logits)[0]
     ids = np.argsort(-probabilities, kind="stable")[:top]
     return named_tokens(vocabulary, ids, probabilities[ids])
 
@@ -331,7 +332,7 @@ def sample_steps(
         if barred >= 0:
             allowed[:, barred] = -np.inf
         ids[step] = samplers.draw(samplers.next_distribution(allowed, sampling), numbers)
-        losses = -samplers.log_probabilities(position.logits)
+        losses = -log_softmax(position.logits)
         nats[step] = losses[np.arange(len(numbers)), ids[step]]
         kept.append(position.logits)
         state = position.state

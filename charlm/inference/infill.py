@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.backends.interface import Backend, Ids, Nats, select_rows
+from charlm.backends.softmax import log_softmax, softmax
 from charlm.errors import UsageError, check_count
 from charlm.inference.generation import NextToken, named_tokens, read_prompt
 from charlm.inference.likelihood import window_length
-from charlm.inference.samplers import log_probabilities
 from charlm.text.tokenizers.tokenizer_json import EOS, UNK
 from charlm.text.tokenizers.vocabulary import Vocabulary
 
@@ -39,7 +39,7 @@ def fill(
         for later in encoded[number + 1 :]:
             right = np.concatenate([right, [UNK], later])
         ids, scores = rank(forward, backward, left, right, max(SHORTLIST, top), end=end)
-        probabilities = np.exp(scores - np.logaddexp.reduce(scores))
+        probabilities = softmax(scores)
         answers.append(named_tokens(vocabulary, ids[:top], probabilities[:top]))
         left = np.concatenate([left, ids[:1], encoded[number]])
         filled += vocabulary.decode(ids[:1]) + pieces[number]
@@ -82,7 +82,7 @@ class Reader:
     def __init__(self, backend: Backend, before: Ids, end: bool) -> None:
         self.backend, self.end = backend, end
         logits, self.state = read_prompt(backend, before)
-        self.next: Nats = log_probabilities(logits)[0]
+        self.next: Nats = log_softmax(logits)[0]
 
     def whole(self, candidates: Ids, after: Ids) -> NDArray[np.float64]:
         """Return ln P(candidate and all tokens after it | before), shape (K,)."""

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from charlm.backends.interface import Array, Backend
 from charlm.backends.mixed import mixed_nats
+from charlm.backends.softmax import log_softmax
 from charlm.backends.weights import pooling_parts
-from charlm.inference.counts import log_softmax
 from charlm.products import product
 from charlm.text.bag_of_words import BagOfWords
 from charlm.text.batches import Int64
@@ -202,8 +202,3 @@ def reversed_within(inputs: NDArray[Number], lengths: Int64) -> NDArray[Number]:
     inside = (steps > 0) & (steps < lengths)
     places = np.where(inside, lengths - steps, steps)
     return inputs[places, np.arange(inputs.shape[1])]
-
-
-def probabilities(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the softmax of each row of logits (N, K)."""
-    return np.exp(log_softmax(logits))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from charlm.inference.counts import log_softmax
+from charlm.backends.softmax import log_softmax
 
 
 @dataclass(frozen=True, kw_only=True)

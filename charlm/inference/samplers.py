@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.backends.softmax import softmax
 from charlm.config.fields import check, field_problems, setting
 
 Logits = NDArray[np.float64]
@@ -129,18 +130,6 @@ def likeliest(values: Logits, count: int) -> NDArray[np.int64]:
     return ids
 
 
-def probabilities(logits: Logits) -> Logits:
-    """Return the softmax in float64, shape (n, V); rows sum to one."""
-    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
-
-
-def log_probabilities(logits: Logits) -> Logits:
-    """Return the log-softmax in float64, in nats, of logits (..., V)."""
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
-
-
 def next_distribution(logits: Logits, sampling: Sampling | SamplingColumns) -> Logits:
     """Return the probabilities with which the next token is sampled, shape (n, V).
 
@@ -158,7 +147,7 @@ def next_distribution(logits: Logits, sampling: Sampling | SamplingColumns) -> L
         logits = rule(logits, getattr(sampling, name))
     shifted = logits - logits.max(axis=1, keepdims=True)
     with np.errstate(over="ignore"):
-        chances = probabilities(shifted / np.where(greedy, 1.0, sampling.temperature))
+        chances = softmax(shifted / np.where(greedy, 1.0, sampling.temperature))
     return np.where(greedy, likeliest_only, chances)
 
 

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.backends.interface import Backend, Ids, State
+from charlm.backends.softmax import log_softmax
 from charlm.inference.generation import read_prompt
-from charlm.inference.samplers import log_probabilities
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,4 +28,4 @@ class ModelState:
 def state_after(backend: Backend, ids: Ids, state: State | None = None) -> ModelState:
     """Return the state after ids; without a state they start a document (see `read_prompt`)."""
     logits, hidden = read_prompt(backend, ids, state)
-    return ModelState(hidden=hidden, log_probabilities=log_probabilities(logits)[0])
+    return ModelState(hidden=hidden, log_probabilities=log_softmax(logits)[0])

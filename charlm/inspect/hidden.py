@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.backends.interface import Array, Ids, Logits, State
+from charlm.backends.softmax import log_softmax
 from charlm.config.cells import CELLS
 from charlm.errors import UsageError, check_choice, check_count, named
 from charlm.inference.likelihood import window_length
-from charlm.inference.samplers import likeliest, log_probabilities
+from charlm.inference.samplers import likeliest
 from charlm.inference.states import ModelState, state_after
 from charlm.inspect.text_tokens import reordered, text_tokens
 from charlm.listing import Listing, UnitText
@@ -97,7 +98,7 @@ class Hidden:
         first = likeliest_chances(self.start.log_probabilities[None], count)
         order = reordered(self.run, self.tokens)
         later = (
-            likeliest_chances(log_probabilities(logits.astype(np.float64)), count)
+            likeliest_chances(log_softmax(logits), count)
             for logits in logits_after(self.run, order, self.start.hidden)
         )
         ids, chances = (np.concatenate(parts)[:-1] for parts in zip(first, *later, strict=True))

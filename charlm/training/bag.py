@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from charlm.inference.counts import log_softmax
+from charlm.backends.softmax import log_softmax
 from charlm.phases import advance, phase
 from charlm.products import product
 from charlm.text.bag_of_words import BagOfWords, Floats

@@ -6,14 +6,14 @@ overfit.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.backends.interface import Array, Backend, Ids, Nats, State
+from charlm.backends.interface import Backend, Ids, Nats, State
 from charlm.inference.likelihood import read_documents, rows_of
 from charlm.text.encoded import EncodedText, TextCounts
 from charlm.text.tokenizers.tokenizer_json import EOS
@@ -79,26 +79,24 @@ def fitting_tokens(weights: int) -> int:
 
 
 @dataclass(frozen=True)
-class TextLogits:
-    """The logits of a text in parts, (N, V) each, and the tokens of each part, (N,).
+class TargetLogits:
+    """Logits in parts, (N, V) each, and the targets of each part, (N,), such as tokens or labels.
 
     A factor on logits changes no state of a network, so one reading of a text serves all factors.
     """
 
-    parts: list[tuple[Array, Ids]]
+    parts: Sequence[tuple[NDArray[np.floating], NDArray[np.integer]]]
 
     def nats(self, factor: float) -> Nats:
-        """Return the nats of each token, with all logits multiplied by a factor."""
-        return np.concatenate(
-            [_nats(logits * np.float32(factor), ids) for logits, ids in self.parts]
-        )
+        """Return the nats of each target, with all logits multiplied by a factor."""
+        return np.concatenate([_nats(logits * factor, ids) for logits, ids in self.parts])
 
     def best_factor(self) -> float:
         """Return the factor with the least nats, see `fit_scale`."""
         return fit_scale(lambda factor: float(self.nats(factor).sum()))
 
 
-def text_logits(backend: Backend, text: EncodedText) -> TextLogits:
+def text_logits(backend: Backend, text: EncodedText) -> TargetLogits:
     """Read a text and keep its logits. A stream is read in pieces, each from the first state."""
 
     def read(inputs: Ids, targets: Ids, state: State) -> tuple[Nats, NDArray[Any], State]:
@@ -115,11 +113,14 @@ def text_logits(backend: Backend, text: EncodedText) -> TextLogits:
         firsts = [EOS] * len(pieces) if text.firsts is None else text.firsts.tolist()
     found = read_documents(backend, pieces, read, rows, firsts)
     logits = [own.reshape(-1, backend.vocab_size) for _, own in found]
-    return TextLogits(list(zip(logits, pieces, strict=True)))
+    return TargetLogits(list(zip(logits, pieces, strict=True)))
 
 
-def _nats(logits: Array, targets: Ids) -> Nats:
-    """Return the nats of targets (N,) by logits (N, V), which are overwritten."""
+def _nats(logits: NDArray[np.floating], targets: NDArray[np.integer]) -> Nats:
+    """Return the nats of targets (N,) by logits (N, V), which are overwritten.
+
+    Those of a text are in float32, with half the time and memory; their sums are in float64.
+    """
     logits -= logits.max(axis=-1, keepdims=True)
     own = np.take_along_axis(logits, targets[:, None].astype(np.int64), axis=-1)[:, 0]
     return np.asarray(np.log(np.exp(logits).sum(axis=-1, dtype=np.float64)) - own)
