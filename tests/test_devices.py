@@ -15,7 +15,7 @@ from charlm.config.model import ModelSettings
 from charlm.config.settings import settings_from
 from charlm.errors import EnvironmentFailure, naming
 from charlm.nn import devices
-from charlm.nn.devices import Precision, choose_device, choose_precision
+from charlm.nn.devices import Precision, choose_device, choose_precision, free_memory
 from charlm.nn.layers import RecurrentLayer
 from charlm.nn.low_precision import LowCopy
 from charlm.nn.model import RecurrentLanguageModel, multiplied_weights
@@ -296,6 +296,47 @@ assert advised > HEAP - (1 << 22), advised
 def test_large_tensors_are_where_large_pages_are_asked_for() -> None:
     result = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True)
     assert "inside" in result.stdout, result.stderr
+
+
+GROUPS = {
+    2: ("", "", ("memory.max", "memory.current", "inactive_file")),
+    1: (
+        "memory,hugetlb", "memory/",
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ),
+}  # fmt: skip
+"""Controllers, folder and names of control groups of both versions."""
+
+
+def write_group(root: Path, version: int, path: str, limit: object, used: int, cache: int) -> None:
+    """Write the files of a control group in a tree that looks like / of a Linux machine."""
+    _, folder, (limit_file, used_file, word) = GROUPS[version]
+    group = root / "sys/fs/cgroup" / f"{folder}{path}"
+    group.mkdir(parents=True, exist_ok=True)
+    (group / limit_file).write_text(f"{limit}\n")
+    (group / used_file).write_text(f"{used}\n")
+    (group / "memory.stat").write_text(f"anon 1\n{word} {cache}\nunevictable 0\n")
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_least_limit_of_all_control_groups_counts(version: int, tmp_path: Path) -> None:
+    """A job of Slurm has the limit of a group above its own; caches of files can be given up."""
+    assert free_memory(tmp_path) is None
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:    8000 kB\n")
+    assert free_memory(tmp_path) == 8_192_000
+    lines = f"3:cpu,cpuacct:/other\n7:{GROUPS[version][0]}:/slurm/job_7/step_0\n"
+    (tmp_path / "proc/self/cgroup").write_text(lines)
+    unlimited = "max" if version == 2 else 2**63 - 4096
+    write_group(tmp_path, version, "other", 100, 0, 0)  # that of another controller
+    write_group(tmp_path, version, "slurm/job_7/step_0", unlimited, 500_000, 0)
+    assert free_memory(tmp_path) == 8_192_000
+    write_group(tmp_path, version, "slurm/job_7", 3_000_000, 900_000, 200_000)
+    assert free_memory(tmp_path) == 2_300_000
+    write_group(tmp_path, version, "", 1_000_000, 900_000, 50_000)  # as a container sees its own
+    assert free_memory(tmp_path) == 150_000
+    write_group(tmp_path, version, "slurm", 400_000, 900_000, 0)
+    assert free_memory(tmp_path) == 0
 
 
 def engines_tried(
