@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from charlm.api.task_api import TaskApi, TaskModel, checked_texts
+from charlm.api.task_api import TaskApi, TaskModel, checked_texts, several
 from charlm.backends.interface import Array
 from charlm.backends.softmax import softmax
 from charlm.config.corpus import ReadSettings
@@ -61,15 +61,20 @@ class LabelModel(TaskModel):
             yield from self._labels(self.run.encode(group))
 
     def evaluate(
-        self, texts: str | Iterable[str], labels: str | Iterable[str | None]
+        self,
+        texts: str | Iterable[str] | None = None,
+        labels: str | Iterable[str | None] | None = None,
     ) -> LabelCounts:
         """Return the counts of right and wrong answers for texts with these gold labels.
 
-        Labels that the model does not have are counted as `unseen`. Raises UsageError unless there
-        is one label for each text, a str or None.
+        The default are the validation texts of the run. Labels that the model does not have are
+        counted as `unseen`. Raises UsageError unless there is one label for each text, a str or
+        None, and CorpusError if the run keeps no validation texts.
         """
-        chosen = list(checked_texts(texts))
-        gold = [labels] if isinstance(labels, str) else list(labels)
+        if texts is None and labels is None:
+            encoded, targets = self.kept_validation()
+            return self.run.counts(self.run.reader.logits(encoded), targets)
+        chosen, gold = list(checked_texts(texts)), list(several(labels, "labels"))
         for number, label in enumerate(gold):
             if not isinstance(label, str | None):  # 1 is not "1": it would be unseen, in silence
                 raise UsageError(f"labels[{number}] is {label!r:.80}; expected a str or None")

@@ -86,8 +86,14 @@ class SeriesForecaster(TaskModel):
                 )
             yield numbers
 
-    def evaluate(self, values: ArrayLike) -> SeriesCounts:
-        """Return the figures of the forecasts of each number but the first of a series."""
+    def evaluate(self, values: ArrayLike | None = None) -> SeriesCounts:
+        """Return the figures of the forecasts of each number but the first of a series.
+
+        The default are the validation numbers of the run, each of them. Raises CorpusError if the
+        run keeps none.
+        """
+        if values is None:
+            return self.run.evaluate(*self.kept_validation())
         known = checked_values(values)
         if len(known) < 2:
             raise UsageError(f"{len(known)} numbers; expected at least 2, to forecast the second")

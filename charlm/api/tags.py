@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from charlm.api.task_api import TaskApi, TaskModel
+from charlm.api.task_api import TaskApi, TaskModel, several
 from charlm.backends.interface import Array
 from charlm.config.corpus import ReadSettings
 from charlm.errors import UsageError
@@ -47,14 +47,21 @@ class TagModel(TaskModel):
             sentences = self.run.encode(text.words for text in group)
             yield from tags_of(self.run.answers(sentences), sentences.ends, self.labels, group)
 
-    def evaluate(self, texts: Iterable[Text], tags: Iterable[Sequence[str]]) -> TagCounts:
+    def evaluate(
+        self,
+        texts: Iterable[Text] | None = None,
+        tags: Iterable[Sequence[str]] | None = None,
+    ) -> TagCounts:
         """Return the counts of right and wrong tags for sentences with these gold tags.
 
-        Tags that the model does not have are counted as `unseen`. Raises UsageError unless there is
-        one tag for each word.
+        The default are the validation sentences of the run. Tags that the model does not have are
+        counted as `unseen`. Raises UsageError unless there is one tag for each word, and
+        CorpusError if the run keeps no validation sentences.
         """
+        if texts is None and tags is None:
+            return self.run.counts(*self.kept_validation())[0]
         chosen = [placed_words(text).words for text in checked_sentences(texts)]
-        gold = [list(own) for own in tags]
+        gold = [list(own) for own in several(tags, "tags", "a list of tags for each sentence")]
         if list(map(len, chosen)) != list(map(len, gold)):
             raise UsageError(
                 f"{sum(map(len, gold))} tags for {sum(map(len, chosen))} words; expected one for "
@@ -94,11 +101,9 @@ def placed_words(text: Text) -> PlacedWords:
     return PlacedWords(" ".join(text), tuple(text), tuple(starts))
 
 
-def checked_sentences(texts: str | Iterable[Text]) -> Iterator[Text]:
+def checked_sentences(texts: str | Iterable[Text] | None) -> Iterator[Text]:
     """Yield sentences, or one text alone. Raises UsageError for anything else."""
-    if not isinstance(texts, Iterable):
-        raise UsageError(f"texts is {texts!r:.80}; expected a str or several sentences")
-    for number, text in enumerate([texts] if isinstance(texts, str) else texts):
+    for number, text in enumerate(several(texts, "texts", "a str or several sentences")):
         if isinstance(text, str):
             yield text
             continue

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from charlm.api.copies import load_again
 from charlm.config.class_path import resolve
 from charlm.config.tasks import TASKS
-from charlm.errors import UsageError
+from charlm.errors import CorpusError, UsageError
 from charlm.runs.layout import METRICS, TASK, no_labels, read_metrics, run_task
 from charlm.runs.run import run_stamp
 from charlm.runs.task_run import TaskRun
@@ -69,6 +69,17 @@ class TaskModel:
 
         log = self.path / METRICS
         return History(read_metrics(self.path) if log.exists() else [], self.path)
+
+    def kept_validation(self) -> Any:
+        """Return the validation texts of the run and what lies beside them, as `run.kept` does.
+
+        Raises CorpusError if the run keeps none.
+        """
+        if (part := self.run.kept("valid")) is None:
+            raise CorpusError(
+                f"run {self.name} keeps no validation text; expected one to evaluate. Give your own"
+            )
+        return part
 
     def unknown(self, text: Any) -> list[str]:
         """Return the pieces of a text that the vocabulary does not know."""
@@ -151,11 +162,16 @@ def held_out(run: TaskRun, noun: str = "texts") -> dict[str, Any]:
     return parts
 
 
-def checked_texts(texts: str | Iterable[str]) -> Iterator[str]:
-    """Yield texts, or one text alone. Raises UsageError for anything else."""
-    if not isinstance(texts, Iterable):
-        raise UsageError(f"texts is {texts!r:.80}; expected a str or several")
-    for number, text in enumerate([texts] if isinstance(texts, str) else texts):
+def checked_texts(texts: str | Iterable[str] | None, name: str = "texts") -> Iterator[str]:
+    """Yield texts, or one text alone. Raises UsageError, with their name, for anything else."""
+    for number, text in enumerate(several(texts, name)):
         if not isinstance(text, str):
-            raise UsageError(f"texts[{number}] is {text!r:.80}; expected a str")
+            raise UsageError(f"{name}[{number}] is {text!r:.80}; expected a str")
         yield text
+
+
+def several(values: Any, name: str, expected: str = "a str or several") -> Iterable[Any]:
+    """Return values, or a text alone in a list. Raises UsageError if they are not several."""
+    if not isinstance(values, Iterable):
+        raise UsageError(f"{name} is {values!r:.80}; expected {expected}")
+    return [values] if isinstance(values, str) else values

@@ -51,17 +51,22 @@ class TranslateModel(TaskModel):
 
     def evaluate(
         self,
-        texts: str | Iterable[str],
-        references: str | Iterable[str],
+        texts: str | Iterable[str] | None = None,
+        references: str | Iterable[str] | None = None,
         *,
         beam: int = BEAM,
     ) -> TranslationCounts:
         """Return the figures of outputs for texts with these references.
 
-        Raises UsageError unless there is one reference for each text, and for texts without words.
+        The default are the validation texts of the run. Raises UsageError unless there is one
+        reference for each text, and for texts without words, and CorpusError if the run keeps no
+        validation texts.
         """
         check_beam(beam)
-        chosen, wanted = list(checked_texts(texts)), list(checked_texts(references))
+        if texts is None and references is None:
+            return self.run.evaluate(self.kept_validation(), beam)[0]
+        chosen = list(checked_texts(texts))
+        wanted = list(checked_texts(references, "references"))
         if len(chosen) != len(wanted) or not chosen:
             raise UsageError(
                 f"{len(wanted)} references for {len(chosen)} texts; expected one for each text"

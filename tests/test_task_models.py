@@ -1,0 +1,62 @@
+"""The models of all tasks in Python: evaluation of the validation texts that their runs keep."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import charlm
+from charlm.errors import CorpusError, UsageError
+from charlm.runs.layout import read_record
+
+LINES = ["one two", "three four", "two three one", "four"] * 10
+EXAMPLES: dict[str, list[tuple[Any, Any]]] = {
+    "classify": [(line, "even" if len(line) % 2 == 0 else "odd") for line in LINES],
+    "tag": [(line.split(), [word[0].upper() for word in line.split()]) for line in LINES],
+    "translate": [(line, " ".join(line.split()[::-1])) for line in LINES],
+}
+OPTIONS = {"steps": 2, "hidden": 4, "embedding": 4, "batch": 4, "seed": 1, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Models that were trained for two steps, by task."""
+    folder = tmp_path_factory.mktemp("runs")
+    options: dict[str, Any] = {**OPTIONS, "checkpoints": folder}
+    models: dict[str, Any] = {
+        task: charlm.fit(examples=examples, task=task, name=task, **options)
+        for task, examples in EXAMPLES.items()
+    }
+    series = folder / "series.csv"
+    series.write_text("value\n" + "".join(f"{number % 7}\n" for number in range(200)))
+    models["series"] = charlm.fit(series, unit="number", name="series", **options)
+    return models
+
+
+@pytest.mark.parametrize("task", [*EXAMPLES, "series"])
+def test_the_validation_texts_of_a_run_are_evaluated_by_default(
+    models: dict[str, Any], task: str, tmp_path: Path
+) -> None:
+    """As `Model.evaluate` does; each of these calls was a TypeError."""
+    model = models[task]
+    found, recorded = model.evaluate().summary(), read_record(model.path)["results"]["valid"]
+    plain = {name: value for name, value in recorded.items() if isinstance(value, float | int)}
+    assert {name: found[name] for name in plain} == pytest.approx(plain, rel=1e-4, abs=1e-5)
+    assert len(plain) >= 4
+    bare = tmp_path / "bare"
+    shutil.copytree(model.path, bare, ignore=shutil.ignore_patterns("data"))
+    with pytest.raises(CorpusError, match="run bare keeps no validation text; expected one"):
+        charlm.load(bare).evaluate()
+
+
+@pytest.mark.parametrize(
+    ("task", "name"), [("classify", "labels"), ("tag", "tags"), ("translate", "references")]
+)
+def test_texts_without_what_lies_beside_them_are_refused(
+    models: dict[str, Any], task: str, name: str
+) -> None:
+    with pytest.raises(UsageError, match=f"{name} is None; expected a"):
+        models[task].evaluate(["one two"])
+    with pytest.raises(UsageError, match="texts is None; expected a str or several"):
+        models[task].evaluate(**{name: ["a"]})
