@@ -9,6 +9,8 @@ from charlm.errors import EnvironmentFailure
 T = TypeVar("T")
 NOTEBOOK = "charlm.report.notebook"
 """Module that shows results in notebooks. It is on a floor above and imported when it is needed."""
+MAX_SHOWN = 10
+"""Number of results in the repr of a list."""
 WORDS = 50_000
 """Size of a vocabulary of words, whose blind guess is the measure for the surprisal of words."""
 
@@ -38,6 +40,10 @@ class UnitText(NamedTuple):
 
 class Listing(list[T]):
     """List of results of one kind. Subclasses define the columns in `rows`."""
+
+    def __repr__(self) -> str:
+        more = f", and {len(self) - MAX_SHOWN:,} more" if len(self) > MAX_SHOWN else ""
+        return f"{type(self).__name__}([{', '.join(map(repr, self[:MAX_SHOWN]))}{more}])"
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a dictionary for each result: plain values by column."""

@@ -194,7 +194,7 @@ def test_runs_are_evaluated_together(runs: Path, call: Call) -> None:
     assert kept["nats_per_text"] == pytest.approx(read["nats_per_text"], abs=1e-5)
     assert kept["floors"]["majority"] == floors["majority"]["test"]
     pairs = [line.split("\t")[::-1] for line in Path(file).read_text().splitlines()[1:]]
-    answers = [list(charlm.load(each).predict(text for text, _ in pairs)) for each in (good, poor)]
+    answers = [charlm.load(each).predict(text for text, _ in pairs) for each in (good, poor)]
     chances = [
         0.5 * (one.probabilities[label] + other.probabilities[label])
         for (_, label), one, other in zip(pairs, *answers, strict=True)

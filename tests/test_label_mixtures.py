@@ -189,7 +189,7 @@ def test_predict_answers_with_the_mixture(call: Call) -> None:
     found = json.loads(out)
     assert status == 0 and "mixture: 0.750 a + 0.250 c (weights given)" in err
     assert (found["run"], found["labels"]) == ("a + c", list(LABELS))
-    expected = charlm.load("a", with_="c=0.25").predict(text for text in TEXTS if text)
+    expected = charlm.load("a", with_="c=0.25").predict_each(text for text in TEXTS if text)
     for row in found["predictions"]:
         if row["text"]:
             assert row["probabilities"] == pytest.approx(next(expected).probabilities, abs=1e-6)

@@ -60,7 +60,7 @@ def test_spans_lie_in_the_text_as_it_was_given(model: TagModel) -> None:
 
 def test_a_sentence_has_its_tags_in_any_company(model: TagModel) -> None:
     texts = [TEXT, "", ["Bob"], WORDS, ["Anna", "\U0001f600"]] * 60
-    together = list(model.predict(iter(texts)))
+    together = model.predict(iter(texts))
     for text, found in list(zip(texts, together, strict=True))[-5:]:
         (alone,) = model.predict([text])
         assert alone.tags == found.tags
@@ -72,7 +72,7 @@ def test_a_sentence_has_its_tags_in_any_company(model: TagModel) -> None:
 
 
 def test_a_pickled_model_gives_the_same_tags(model: TagModel) -> None:
-    assert list(pickle.loads(pickle.dumps(model)).predict(TEXT)) == list(model.predict(TEXT))
+    assert pickle.loads(pickle.dumps(model)).predict(TEXT) == model.predict(TEXT)
     assert "5 tags (B-LOC" in repr(model)
 
 
@@ -85,7 +85,7 @@ def test_a_pickled_model_gives_the_same_tags(model: TagModel) -> None:
 )  # fmt: skip
 def test_what_is_no_sentence_is_refused(model: TagModel, texts, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        list(model.predict(texts))
+        model.predict(texts)
 
 
 def test_counts_are_those_of_the_tags(model: TagModel) -> None:

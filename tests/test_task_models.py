@@ -1,4 +1,4 @@
-"""The models of all tasks in Python: evaluation of the validation texts that their runs keep."""
+"""The models of all tasks in Python: lists of answers, figures of kept validation texts."""
 
 import shutil
 from pathlib import Path
@@ -60,3 +60,28 @@ def test_texts_without_what_lies_beside_them_are_refused(
         models[task].evaluate(["one two"])
     with pytest.raises(UsageError, match="texts is None; expected a str or several"):
         models[task].evaluate(**{name: ["a"]})
+
+
+@pytest.mark.parametrize(
+    ("task", "columns"),
+    [
+        ("classify", ["label", "probability"]),
+        ("tag", ["words", "tags"]),
+        ("translate", ["text", "probability"]),
+    ],
+)
+def test_answers_are_a_list_that_notebooks_show(
+    models: dict[str, Any], task: str, columns: list[str]
+) -> None:
+    """The story: `predict` gave a generator, of which a notebook shows its address."""
+    texts = ["one two", "four three"] * 6
+    answers = models[task].predict(texts)
+    assert len(answers) == len(texts)
+    assert repr(answers[:]) == repr(list(models[task].predict_each(iter(texts))))
+    assert repr(answers).startswith("Predictions([") and repr(answers).endswith(", and 2 more])")
+    assert answers._repr_html_().count("<tr>") == 1 + len(texts)
+    rows = answers.rows()
+    assert [list(row) for row in rows] == [columns] * len(texts)
+    assert all(isinstance(value, str | float) for row in rows for value in row.values())
+    if task == "tag":
+        assert rows[1]["words"] == "four three" and len(rows[1]["tags"].split()) == 2

@@ -67,33 +67,33 @@ def test_cells_that_only_torch_computes_translate_too(tmp_path: Path) -> None:
 
 
 def test_an_answer_depends_on_its_text_and_the_beam(model: TranslateModel) -> None:
-    answers = list(model.predict(iter(TEXTS)))
+    answers = model.predict(iter(TEXTS))
     assert [bool(answer.tokens) for answer in answers] == [True, False, True, False, True]
     assert [answer.text for answer in (answers[1], answers[3])] == ["", ""]
     assert [each.text for each in model.predict(TEXTS[2])] == [answers[2].text]
-    wide = next(model.predict(TEXTS[0], beam=50))
-    greedy = next(model.predict(TEXTS[0], beam=1))
+    wide = model.predict(TEXTS[0], beam=50)[0]
+    greedy = model.predict(TEXTS[0], beam=1)[0]
     assert wide.probability >= greedy.probability - 1e-6
     assert model.as_read(TEXTS[0])[0].text == answers[0].text and model.as_read(" ") == []
     for beam in (0, 51, 2.0, True):
         with pytest.raises(UsageError, match=f"beam is {beam}; expected a number from 1 to 50"):
-            next(model.predict("a", beam=beam))
+            model.predict("a", beam=beam)
     with pytest.raises(UsageError, match=r"texts\[1\] is 5; expected a str"):
-        list(model.predict(["a", 5]))
+        model.predict(["a", 5])
     with pytest.raises(CorpusError, match="surrogate"):
-        next(model.predict("a \ud800"))
+        model.predict("a \ud800")
 
 
 def test_long_texts_are_refused(model: TranslateModel) -> None:
     """A text of 100,000 tokens would need gigabytes for its attention."""
-    next(model.predict("dog " * MAX_TOKENS))
+    model.predict("dog " * MAX_TOKENS)
     with pytest.raises(CorpusError, match=r"'dog dog .* has 1,001 tokens; expected at most 1,000"):
-        next(model.predict("dog " * (MAX_TOKENS + 1)))
+        model.predict("dog " * (MAX_TOKENS + 1))
 
 
 def test_figures_are_those_of_the_answers(model: TranslateModel) -> None:
     texts, references = zip(*PAIRS, strict=True)
-    references = (f"{next(model.predict(texts[0])).text} ", *references[1:])
+    references = (f"{model.predict(texts[0])[0].text} ", *references[1:])
     counts = model.evaluate(texts, references)
     outputs = [answer.text for answer in model.predict(texts)]
     _, answers = model.run.evaluate(model.run.encoded(PAIRS))  # attention would fill the memory
@@ -252,7 +252,7 @@ def test_a_line_depends_on_its_text_alone(output: str, model: TranslateModel, ca
     for number in (0, 1, 2, 3, 30, len(lines) - 1):
         _, alone, _ = call("predict", "--format", output, stdin=lines[number].encode() + b"\n")
         assert alone.splitlines()[output == "tsv" :] == [found[number]]
-    answer = next(model.predict(lines[0]))
+    answer = model.predict(lines[0])[0]
     if output == "text":
         assert found[0] == answer.text and (found[1], found[3]) == ("", "")
     elif output == "tsv":
@@ -334,6 +334,6 @@ def test_inside_shows_the_attention(model: TranslateModel, call: Call) -> None:
 
 
 def test_predict_does_not_import_torch(run: Path, tmp_path: Path) -> None:
-    code = f"import charlm; list(charlm.load({str(run)!r}).predict(['the dog', 'a zebra']))"
+    code = f"import charlm; charlm.load({str(run)!r}).predict(['the dog', 'a zebra'])"
     modules = imported_after(code, 0, tmp_path)
     assert "charlm" in modules and not modules & {"torch", "rich"}

@@ -51,7 +51,7 @@ class LabelModel(TaskModel):
             others = [f"{run.path.resolve()}={weight!r}" for run, weight in pairs]
         return load, (path, others, *more)
 
-    def predict(self, texts: str | Iterable[str]) -> Iterator[Label]:
+    def predict_each(self, texts: str | Iterable[str]) -> Iterator[Label]:
         """Yield the label of each text, in order; texts may arrive one by one.
 
         An empty text has a label too. Raises UsageError for anything but texts.

@@ -1,4 +1,4 @@
-"""Results of the API: next tokens, the history of a training."""
+"""Results of the API: answers to texts, next tokens, the history of a training."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -6,6 +6,20 @@ from typing import Any
 
 from charlm.inference.generation import NextToken
 from charlm.listing import Listing
+
+COLUMNS = ("label", "words", "tags", "text", "probability")
+"""Fields of answers that are columns of a table of them."""
+
+
+class Predictions(Listing[Any]):
+    """Answers to texts, in their order: labels, tags or translations."""
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return what an answer consists of; words and their tags are separated by blanks."""
+        rows = [{n: getattr(each, n) for n in COLUMNS if hasattr(each, n)} for each in self]
+        for row in rows:
+            row |= {name: " ".join(row[name]) for name in ("words", "tags") if name in row}
+        return rows
 
 
 class NextTokens(Listing[NextToken]):

@@ -36,7 +36,7 @@ class TagModel(TaskModel):
 
     run: TagRun
 
-    def predict(self, texts: str | Iterable[Text]) -> Iterator[Tags]:
+    def predict_each(self, texts: str | Iterable[Text]) -> Iterator[Tags]:
         """Yield the tags of each sentence, in order; sentences may arrive one by one.
 
         A sentence is a str, whose words are cut at blanks, or a list of words. Raises UsageError

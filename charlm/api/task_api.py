@@ -16,7 +16,7 @@ from charlm.runs.run import run_stamp
 from charlm.runs.task_run import TaskRun
 
 if TYPE_CHECKING:
-    from charlm.api.results import History
+    from charlm.api.results import History, Predictions
     from charlm.text.sources.rows import Warn
 
 
@@ -24,14 +24,14 @@ class TaskModel:
     """Base of the models of tasks: the model of a run that says something of texts.
 
     It can be pickled and copied like a `Model`. A subclass whose runs `charlm predict` uses has
-    `predict` and `as_read`.
+    `predict_each` and `as_read`.
     """
 
     run: TaskRun
     """The run in memory."""
     name: str
     """Name of the run, or the names of those of a mixture: "a + b"."""
-    predict: Callable[..., Iterator[Any]]
+    predict_each: Callable[..., Iterator[Any]]
     """Function that yields the answer to each text, in order; texts may arrive one by one."""
     as_read: Callable[..., list[Any]]
     """Function that returns how the answer to a text comes about, token by token."""
@@ -69,6 +69,16 @@ class TaskModel:
 
         log = self.path / METRICS
         return History(read_metrics(self.path) if log.exists() else [], self.path)
+
+    def predict(self, texts: Any, **options: Any) -> "Predictions":
+        """Return the answer to each text, or to one text alone, in a list.
+
+        Notebooks show it as a table. `predict_each` takes the same arguments and yields the answers
+        while texts arrive.
+        """
+        from charlm.api.results import Predictions
+
+        return Predictions(self.predict_each(texts, **options))
 
     def kept_validation(self) -> Any:
         """Return the validation texts of the run and what lies beside them, as `run.kept` does.
@@ -132,7 +142,7 @@ class TaskApi(Protocol):
     def inputs(
         self, files: Sequence[str], reading: Mapping[str, Any], target: str | None, warn: "Warn"
     ) -> Iterator[list[Any]]:
-        """Yield what `predict` takes from files, in groups; what lies beside it is left out."""
+        """Yield the texts of files in groups, as `predict` takes them, and nothing beside them."""
 
 
 def api_of(task: str) -> TaskApi:

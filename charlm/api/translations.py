@@ -38,7 +38,7 @@ class TranslateModel(TaskModel):
             f"{len(target):,})"
         )
 
-    def predict(self, texts: str | Iterable[str], *, beam: int = BEAM) -> Iterator[Text]:
+    def predict_each(self, texts: str | Iterable[str], *, beam: int = BEAM) -> Iterator[Text]:
         """Yield the translation of each text, in order; texts may arrive one by one.
 
         `beam` is the width of the search, 1 for the likeliest token each time. The translation of a

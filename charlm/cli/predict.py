@@ -177,7 +177,7 @@ def _has_words(text: Any) -> bool:
 def _answered(model: "TaskModel", groups: Iterator[Group], how: dict[str, Any]) -> Rows:
     """Yield the texts of each group with their answers."""
     for group in groups:
-        answers = model.predict((text for text in group if _has_words(text)), **how)
+        answers = model.predict_each((text for text in group if _has_words(text)), **how)
         yield [(text, next(answers) if _has_words(text) else None) for text in group]
 
 

@@ -9,8 +9,6 @@ from charlm.listing import WORDS, HeatText, Listing, Part, data_frame
 from charlm.text.tokenizers.tokenizer_json import EOS
 from charlm.units import Tally, bits
 
-MAX_SHOWN = 10
-"""Number of scores in the repr of `Scores`."""
 FIGURES = ("tokens", "words", "chars", "oov", "bits_per_char", "perplexity", "word_perplexity")
 """Figures of a tally that are columns of a table of scores."""
 
@@ -85,10 +83,6 @@ class Scores(Listing[Score]):
 
     vocab_size: int = 0
     backward: bool = False
-
-    def __repr__(self) -> str:
-        more = f", and {len(self) - MAX_SHOWN:,} more" if len(self) > MAX_SHOWN else ""
-        return f"Scores([{', '.join(map(repr, self[:MAX_SHOWN]))}{more}])"
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the text and the figures of each score; log-probabilities are in nats."""

@@ -51,6 +51,9 @@ class Text(NamedTuple):
     attention: Array = np.empty((0, 0), np.float32)
     copied: int = 0
 
+    def __repr__(self) -> str:
+        return f"Text({self.text!r}, probability {self.probability:.3f})"
+
     @property
     def probability(self) -> float:
         """Probability of a token: the geometric mean over all tokens; 1 without any."""
