@@ -175,7 +175,7 @@ class Rows:
             self._requests += queue is self._jobs
             if self._end is not None:
                 self._refused += 1
-                raise Stopping("this server is stopping; expected a running one. Try again later")
+                raise Stopping()
             if len(self._jobs) + len(self._calls) >= self.queue:
                 self._refused += 1
                 raise QueueFull(
@@ -236,7 +236,7 @@ class Rows:
 
     def _fail_waiting(self) -> None:
         """Fail calls, and works that have not begun."""
-        error = Stopping("this server is stopping; expected a running one. Try again later")
+        error = Stopping()
         while self._calls:
             future, _ = self._calls.popleft()
             if future.set_running_or_notify_cancel():

@@ -23,6 +23,11 @@ class QueueFull(EnvironmentFailure):
 class Stopping(EnvironmentFailure):
     """Work that was refused or ended because the rows are being stopped."""
 
+    def __init__(
+        self, message: str = "this server is stopping; expected a running one. Try again later"
+    ) -> None:
+        super().__init__(message)
+
 
 class TokenFigures(NamedTuple):
     """A token with its figures under the model, before temperature and sampling rules.

@@ -15,7 +15,7 @@ from charlm.server.answers import Answer, event_text
 from charlm.server.bodies import read_json
 from charlm.server.channel import Channel
 from charlm.server.client import ClientGone
-from charlm.server.errors import BUG, Refused
+from charlm.server.errors import BUG, Refused, unavailable
 from charlm.server.requests import Completion, read_completion, read_fields
 from charlm.server.service import Served, Service
 from charlm.server.threads import compute
@@ -90,10 +90,8 @@ def _stream_text(answer: Answer, events: list[Event], is_last: bool) -> str:
 
 def _refusal(error: Exception) -> Refused:
     """Return the answer to work that the rows refused or that failed."""
-    if isinstance(error, QueueFull):
-        return Refused(503, str(error), code="queue_full", headers={"Retry-After": "1"})
-    if isinstance(error, Stopping):
-        return Refused(503, str(error), code="stopping", headers={"Retry-After": "1"})
+    if isinstance(error, QueueFull | Stopping):
+        return unavailable(error)
     if isinstance(error, UsageError):
         return Refused(400, str(error))
     logging.getLogger(__name__).error("an error in the server", exc_info=error)

@@ -4,6 +4,8 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
+from charlm.inference.work import QueueFull, Stopping
+
 KINDS = {
     401: "authentication_error",
     403: "permission_error",
@@ -53,3 +55,9 @@ class Refused(Exception):
     def response(self) -> JSONResponse:
         """Answer with the error object."""
         return JSONResponse(self.content, self.status, self.headers)
+
+
+def unavailable(error: QueueFull | Stopping) -> Refused:
+    """Return the answer to work that comes while too much is waiting, or while the server stops."""
+    code = "queue_full" if isinstance(error, QueueFull) else "stopping"
+    return Refused(503, str(error), code=code, headers={"Retry-After": "1"})

@@ -23,7 +23,7 @@ from charlm.inference.rows import QueueFull, Stopping
 from charlm.inspect.find_units import check_pattern
 from charlm.server.bodies import read_json
 from charlm.server.client import check_client, watched
-from charlm.server.errors import Refused
+from charlm.server.errors import Refused, unavailable
 from charlm.server.requests import REQUIRED, Fields, read_fields, text, whole
 from charlm.server.service import Served, Service
 from charlm.server.shared_backend import SharedBackend
@@ -191,7 +191,7 @@ async def answer(
         async with watched(request.receive), places:
             return Response(await run_in_threadpool(content), media_type="application/json")
     except (QueueFull, Stopping) as error:
-        raise Refused(503, str(error), headers={"Retry-After": "1"}) from error
+        raise unavailable(error) from error
     except CorpusError as error:
         raise Refused(400, str(error), "text") from error
     except CharlmError as error:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from charlm.server.errors import CLIENT_LEFT, Refused
+from charlm.inference.work import Stopping
+from charlm.server.errors import CLIENT_LEFT, Refused, unavailable
 from charlm.server.log import Log
 from charlm.server.service import Service
 
@@ -149,11 +150,7 @@ class Guard:
                 return preflight
             self.access.check(scope)
             if self.service.stopping and scope["path"] not in OPEN_PATHS:
-                raise Refused(
-                    503,
-                    "the server is stopping; expected it to run. Ask again later",
-                    headers={"Retry-After": "1"},
-                )
+                raise unavailable(Stopping())
         except Refused as refusal:
             return refusal.response
         return None

@@ -271,7 +271,8 @@ def test_new_work_is_refused_while_the_server_stops() -> None:
         service.stopping = True
         answer = running.client.post("/echo", json={})
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
-        assert answer.json()["error"]["type"] == "server_error"
+        error = answer.json()["error"]
+        assert (error["type"], error["code"]) == ("server_error", "stopping")
         assert running.client.get("/").status_code == 200
         assert running.client.get("/fail").status_code == 503
 

@@ -118,16 +118,19 @@ def test_a_slow_pattern_ends(server: Serving, monkeypatch: pytest.MonkeyPatch) -
     assert (status, param) == (400, "pattern") and "fast" in message
 
 
-@pytest.mark.parametrize("error", [QueueFull, Stopping])
+@pytest.mark.parametrize(("error", "code"), [(QueueFull, "queue_full"), (Stopping, "stopping")])
 def test_a_busy_server_asks_to_try_again(
-    server: Serving, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+    server: Serving, monkeypatch: pytest.MonkeyPatch, error: type[Exception], code: str
 ) -> None:
+    """The answer is that of completions, whose code a program can read."""
+
     def refuse(*_: object) -> dict:
         raise error("busy")
 
     monkeypatch.setattr(page, "score", refuse)
     answer = server.client.post("/api/score", json={"text": "a"})
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert answer.json()["error"]["code"] == code
 
 
 LONG = {"text": TEXT * 9, "run": "format-1"}
