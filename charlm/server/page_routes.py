@@ -87,11 +87,12 @@ COMPARE: Fields = {**TEXT, "other": (REQUIRED, text)}
 async def model(request: Request) -> Response:
     """Return the facts about every served model, the default first."""
     service: Service = request.app.state.service
-
-    def facts() -> dict[str, Any]:
-        return {"models": [page.facts(shared(each)) for each in service.models.values()]}
-
-    return await answer(request, slots(request).readers, facts, "run")
+    return await answer(
+        request,
+        slots(request).readers,
+        lambda: {"models": [facts(each) for each in service.models.values()]},
+        "run",
+    )
 
 
 async def score(request: Request) -> Response:
@@ -166,6 +167,12 @@ def shared(each: Served) -> Model:
     """Return a served model that computes on the worker thread of its rows."""
     run = replace(each.model.run, backend=SharedBackend(each.rows))
     return Model(run, each.model.mixture)
+
+
+@lru_cache(maxsize=32)
+def facts(each: Served) -> dict[str, Any]:
+    """Return the facts about a served model; its validation text is read once."""
+    return page.facts(shared(each))
 
 
 async def answer(

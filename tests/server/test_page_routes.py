@@ -68,6 +68,15 @@ def test_models_are_described(server: Serving) -> None:
     assert 100 < len(models[0]["example"]) <= 300
 
 
+def test_the_validation_text_is_read_once_for_the_description(
+    server: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each load of the page read and decoded it again."""
+    first = server.client.get("/api/model").json()
+    monkeypatch.setattr(page, "search_text", None)
+    assert server.client.get("/api/model").json() == first
+
+
 def test_two_models_are_compared(server: Serving) -> None:
     answer = ask(server, "compare", text="the sea", run="format-1", other="tales")
     assert "".join(part["text"] for part in answer["parts"]) == "the sea"
