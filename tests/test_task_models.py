@@ -40,10 +40,12 @@ def test_the_validation_texts_of_a_run_are_evaluated_by_default(
 ) -> None:
     """As `Model.evaluate` does; each of these calls was a TypeError."""
     model = models[task]
-    found, recorded = model.evaluate().summary(), read_record(model.path)["results"]["valid"]
+    counts = model.evaluate()
+    found, recorded = counts.summary(), read_record(model.path)["results"]["valid"]
     plain = {name: value for name, value in recorded.items() if isinstance(value, float | int)}
     assert {name: found[name] for name in plain} == pytest.approx(plain, rel=1e-4, abs=1e-5)
     assert len(plain) >= 4
+    assert repr(counts).startswith(type(counts).__name__) and len(repr(counts)) < 120
     bare = tmp_path / "bare"
     shutil.copytree(model.path, bare, ignore=shutil.ignore_patterns("data"))
     with pytest.raises(CorpusError, match="run bare keeps no validation text; expected one"):

@@ -50,7 +50,7 @@ class TranslationCounts:
     copied: int = 0
     bleu_sums: tuple[int, ...] = (0,) * BLEU_SUMS
     chrf_sums: tuple[int, ...] = (0,) * CHRF_SUMS
-    rows: Sums | None = field(default=None, compare=False, repr=False)
+    rows: Sums | None = field(default=None, compare=False)
 
     @classmethod
     def of(
@@ -84,6 +84,12 @@ class TranslationCounts:
         for key in ("bleu_sums", "chrf_sums"):
             values[key] = tuple(values[key])
         return cls(**values)
+
+    def __repr__(self) -> str:
+        return (
+            f"TranslationCounts(chrF2 {self.chrf:.1f}, BLEU {self.bleu:.1f}, exact "
+            f"{self.exact:.4f}, {self.nats_per_token:.4f} nats/token, {self.texts:,} texts)"
+        )
 
     def __add__(self, other: "TranslationCounts") -> "TranslationCounts":
         """Add the sums of two sets of texts."""
