@@ -125,13 +125,14 @@ def common_parts(
     paths: Sequence[Path],
     kept: Sequence[Mapping[str, Part]],
     notes: list[str],
-    texts: Callable[[Part], int],
+    count_texts: Callable[[Part], int],
     noun: str = "text",
 ) -> list[Part]:
     """Return the test part that all runs keep, or else the validation part, as each keeps it.
 
-    `kept` has the parts of each run by name, `texts` counts those of a part. The notes get which
-    part it is. Raises UsageError for none, and for runs that held out different texts.
+    `kept` has the parts of each run by name; `count_texts` returns the number of texts of a part. A
+    note that names the part is added to `notes`. Raises UsageError if there is none, and for runs
+    that held out different texts.
     """
     check_same_text(paths)
     name = next((name for name in WHICH if all(name in parts for parts in kept)), None)
@@ -140,7 +141,7 @@ def common_parts(
             f"these runs keep no common {noun}s; expected some to compare on. Use --file"
         )
     parts = [own[name] for own in kept]
-    number = count_of(min(map(texts, parts)), f"{WHICH[name]} {noun}")
+    number = count_of(min(map(count_texts, parts)), f"{WHICH[name]} {noun}")
     notes.append(f"compared on {number} of these runs")
     if name == "valid":
         notes.append(ALSO_CHOSE)

@@ -1,4 +1,4 @@
-"""A run with conditions seen from all of them: its held-out text by condition, and posteriors."""
+"""Evaluation of a run with conditions: its held-out text by condition, and posteriors."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,7 +28,7 @@ def usual_condition(path: Path) -> str | None:
 
 
 def posteriors(path: Path, texts: Sequence[str], **options: Any) -> Posteriors:
-    """Return the probabilities of texts under each condition of a run, and the reverse.
+    """Return the probability of each text given each condition of a run, and the reverse.
 
     `options` are as in `load_run`. Raises UsageError for a run without conditions.
     """
@@ -50,10 +50,10 @@ def posteriors(path: Path, texts: Sequence[str], **options: Any) -> Posteriors:
 def evaluate_conditions(
     path: Path, parts: Sequence[str] = ("valid", "test"), **options: Any
 ) -> dict[str, dict[str | None, Tally]]:
-    """Return the tally of each condition by the name of the held-out text; that of None is the sum.
+    """Return the tallies of each held-out text by condition; that of None is their sum.
 
-    The condition of texts without one is "". `options` are as in `load_run`. Raises UsageError if
-    the run keeps no held-out text.
+    Texts without a condition have the condition "". `options` are as in `load_run`. Raises
+    UsageError if the run keeps no held-out text.
     """
     config = read_config(path)
     tallies: dict[str, dict[str | None, Tally]] = {}

@@ -27,11 +27,11 @@ PAIRS_OF_TEXT = f"{BAG} lists pairs of words that two or more of the training te
 
 @dataclass(frozen=True, kw_only=True)
 class Shared:
-    """What was exported or pushed.
+    """Report on a run that was exported or pushed.
 
-    `files` are the bytes of each file, `left_out` those of folders that stayed private. `notes` are
-    sentences on what public versions of files lack, `warnings` on what of the training text is in
-    the files. `commit` is None for a file and for a dry run.
+    `files` has the size of each file in bytes, `left_out` that of folders that stay private.
+    `notes` say what is taken out of the public versions of files, `warnings` what these reveal of
+    the training text. `commit` is None for an exported file and for a dry run.
     """
 
     path: Path
@@ -83,7 +83,8 @@ def import_run(
 ) -> Path:
     """Keep an exported run under its own or another name, and return its path.
 
-    The file is checked as foreign data. Raises RunError if it is damaged, or if the name is taken.
+    The file is checked as untrusted data. Raises RunError if it is damaged, or if the name is
+    taken.
     """
     with phase("importing the run"):
         return import_archive(Path(file), checkpoints_folder(checkpoints), name)
@@ -103,9 +104,9 @@ def push(
 ) -> Shared:
     """Push a run to the repository `org/name` of the hub, as one commit.
 
-    Only public files go up: see `charlm.runs.public`. `revision` is a branch, which is made if it
-    is missing. `dry_run` only returns what would go up. Raises RunError for a damaged run,
-    UsageError for a wrong name, EnvironmentFailure without network or token.
+    Only public files are uploaded: see `charlm.runs.public`. `revision` is a branch, which is
+    created if it is missing. With `dry_run` nothing is uploaded. Raises RunError for a damaged run,
+    UsageError for an invalid name, EnvironmentFailure without network or token.
     """
     if revision and "@" in repository:
         raise UsageError(
@@ -131,9 +132,9 @@ def push(
 def pull(repository: str, name: str | None = None, checkpoints: str | Path | None = None) -> Path:
     """Copy the run in `org/name[@revision]` of the hub to the user's runs, and return its path.
 
-    It is checked as foreign data; run.json records the repository and the commit. The name is that
-    of the repository unless another is given. Raises RunError for a missing or damaged run and for
-    a name that is taken, EnvironmentFailure without network or token.
+    It is checked as untrusted data; run.json records the repository and the commit. The name is
+    that of the repository unless another is given. Raises RunError for a missing or damaged run and
+    for a name that is taken, EnvironmentFailure without network or token.
     """
     address = parse_address(repository)
     with phase("downloading the run"):

@@ -1,4 +1,4 @@
-"""A text as a model sees it: surprisal, alternatives, units, and the difference from another."""
+"""A text token by token: surprisal, alternatives, units, and the difference of two models."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,14 +27,14 @@ def inspect(
     signals: Sequence[str] = (),
     other: Model | None = None,
 ) -> Inspection:
-    """Return a text as a model reads it, with what else is asked about it.
+    """Return the tokens of a text with their surprisal under a model.
 
     `by` is "token" or "word" (the blank before a word belongs to it). `top` is the number of
-    alternatives for each token. `units` are units such as "2:8", of which each of `signals` (by
-    default c, or h) is traced after each token. With `other` the text is compared under two models,
-    part by part; if they cut it differently, parts are the smallest that both cut out. Raises
-    UsageError for unknown names, for words of a model that reads backward, and for models that read
-    the text differently.
+    alternatives for each token. `units` are units such as "2:8", whose `signals` (by default c, or
+    h) are recorded after each token. With `other` the text is compared under two models, part by
+    part; if their tokens differ, the parts are the smallest that consist of whole tokens of both.
+    Raises UsageError for unknown names, for words of a model that reads backward, and for models
+    that read the text differently.
     """
     check_choice(named("by"), by, PARTS)
     view = view_text(model.run, model.scorer(), text, top=top)

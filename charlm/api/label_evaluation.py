@@ -30,7 +30,7 @@ FROM_FILES = "text"
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledTexts:
-    """Encoded texts with their targets; `texts` has them as they were read, if they were."""
+    """Encoded texts with their targets; `texts` has those of files as they were read, else None."""
 
     encoded: EncodedText
     targets: Targets
@@ -138,7 +138,7 @@ def encoded_pairs(run: LabelRun, pairs: Sequence[tuple[str, str]]) -> LabelledTe
 
 
 def _floors(run: LabelRun, name: str, part: LabelledTexts) -> dict[str, float]:
-    """Return the accuracies of the floors: recorded ones, or fitted again for texts of files."""
+    """Return the accuracies of simple methods: as recorded, or fitted again for texts of files."""
     floors: dict[str, float] = {}
     if name != FROM_FILES:
         known = read_record(run.path).get("floors", {}) if exists(run.path / RECORD) else {}
@@ -162,7 +162,7 @@ def _worst(
 ) -> list[WrongText]:
     """Return the texts whose gold label has the greatest nats; those of unseen labels are left out.
 
-    Of texts with equal nats the first comes first.
+    Texts with equal nats keep their order.
     """
     known = np.flatnonzero(part.targets != UNSEEN)
     logs, gold = log_softmax(logits[known]), part.targets[known]

@@ -33,7 +33,7 @@ GROUP = 256
 class LabelModel(TaskModel):
     """Trained classifier, made by `charlm.load`.
 
-    What it says of a text does not depend on other texts. With a `mixture`, answers are those of
+    The label of a text does not depend on other texts. With a `mixture`, labels are those of
     several runs together; features and states are those of the first one.
     """
 
@@ -67,9 +67,9 @@ class LabelModel(TaskModel):
     ) -> LabelCounts:
         """Return the counts of right and wrong answers for texts with these gold labels.
 
-        The default are the validation texts of the run. Labels that the model does not have are
-        counted as `unseen`. Raises UsageError unless there is one label for each text, a str or
-        None, and CorpusError if the run keeps no validation texts.
+        Without arguments, the validation texts of the run are evaluated. Labels that the model does
+        not have are counted as `unseen`. Raises UsageError unless there is one label for each text,
+        a str or None, and CorpusError if the run keeps no validation texts.
         """
         if texts is None and labels is None:
             encoded, targets = self.kept_validation()
@@ -92,7 +92,7 @@ class LabelModel(TaskModel):
     def states(self, texts: str | Iterable[str]) -> list[Array]:
         """Return the hidden vectors of each text, shape (T, H), as it is read forward.
 
-        The first one is that after the start symbol, before any token.
+        The first vector is that after the start symbol, before any token.
         """
         text = self.run.encode(checked_texts(texts))
         inputs = (padded(text, np.array([row]))[0] for row in range(text.documents))
@@ -117,7 +117,7 @@ class LabelModel(TaskModel):
 
 
 class LabelApi:
-    """Uses of runs that give labels; see `TaskApi`."""
+    """Functions for runs that give labels; see `TaskApi`."""
 
     evaluation_flags = frozenset({"--target", "--worst", "--with"})
     reads_lines = True

@@ -1,4 +1,4 @@
-"""`load`, which returns the model of a run, of whatever task. Nothing is printed."""
+"""`load`, which returns the model of a run of any task. Nothing is printed."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -29,10 +29,10 @@ def load(
 ) -> Model | TaskModel:
     """Load the model of a run: a name, a path, or by default the newest run or the built-in model.
 
-    A run that was trained with `--task classify` has a `LabelModel`, one of another task the model
-    of that task, all others a `Model`. Options and errors are as in `load_model`; only a `Model`
-    has `weights` and `condition`. `with_` is for a `Model`, and for a `LabelModel`, whose runs need
-    the same labels and have equal weights by default (see `mix_label_runs`).
+    A language model is a `Model`, the model of a run with `--task classify` a `LabelModel`; the
+    other tasks have classes of their own. Options and errors are as in `load_model`. Only a `Model`
+    takes `weights` and `condition`. A `LabelModel` takes `with_` too; its runs need the same labels
+    and have equal weights by default (see `mix_label_runs`).
     """
     folder, engine = checkpoints_folder(checkpoints), engine_on(device, engine)
     path = find_run(None if run is None else str(run), folder)
@@ -71,12 +71,12 @@ def load_model(
     """Load the language model of a run: a name, a path, or by default as in `load`.
 
     `engine` is auto, native (compiled kernels), numpy or torch. `device` is cpu, cuda, mps or auto
-    (CUDA if it is available); all but the CPU are for torch. `weights` is the format in which
-    the kernels keep them: fp32, bf16 or int8. `with_` names runs whose probabilities are mixed with
-    those of the model, such as "ngram" (the companion of the run) or "other=0.3", in which other
-    has the weight 0.3 (see `mix_runs`). `condition` is that with which the model begins texts, one
-    of `Model.conditions`. Raises RunError if there is no such run or its files are
-    damaged, UsageError for runs with another vocabulary or with labels.
+    (CUDA if it is available); all but the CPU need torch. `weights` is the number format in which
+    the kernels keep the weights: fp32, bf16 or int8. `with_` names runs whose probabilities are
+    mixed with those of the model, such as "ngram" (the companion of the run) or "other=0.3", in
+    which other has the weight 0.3 (see `mix_runs`). `condition`, one of `Model.conditions`, is the
+    condition with which the model begins texts. Raises RunError if there is no such run or its
+    files are damaged, UsageError for runs with another vocabulary or with labels.
     """
     folder, engine = checkpoints_folder(checkpoints), engine_on(device, engine)
     path = find_run(None if run is None else str(run), folder)

@@ -37,7 +37,7 @@ TEXT_SECTIONS = ("corpus", "vocabulary")
 
 @dataclass(frozen=True, kw_only=True)
 class RunText:
-    """Text of a run to make: what run.json says about it, and the direction of reading."""
+    """Text of a run that is to be written, its description for run.json, and its direction."""
 
     dataset: Dataset
     settings: Settings
@@ -97,20 +97,20 @@ def fit_run(
     check_writable(folder)
     check_name(folder, name, overwrite=overwrite)
     if like is None:
-        found = _given_text(given, text, None if vocab is None else Path(vocab))
+        run_text = _given_text(given, text, None if vocab is None else Path(vocab))
     elif given or text is not None or vocab:
         raise UsageError(
             f"{named('like')} takes the text, the vocabulary and their settings from the run; "
             f"expected no others beside it. Leave out {named('like')}, or the others"
         )
     else:
-        found = text_of_run(find_run(str(like), folder, trained=False))
+        run_text = text_of_run(find_run(str(like), folder, trained=False))
     begin = time.perf_counter()
-    vocabulary = found.dataset.vocabulary
+    vocabulary = run_text.dataset.vocabulary
     order = order or UNITS[vocabulary.unit].ngram_order
-    model, discounts = fit_text(found.dataset.train, vocabulary, order, found.direction)
+    model, discounts = fit_text(run_text.dataset.train, vocabulary, order, run_text.direction)
     return keep_run(
-        found, model, METHOD, folder=folder, name=name, overwrite=overwrite, command=command,
+        run_text, model, METHOD, folder=folder, name=name, overwrite=overwrite, command=command,
         seconds=time.perf_counter() - begin, discounts=discounts,
     )  # fmt: skip
 
@@ -130,7 +130,7 @@ def keep_run(
 ) -> Model:
     """Write an n-gram model and its text as a new run in `folder`, and load it.
 
-    `method` says in words where the model is from.
+    `method` names the origin of the model, for people.
     """
     record = {
         "command": command,

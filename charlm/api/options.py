@@ -7,7 +7,7 @@ from typing import Any
 from charlm.errors import UsageError, near_name
 
 GIVEN = {"backend", "vocabulary", "sampling", "boundaries", "start", "options"}
-"""Arguments that the library gives itself."""
+"""Arguments that the library passes itself."""
 
 
 def check_options(options: Mapping[str, Any], *functions: Callable[..., Any]) -> None:

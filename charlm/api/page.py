@@ -1,4 +1,4 @@
-"""Data of the page, as plain values for JSON: stored in an export, or asked for one by one.
+"""Data of the page, as plain values for JSON: stored in an export, or requested one by one.
 
 An export and the answers of a server have the same forms; see `report.page.data`.
 """

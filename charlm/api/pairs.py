@@ -50,8 +50,8 @@ def pairs(
     """Score minimal pairs and count those whose good sentence is more probable.
 
     `rows` are pairs, or the name of a file or folder with pairs. `split` is "moses" (split words as
-    in WikiText), "none", or "auto", which decides by the vocabulary; `warn` gets the decision.
-    `unk_penalty` is as in `Model.score`. Raises CorpusError for data without pairs.
+    in WikiText), "none", or "auto", which decides by the vocabulary and passes its decision to
+    `warn`. `unk_penalty` is as in `Model.score`. Raises CorpusError for data without pairs.
     """
     if isinstance(rows, str | PathLike):
         items = read_pairs([fspath(rows)], warn=warn)

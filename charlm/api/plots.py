@@ -16,9 +16,9 @@ from charlm.runs.pair import BACKWARD
 from charlm.units import loss_of
 
 MAX_TRIALS = 8
-"""Trials of a search that are shown, the best ones."""
+"""Maximum number of trials of a search that are shown; they are the best ones."""
 WATCHED_EVERY = 1.0
-"""Seconds between two looks at a log that grows."""
+"""Seconds between two checks of a log that grows."""
 
 
 def find_logs(runs: Sequence[str], folder: Path) -> tuple[list[RunLog], list[str]]:
@@ -36,13 +36,13 @@ def find_logs(runs: Sequence[str], folder: Path) -> tuple[list[RunLog], list[str
         problems = {path: missing_log(path) for path in paths if path.resolve() not in seen}
         seen |= {path.resolve() for path in paths}
         notes += [problem for problem in problems.values() if problem and not trials]
-        found = [read_log(path) for path, problem in problems.items() if not problem]
+        own = [read_log(path) for path, problem in problems.items() if not problem]
         if trials and all(map(missing_log, trials)):
             notes.append(f"search {run} has no trial with a log yet")
-        if len(found) > MAX_TRIALS and trials:
-            notes.append(f"search {run}: the best {MAX_TRIALS} of {len(found)} trials")
-            found = sorted(sorted(found, key=_best)[:MAX_TRIALS], key=lambda log: log.path)
-        logs += found
+        if len(own) > MAX_TRIALS and trials:
+            notes.append(f"search {run}: the best {MAX_TRIALS} of {len(own)} trials")
+            own = sorted(sorted(own, key=_best)[:MAX_TRIALS], key=lambda log: log.path)
+        logs += own
     if not logs:
         raise RunError(notes[0])
     return _with_own_names(logs), notes
@@ -109,7 +109,7 @@ def watch(
 ) -> Iterator[list[RunLog]]:
     """Yield the logs of runs as `find_logs` finds them, again when one grows or a trial begins.
 
-    The end comes when no run and no search is going on.
+    Ends when none of the runs is being trained and no search of theirs is running.
     """
     sizes: list[int] | None = None
     while True:

@@ -51,11 +51,11 @@ class Prompt:
         self._lines = None
 
     def enter(self, line: str) -> Shown:
-        """Take a line; yield what it shows. Closing the iterator stops the model.
+        """Handle a line and yield what to show. Closing the iterator stops the model.
 
-        A command starts with "/", and text that starts so with "//". Other text is appended; then,
-        and after an empty line, the model continues. Raises a subclass of CharlmError, at once or
-        during iteration, for a mistake, which changes nothing.
+        A command starts with "/"; for text that starts with a slash, type two. Text is appended;
+        then, and after an empty line, the model continues. Raises a subclass of CharlmError, at
+        once or during iteration, for a mistake, which changes nothing.
         """
         choices, self._choices = self._choices, {}
         if self._lines is not None or line.startswith(QUOTES):

@@ -171,9 +171,9 @@ def read_references(
 
 def _texts(lists: NBestLists, refs: References) -> list[str]:
     """Return the references in the order of the lists."""
-    found = refs if isinstance(refs, Mapping) else read_references(lists, refs)
-    check_same(found, lists, "the references")
-    return [found[utterance.name] for utterance in lists]
+    texts = refs if isinstance(refs, Mapping) else read_references(lists, refs)
+    check_same(texts, lists, "the references")
+    return [texts[utterance.name] for utterance in lists]
 
 
 def tune_weights(

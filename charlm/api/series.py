@@ -89,8 +89,8 @@ class SeriesForecaster(TaskModel):
     def evaluate(self, values: ArrayLike | None = None) -> SeriesCounts:
         """Return the figures of the forecasts of each number but the first of a series.
 
-        The default are the validation numbers of the run, each of them. Raises CorpusError if the
-        run keeps none.
+        Without an argument, the forecasts of all validation numbers of the run are evaluated.
+        Raises CorpusError if the run keeps none.
         """
         if values is None:
             return self.run.evaluate(*self.kept_validation())
@@ -118,7 +118,7 @@ def checked_values(values: ArrayLike) -> Values:
 
 
 class SeriesApi:
-    """Uses of runs on series; see `charlm.api.task_api.TaskApi`."""
+    """Functions for runs on series; see `charlm.api.task_api.TaskApi`."""
 
     evaluation_flags: frozenset[str] = frozenset()
     reads_lines = False

@@ -52,15 +52,15 @@ def evaluate_tags(
     parts: dict[str, Part] = (
         {FROM_FILES: tagged_files(run, files, target, reading, notes)} if files else held_out(run)
     )
-    counts, found = {}, {}
+    counts, answers = {}, {}
     for name, part in parts.items():
         with phase(f"evaluating: {name}"):
-            counts[name], found[name] = run.counts(*part, known)
+            counts[name], answers[name] = run.counts(*part, known)
     return TagEvaluation(
         labels=run.labels.names,
         counts=counts,
         floors={name: _floor(run, name, part, train) for name, part in parts.items()},
-        worst={name: _worst(run, found[name], part, worst) for name, part in parts.items()},
+        worst={name: _worst(run, answers[name], part, worst) for name, part in parts.items()},
         notes=notes,
     )
 
@@ -100,7 +100,7 @@ def tagged_files(
 
 
 def _floor(run: TagRun, name: str, part: Part, train: Part | None) -> float | None:
-    """Return the figure of the most frequent tag of each word, as the run knows it."""
+    """Return the figure of tagging each word with its most frequent tag in the training text."""
     if name != FROM_FILES:
         record = read_record(run.path) if exists(run.path / RECORD) else {}
         floor = (record.get("floors") or {}).get("frequent_tag") or {}

@@ -31,7 +31,7 @@ Text = str | Sequence[str]
 class TagModel(TaskModel):
     """Trained tagger, made by `charlm.load`.
 
-    What it says of a sentence does not depend on other sentences.
+    The tags of a sentence do not depend on other sentences.
     """
 
     run: TagRun
@@ -54,9 +54,9 @@ class TagModel(TaskModel):
     ) -> TagCounts:
         """Return the counts of right and wrong tags for sentences with these gold tags.
 
-        The default are the validation sentences of the run. Tags that the model does not have are
-        counted as `unseen`. Raises UsageError unless there is one tag for each word, and
-        CorpusError if the run keeps no validation sentences.
+        Without arguments, the validation sentences of the run are evaluated. Tags that the model
+        does not have are counted as `unseen`. Raises UsageError unless there is one tag for each
+        word, and CorpusError if the run keeps no validation sentences.
         """
         if texts is None and tags is None:
             return self.run.counts(*self.kept_validation())[0]
@@ -92,8 +92,8 @@ def placed_words(text: Text) -> PlacedWords:
     """Return the words of a sentence; a text of several lines is one sentence."""
     if isinstance(text, str):
         check_text(text)
-        found = split_words(text)
-        return PlacedWords(text, tuple(w for w, _ in found), tuple(at for _, at in found))
+        words = split_words(text)
+        return PlacedWords(text, tuple(w for w, _ in words), tuple(at for _, at in words))
     starts, at = [], 0
     for word in text:
         starts.append(at)
@@ -116,7 +116,7 @@ def checked_sentences(texts: str | Iterable[Text] | None) -> Iterator[Text]:
 
 
 class TagApi:
-    """Uses of runs that give tags; see `TaskApi`."""
+    """Functions for runs that give tags; see `TaskApi`."""
 
     evaluation_flags = frozenset({"--target", "--worst"})
     reads_lines = False  # a line of CoNLL is one word
@@ -151,8 +151,8 @@ class TagApi:
         from charlm.text.tagged_files import read_sentences
 
         rules = ReadSettings(**reading)
-        found = read_sentences(files, rules, target, warn, needs_tags=False)
-        sentences = (list(each.words) for each in found)
+        tagged = read_sentences(files, rules, target, warn, needs_tags=False)
+        sentences = (list(each.words) for each in tagged)
         while group := list(islice(sentences, GROUP)):
             yield group
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class TaskModel:
-    """Base of the models of tasks: the model of a run that says something of texts.
+    """Base of the models of all tasks but language modelling.
 
     It can be pickled and copied like a `Model`. A subclass whose runs `charlm predict` uses has
     `predict_each` and `as_read`.
@@ -34,7 +34,7 @@ class TaskModel:
     predict_each: Callable[..., Iterator[Any]]
     """Function that yields the answer to each text, in order; texts may arrive one by one."""
     as_read: Callable[..., list[Any]]
-    """Function that returns how the answer to a text comes about, token by token."""
+    """Function that returns the steps to the answer to a text, token by token."""
     labels: tuple[str, ...]
     """Names that answers are chosen from; none if answers are texts."""
     mixture: Any = None
@@ -81,7 +81,7 @@ class TaskModel:
         return Predictions(self.predict_each(texts, **options))
 
     def kept_validation(self) -> Any:
-        """Return the validation texts of the run and what lies beside them, as `run.kept` does.
+        """Return the validation texts of the run with their labels, tags or translations.
 
         Raises CorpusError if the run keeps none.
         """
@@ -97,11 +97,11 @@ class TaskModel:
 
 
 class TaskApi(Protocol):
-    """Everything that differs between the uses of two tasks."""
+    """Functions that differ from task to task."""
 
     @property
     def evaluation_flags(self) -> frozenset[str]:
-        """Flags of `charlm eval` that it knows, of --target, --worst, --beam, --with."""
+        """Flags of `charlm eval` for this task, among --target, --worst, --beam, --with."""
 
     @property
     def reads_lines(self) -> bool:
@@ -142,7 +142,7 @@ class TaskApi(Protocol):
     def inputs(
         self, files: Sequence[str], reading: Mapping[str, Any], target: str | None, warn: "Warn"
     ) -> Iterator[list[Any]]:
-        """Yield the texts of files in groups, as `predict` takes them, and nothing beside them."""
+        """Yield the texts of files in groups, as `predict` takes them, without their labels."""
 
 
 def api_of(task: str) -> TaskApi:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 class Training(Iterator["Record"]):
     """Iterator that trains a new run in `path` and yields its records.
 
-    Training starts with the first `next`. One that is deleted before that warns.
+    Training starts with the first `next`. A `Training` that is deleted before that warns.
     """
 
     def __init__(self, session: "Session", processes: "Processes | None" = None) -> None:
@@ -96,7 +96,7 @@ def _records(
 def train(
     *sources: str | Path, text: str | None = None, processes: int | None = None, **options: Any
 ) -> Training:
-    """Return an iterator that trains a new run and yields records, at last a FinishedRecord.
+    """Return an iterator that trains a new run and yields records; the last is a FinishedRecord.
 
     Options are as in `fit`. Raises a subclass of CharlmError.
     """
@@ -140,12 +140,14 @@ def fit(
     `fit("a.txt", unit="word", hidden=128, epochs=3)`. Other options: `name` and `checkpoints` (the
     folder of the run), `overwrite` (replace a run of that name), `preset`, `config` (a TOML file)
     and `vocab` (a tokenizer.json). `start_from` names a run whose weights and vocabulary training
-    starts with; `vocabulary="keep"` adds no entries for new types of the text, `"grow"` does.
+    starts with; `vocabulary="grow"` adds entries for new words or characters of the text, and
+    `"keep"` does not.
 
-    With `task="classify"` texts have labels: those of files, or `examples`, pairs of a text and its
-    label. The result is a `LabelModel` then. So it is for other tasks: pairs of words and their
-    tags, of a text and its translation. With `condition`, the name of a column, texts begin with
-    its values; the result is the model of the most frequent one.
+    With `task="classify"` texts have labels: those of files, or of `examples`, pairs of a text and
+    its label. The result is a `LabelModel` then. Examples of `task="tag"` are pairs of words and
+    their tags, those of `task="translate"` pairs of a text and its translation. With `condition`,
+    the name of a column, texts begin with its values; the result is the model of the most frequent
+    one.
 
     With `processes=N`, N processes on this machine train the model, as with `charlm train
     --processes N`; the result is the same apart from rounding.
@@ -235,9 +237,9 @@ def _session(
 def _checked_examples(
     examples: Iterable[tuple[Any, Any]], request: Request, *, with_text: bool
 ) -> list[tuple[Any, Any]]:
-    """Return texts and what lies beside them as pairs.
+    """Return examples as pairs: a text or its words, and a label, tags, or a translation.
 
-    Raises UsageError for others, or if there is another text.
+    Raises UsageError for anything else, or if there is another text.
     """
     settings = settings_from(request.combined()[0])
     if with_text or settings.corpus.sources:
@@ -258,7 +260,7 @@ def _checked_examples(
 
 
 def checked_sources(sources: tuple[Any, ...]) -> tuple[str, ...]:
-    """Return sources as strings. Raises UsageError for a list, or for a text."""
+    """Return sources as strings. Raises UsageError for one that is a list, or a text."""
     for source in sources:
         if not isinstance(source, str | Path):
             kind = type(source).__name__

@@ -50,11 +50,11 @@ def evaluate_translations(
     counts, floors, worst_texts = {}, {}, {}
     for name, part in parts.items():
         with phase(f"evaluating: {name}"):
-            counts[name], found = run.evaluate(part, beam)
+            counts[name], answers = run.evaluate(part, beam)
         floors[name] = copy_floor(part.pairs)
         rows = counts[name].rows
         if worst and rows is not None:
-            outputs = [each.text for each in found]
+            outputs = [each.text for each in answers]
             worst_texts[name] = worst_translations(part.pairs, outputs, rows, worst)
     return TranslationEvaluation(
         beam=beam, counts=counts, floors=floors, worst=worst_texts, notes=notes

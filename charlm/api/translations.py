@@ -25,11 +25,11 @@ GROUP = 256
 class TranslateModel(TaskModel):
     """Trained translator, made by `charlm.load`.
 
-    What it makes of a text does not depend on other texts.
+    The translation of a text does not depend on other texts.
     """
 
     run: TranslateRun
-    max_request_chars = 10_000  # each token is searched for, and has a weight for each of the text
+    max_request_chars = 10_000  # the search and the attention take longer than one reading
 
     def __repr__(self) -> str:
         source, target = self.run.languages.source, self.run.languages.target
@@ -58,31 +58,28 @@ class TranslateModel(TaskModel):
     ) -> TranslationCounts:
         """Return the figures of outputs for texts with these references.
 
-        The default are the validation texts of the run. Raises UsageError unless there is one
-        reference for each text, and for texts without words, and CorpusError if the run keeps no
-        validation texts.
+        Without arguments, the validation texts of the run are evaluated. Raises UsageError unless
+        there is one reference for each text, and for texts without words, and CorpusError if the
+        run keeps no validation texts.
         """
         check_beam(beam)
         if texts is None and references is None:
             return self.run.evaluate(self.kept_validation(), beam)[0]
-        chosen = list(checked_texts(texts))
-        wanted = list(checked_texts(references, "references"))
-        if len(chosen) != len(wanted) or not chosen:
+        sources, targets = list(checked_texts(texts)), list(checked_texts(references, "references"))
+        if len(sources) != len(targets) or not sources:
             raise UsageError(
-                f"{len(wanted)} references for {len(chosen)} texts; expected one for each text"
+                f"{len(targets)} references for {len(sources)} texts; expected one for each text"
             )
-        for number, pair in enumerate(zip(chosen, wanted, strict=True)):
+        pairs = list(zip(sources, targets, strict=True))
+        for number, pair in enumerate(pairs):
             for name, text in zip(("texts", "references"), pair, strict=True):
                 if not text.strip():
                     raise UsageError(f"{name}[{number}] is {text!r:.80}; expected some words")
-        return self.run.evaluate(self.run.encoded(list(zip(chosen, wanted, strict=True))), beam)[0]
+        return self.run.evaluate(self.run.encoded(pairs), beam)[0]
 
     def as_read(self, text: str, *, beam: int = BEAM) -> list[Text]:
-        """Return the translation of a text, with its tokens and what they look at.
-
-        The list is empty for a text without words.
-        """
-        return [found for found in self.predict([text], beam=beam) if found.tokens]
+        """Return the translation of a text in a list, which is empty for a text without words."""
+        return [answer for answer in self.predict([text], beam=beam) if answer.tokens]
 
 
 def check_beam(beam: int) -> None:
@@ -92,7 +89,7 @@ def check_beam(beam: int) -> None:
 
 
 class TranslateApi:
-    """Uses of runs that give translations; see `TaskApi`."""
+    """Functions for runs that give translations; see `TaskApi`."""
 
     evaluation_flags = frozenset({"--target", "--worst", "--beam"})
     reads_lines = True
@@ -135,4 +132,4 @@ class TranslateApi:
 
 
 TRANSLATE_API: TaskApi = TranslateApi()
-"""Uses of the task `translate`."""
+"""Functions of the task `translate`."""

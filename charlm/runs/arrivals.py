@@ -1,4 +1,4 @@
-"""Runs that come from elsewhere: checked as foreign data, then in place at once or not at all."""
+"""Runs that come from elsewhere: checked as untrusted data, then in place at once or not at all."""
 
 import contextlib
 import os
