@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import charlm
+from charlm.config.optimizers import OPTIMIZERS
 
 PACKAGE = Path(charlm.__file__).parent
 PROJECT = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))
@@ -288,6 +289,24 @@ from charlm.nn.model import RecurrentLanguageModel, count_parameters
 settings = ModelSettings(hidden_size=4, embedding_size=4, num_layers=1, tie_weights=False)
 count_parameters(settings, 5, conditions=2)
 RecurrentLanguageModel(settings, 5, conditions=2)
+assert 'torch._dynamo' not in sys.modules"""
+    assert "sympy" not in imported_after(code, 0, tmp_path)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_model_is_trained_without_the_compiler_of_torch(optimizer: str, tmp_path: Path) -> None:
+    """Torch's own optimisers import it when they are made: half of the processor time of torch."""
+    code = f"""
+import sys, torch
+from charlm.config.training import TrainingSettings
+from charlm.training.optim import build_optimizer
+weight = torch.nn.Parameter(torch.ones(2))
+optimizer = build_optimizer([weight], TrainingSettings(optimizer={optimizer!r}, learning_rate=0.1))
+weight.square().sum().backward()
+optimizer.step()
+optimizer.load_state_dict(optimizer.state_dict())
+optimizer.zero_grad()
+assert weight.grad is None and (weight < 1.0).all()
 assert 'torch._dynamo' not in sys.modules"""
     assert "sympy" not in imported_after(code, 0, tmp_path)
 

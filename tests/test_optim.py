@@ -1,11 +1,13 @@
 """Optimisers and schedules by name: rates by hand, a quadratic made smaller by every optimiser."""
 
+import copy
 import math
 
 import pytest
 import torch
 from torch import nn
 
+from charlm.config.class_path import resolve
 from charlm.config.optimizers import OPTIMIZERS, SCHEDULES
 from charlm.config.training import TrainingSettings
 from charlm.training.averaging import non_monotone
@@ -81,6 +83,27 @@ def test_every_optimiser_lowers_a_quadratic(name: str, momentum: float) -> None:
         losses.append(loss.item())
     assert losses[-1] < 0.1 * losses[0]
     assert losses[5] < losses[0]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_steps_have_the_bits_of_those_of_torch(name: str) -> None:
+    """With a state that goes on in another optimiser, and no gradient of a step itself."""
+    spec, chosen = OPTIMIZERS[name], TrainingSettings(optimizer=name, learning_rate=0.05)
+    one, other = (nn.Parameter(torch.tensor([3.0, -2.0, 0.1])) for _ in range(2))
+    options = {**spec.options, "lr": 0.05, "weight_decay": 0.0}
+    if spec.has_betas:
+        options["betas"] = (chosen.beta1, chosen.beta2)
+    theirs = resolve(spec.kind)([other], **options)
+    for number in range(6):
+        if number % 3 == 0:
+            state = copy.deepcopy(theirs.state_dict())
+            ours = build_optimizer([one], chosen)
+            ours.load_state_dict(state)
+        for weight, optimizer in ((one, ours), (other, theirs)):
+            weight.grad = weight.detach().sin() * (number + 1)
+            optimizer.step()
+        assert torch.equal(one, other) and one.is_leaf
+    assert isinstance(ours, type(theirs))
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
