@@ -8,6 +8,8 @@ SEPARATOR = -1
 """Id between two texts, which is in no text."""
 FACTOR = np.uint64(0x9E3779B97F4A7C15)
 """Odd multiplier that makes the hash of a window depend on the order of its ids."""
+LOW_BITS = np.uint64((1 << 20) - 1)
+"""Mask of the bits of a hash that number the entries of the table of `members`."""
 
 
 def window_hashes(ids: NDArray[np.integer], length: int) -> Hashes:
@@ -40,32 +42,63 @@ def _mixed(values: Hashes) -> Hashes:
 def longest_overlap(ids: NDArray[np.integer], corpus: NDArray[np.integer]) -> tuple[int, int]:
     """Return the length and the beginning of the longest run of ids that is also in the corpus.
 
-    It bisects: if no window of n ids is in the corpus, no longer window is.
+    Windows are doubled while one of them is in the corpus; then the length is bisected, where a
+    window is known by its first and its last half. Only places of the corpus with the shorter
+    window can have the longer one, so few are left after eight ids.
     """
-    low, high, place = 0, len(ids) + 1, 0
+    size, own, others = 1, window_hashes(ids, 1), window_hashes(corpus, 1)
+    starts = np.flatnonzero(members(others, own))
+    if not len(starts):
+        return 0, 0
+    while True:
+        longer = _joined(own, size), _joined(others, size)
+        fitting = starts[starts < len(longer[1])]
+        found = fitting[members(longer[1][fitting], longer[0])]
+        if not len(found):
+            break
+        (own, others), starts, size = longer, found, 2 * size
+    low, high, place = size, 2 * size, int(np.flatnonzero(members(own, others[starts]))[0])
     while high - low > 1:
         middle = (low + high) // 2
-        starts = np.flatnonzero(in_corpus(ids, corpus, middle))
-        if len(starts):
-            low, place = middle, int(starts[0])
+        apart = middle - size
+        windows = _joined(own, apart)
+        fitting = starts[starts < len(others) - apart]
+        there = _mixed(others[fitting] * FACTOR + others[fitting + apart])
+        in_both = np.flatnonzero(members(windows, there))
+        if len(in_both):
+            low, place, starts = middle, int(in_both[0]), fitting[members(there, windows)]
         else:
             high = middle
     return low, place
+
+
+def _joined(hashes: Hashes, apart: int) -> Hashes:
+    """Hash each pair of windows that begin `apart` ids from each other."""
+    return _mixed(hashes[: max(len(hashes) - apart, 0)] * FACTOR + hashes[apart:])
+
+
+def members(values: Hashes, keys: Hashes) -> NDArray[np.bool_]:
+    """Test whether each value is one of the keys, shape (N,).
+
+    Most values are found to be none by a table of their lowest bits.
+    """
+    found = np.zeros(len(values), np.bool_)
+    if len(keys):
+        keys = np.unique(keys)
+        table = np.zeros(int(LOW_BITS) + 1, np.bool_)
+        table[keys & LOW_BITS] = True
+        likely = np.flatnonzero(table[values & LOW_BITS])
+        places = np.minimum(np.searchsorted(keys, values[likely]), len(keys) - 1)
+        found[likely] = keys[places] == values[likely]
+    return found
 
 
 def in_corpus(
     ids: NDArray[np.integer], corpus: NDArray[np.integer], length: int
 ) -> NDArray[np.bool_]:
     """Test whether each window of `length` ids is in the corpus, shape (N - length + 1,)."""
-    windows = window_hashes(ids, length)
-    if not len(windows):
-        return np.zeros(0, np.bool_)
-    keys = np.unique(windows)
-    corpus_windows = window_hashes(corpus, length)
-    places = np.minimum(np.searchsorted(keys, corpus_windows), len(keys) - 1)
-    known = np.zeros(len(keys), np.bool_)
-    known[places[keys[places] == corpus_windows]] = True
-    return known[np.searchsorted(keys, windows)]
+    windows, others = window_hashes(ids, length), window_hashes(corpus, length)
+    return members(windows, others[members(others, windows)])
 
 
 def novel_fraction(ids: NDArray[np.integer], corpus: NDArray[np.integer], length: int) -> float:
