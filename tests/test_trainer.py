@@ -491,6 +491,16 @@ def test_freed_memory_is_returned_with_each_step_record(monkeypatch: pytest.Monk
     assert len(calls) == len(records) > 0
 
 
+def test_a_gpu_does_not_wait_for_memory_of_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its steps take none. A validation does, so that it is returned there."""
+    calls: list[int] = []
+    monkeypatch.setattr(trainer_module, "return_freed_memory", lambda: calls.append(1))
+    monkeypatch.setattr(Trainer, "_steps_on_host", False)
+    records = list(make(evals=2).run())
+    validations = [record for record in records if isinstance(record, EvaluationRecord)]
+    assert len(records) > len(validations) == len(calls) == 2
+
+
 def test_the_logged_training_loss_is_the_loss_of_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
     """With frozen weights, the loss logged for one epoch equals the evaluation of its text.
 

@@ -171,12 +171,18 @@ class Trainer:
         if log_is_due or evaluation_is_due or self.recovery.warnings:
             self.recovery.settle()
         records = self._warning_records()
-        if log_is_due:
+        if evaluation_is_due or (log_is_due and self._steps_on_host):
             return_freed_memory()
+        if log_is_due:
             records.append(self._step_record())
         if evaluation_is_due:
             records.append(self._evaluation_record())
         return records
+
+    @property
+    def _steps_on_host(self) -> bool:
+        """True if steps take memory of the processor; a GPU would wait while it is returned."""
+        return self.state.generator.device.type == "cpu"
 
     def _warning_records(self) -> list[Record]:
         warnings, self.recovery.warnings = self.recovery.warnings, []
