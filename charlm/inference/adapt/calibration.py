@@ -29,6 +29,8 @@ MAX_PRODUCTS = 4e11
 """Approximate limit of the multiplications of one reading of them: some seconds."""
 MAX_LOGITS = 1 << 26
 """Approximate limit of the logits that are kept of them: 268 MB."""
+CACHED = 1 << 16
+"""Number of logits that are multiplied by a factor at a time."""
 FEWEST_TOKENS = 1_000
 """Tokens that are kept in any case, however large the vocabulary is."""
 MIN_PIECE = 1_000
@@ -89,7 +91,7 @@ class TargetLogits:
 
     def nats(self, factor: float) -> Nats:
         """Return the nats of each target, with all logits multiplied by a factor."""
-        return np.concatenate([_nats(logits * factor, ids) for logits, ids in self.parts])
+        return np.concatenate([_nats(logits, ids, factor) for logits, ids in self.parts])
 
     def best_factor(self) -> float:
         """Return the factor with the least nats, see `fit_scale`."""
@@ -116,14 +118,23 @@ def text_logits(backend: Backend, text: EncodedText) -> TargetLogits:
     return TargetLogits(list(zip(logits, pieces, strict=True)))
 
 
-def _nats(logits: NDArray[np.floating], targets: NDArray[np.integer]) -> Nats:
-    """Return the nats of targets (N,) by logits (N, V), which are overwritten.
+def _nats(logits: NDArray[np.floating], targets: NDArray[np.integer], factor: float) -> Nats:
+    """Return the nats of targets (N,) by logits (N, V) times a factor.
 
-    Those of a text are in float32, with half the time and memory; their sums are in float64.
+    Those of a text are in float32, with half the time; their sums are in float64. Few rows are
+    computed at a time, in memory that stays in the cache of the processor.
     """
-    logits -= logits.max(axis=-1, keepdims=True)
-    own = np.take_along_axis(logits, targets[:, None].astype(np.int64), axis=-1)[:, 0]
-    return np.asarray(np.log(np.exp(logits).sum(axis=-1, dtype=np.float64)) - own)
+    rows, nats = max(1, CACHED // logits.shape[-1]), np.empty(len(logits))
+    memory = np.empty((min(rows, len(logits)), logits.shape[-1]), logits.dtype)
+    columns = targets[:, None].astype(np.int64)
+    for first in range(0, len(logits), rows):
+        here = slice(first, first + rows)
+        scaled = np.multiply(logits[here], factor, out=memory[: len(logits[here])])
+        scaled -= scaled.max(axis=-1, keepdims=True)
+        own = np.take_along_axis(scaled, columns[here], axis=-1)[:, 0]
+        np.exp(scaled, out=scaled)
+        nats[here] = np.log(scaled.sum(axis=-1, dtype=np.float64)) - own
+    return nats
 
 
 def sample_to_fit(text: EncodedText, vocab_size: int, most: int = MAX_TOKENS) -> EncodedText:
