@@ -773,6 +773,12 @@ def test_rewinding_removes_later_steps_from_the_log(tmp_path: Path) -> None:
     assert whole(session.path)
 
 
+def test_the_last_checkpoint_is_saved_once(tmp_path: Path) -> None:
+    """The last validation asks for one, and the end of training makes one."""
+    saved = [r.step for r in begun(tmp_path).records() if isinstance(r, SavedRecord)]
+    assert saved == sorted(set(saved)) and saved[-1] == 12 and len(saved) > 1
+
+
 @pytest.mark.parametrize("step", [6, 12])
 def test_weights_that_break_between_saves_rewind_the_run(step: int, tmp_path: Path) -> None:
     """Found by the next loss or, after the last step, by the check before the save."""

@@ -136,7 +136,7 @@ class Session:
             self._log(record)
             yield record
             due = self.save_now or self.clock() - saved_at >= every
-            if self.trainer.settled and due:
+            if self.trainer.settled and due and not self.trainer.completion:
                 saved_at, self.save_now = self.clock(), False
                 if saved := self._try_to_save():
                     yield saved
