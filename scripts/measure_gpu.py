@@ -1,7 +1,8 @@
 """Check and time training on a GPU; print each result at once, and a table of each stage.
 
     python scripts/measure_gpu.py [TEXT] [--ptb FILE] [--only check speed ...] [--json FILE]
-    python scripts/measure_gpu.py --device cpu --seconds 0
+    python scripts/measure_gpu.py --only speed quality --rows "2x512|minutes"
+    python scripts/measure_gpu.py --device cpu --seconds 0 [--apart]
 
 `check` compares the GPU with the CPU, captured steps with the same steps uncaptured, and a resumed
 training with one that never stopped, for every cell; reads a text; and fills the memory. `speed`
@@ -9,12 +10,16 @@ makes whole steps in turn in one process: plainly, on static tensors, and captur
 each number type; medians count. `quality` runs commands until tiny Shakespeare (TEXT) has a loss of
 1.4697 nats per character, which nanoGPT reaches in three minutes on an A100. `ptb` makes one pass
 of the preset awd-ptb. On a CPU everything is tiny: that shows that the script works, and no speed.
+
+On a GPU, rows are measured in a process of their own (`row_worker`), which is replaced if it breaks
+or takes longer than a row of the stage may. The file of results is written after each row.
 """
 
 import argparse
-import gc
+import contextlib
 import itertools
 import json
+import os
 import re
 import subprocess
 import sys
@@ -25,6 +30,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import cast
+from unittest import mock
 
 import numpy as np
 import torch
@@ -38,6 +44,7 @@ from charlm.config.model import ModelSettings
 from charlm.config.presets import PRESETS
 from charlm.config.settings import settings_from
 from charlm.nn.devices import Precision, choose_device
+from charlm.nn.encoder import Encoder
 from charlm.nn.model import multiplied_weights
 from charlm.runs.built_in import built_in_text
 from charlm.tasks.task import Task
@@ -55,18 +62,24 @@ from check_gpu import (
     check,
     trainer_on_random_ids,
 )
+from row_worker import Find, Worker, measured
 
 GOAL = 1.4697
 """Validation loss of nanoGPT's recipe for tiny Shakespeare, in nats per character."""
 PTB_WORDS, PTB_TOKENS = 10_000, 929_589
 """Entries and tokens of the training text of Penn Treebank."""
-COMMAND_SECONDS = 90.0
+COMMAND_SECONDS = 110.0
 """Seconds after which a command is ended."""
+NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
+"""Variable without which a second command imports as fast as on the machine of a user."""
+ROW_SECONDS = {"check": 60.0, "speed": 60.0, "quality": 120.0, "ptb": 120.0}
+"""Seconds after which a row is given up, by stage: more than a command may take, if it runs one."""
 SHAPES = [  # hidden units, embedding, entries, rows, steps
     (512, 128, 65, 64, 128), (512, 128, 65, 128, 128), (1024, 128, 65, 128, 128),
     (2048, 128, 65, 128, 128), (650, 650, 10_000, 64, 70), (650, 650, 10_000, 20, 35),
 ]  # fmt: skip
 TINY_SHAPES = [(8, 4, 11, 3, 5)]
+TINY_RUN = ["--steps=20", "--hidden=8", "--layers=1", "--batch=2", "--bptt=4"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -81,46 +94,84 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--limit", type=float, default=450.0, help="seconds after which nothing is started"
     )
+    parser.add_argument(
+        "--row-seconds",
+        type=float,
+        help="seconds after which a row is given up, by default by stage",
+    )
+    parser.add_argument(
+        "--apart", action="store_true", help="measure in another process, as on a GPU"
+    )
     parser.add_argument("--json", type=Path, help="file, written after each result")
     options = parser.parse_args(arguments)
-    begin, console = time.perf_counter(), Console(width=160, highlight=False)
+    console = Console(width=160, highlight=False)
     device = choose_device(options.device)
-    card = torch.cuda.get_device_name() if device.type == "cuda" else "cpu, tiny"
-    results: dict[str, dict[str, Row]] = {}
-    console.print(f"{card}, torch {torch.__version__}")
+    results = Results(console, options.json, device)
     with tempfile.TemporaryDirectory() as folder:
         setup = Setup(
             device=device, seconds=options.seconds, text=options.text, ptb=options.ptb,
             folder=Path(folder),
         )  # fmt: skip
-        for stage in options.only:
-            for name, measure in STAGES[stage](setup):
-                if not re.search(options.rows, name):
-                    continue
-                start = time.perf_counter()
-                late = start - begin > options.limit
-                row: Row = {"error": "no time was left"} if late else measured(measure)
-                row["took s"] = time.perf_counter() - start
-                results.setdefault(stage, {})[name] = row
-                figures = ", ".join(f"{key} {shown(value)}" for key, value in row.items())
-                console.print(f"{stage}: {name}: {figures}")
-                if options.json:
-                    content = {"device": card, "torch": torch.__version__, "stages": results}
-                    options.json.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    for stage, rows in results.items():
+        find = partial(measurement, setup)
+        worker = Worker(find) if options.apart or not setup.tiny else None
+        try:
+            run_rows(options, setup, results, partial(row_of, find, worker))
+        finally:
+            if worker:
+                worker.close()
+    for stage, rows in results.stages.items():
         console.print("", *tables_of(stage, rows))
 
 
-def measured(measure: Callable[[], Row]) -> Row:
-    """Return a result, or its error: what follows is measured all the same."""
-    try:
-        return measure()
-    except Exception as error:
-        return {"error": f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"}
-    finally:
-        if torch.cuda.is_available():
-            gc.collect()
-            torch.cuda.empty_cache()
+class Results:
+    """Rows by stage and name; each is shown and written when it is added."""
+
+    def __init__(self, console: Console, path: Path | None, device: torch.device) -> None:
+        self.console, self.path = console, path
+        self.card = torch.cuda.get_device_name() if device.type == "cuda" else "cpu, tiny"
+        self.stages: dict[str, dict[str, Row]] = {}
+        console.print(f"{self.card}, torch {torch.__version__}")
+
+    def add(self, stage: str, name: str, row: Row) -> None:
+        """Add a row; the file has either all rows before it or this one too."""
+        self.stages.setdefault(stage, {})[name] = row
+        figures = ", ".join(f"{key} {shown(value)}" for key, value in row.items())
+        self.console.print(f"{stage}: {name}: {figures}")
+        if self.path:
+            content = {"device": self.card, "torch": torch.__version__, "stages": self.stages}
+            new = self.path.with_name(f"{self.path.name}.new")
+            new.write_text(json.dumps(content, indent=1), encoding="utf-8")
+            new.replace(self.path)
+
+
+def run_rows(
+    options: argparse.Namespace,
+    setup: Setup,
+    results: Results,
+    row: Callable[[str, str, float], Row],
+) -> None:
+    """Measure the rows that are chosen, until there is no time left to start one."""
+    begin = time.perf_counter()
+    for stage in options.only:
+        for name, _ in STAGES[stage](setup):
+            if not re.search(options.rows, name):
+                continue
+            start = time.perf_counter()
+            late = start - begin > options.limit
+            seconds = options.row_seconds or ROW_SECONDS[stage]
+            figures: Row = {"error": "no time was left"} if late else row(stage, name, seconds)
+            figures["took s"] = time.perf_counter() - start
+            results.add(stage, name, figures)
+
+
+def measurement(setup: Setup, stage: str, name: str) -> Callable[[], Row]:
+    """Return the measurement of a row."""
+    return dict(STAGES[stage](setup))[name]
+
+
+def row_of(find: Find, worker: Worker | None, stage: str, name: str, seconds: float) -> Row:
+    """Measure a row, in another process if there is one."""
+    return worker.measured(stage, name, seconds) if worker else measured(find(stage, name))
 
 
 def shown(value: object) -> str:
@@ -155,25 +206,53 @@ def peak(setup: Setup) -> float:
 
 
 def ways(shape: tuple[int, int, int, int, int], setup: Setup) -> Row:
-    """Return milliseconds of a step in each way, and figures of the fastest."""
+    """Return milliseconds of a step in each way, and figures of the fastest.
+
+    Plain steps are those before CUDA graphs: each layer is a call. With dropout it still is.
+    """
     hidden, embedding, entries, rows, steps = shape
     settings = ModelSettings(num_layers=2, hidden_size=hidden, embedding_size=embedding)
     captures = Captures()
-    programs = {
-        name: new_step(settings, entries, (steps, rows), name.split()[-1], step_class, setup)
+    make = partial(new_step, vocab_size=entries, shape=(steps, rows), setup=setup)
+    with layer_by_layer():
+        plain = make(settings, precision="fp32", step_class=Step)
+    programs = {"plain fp32": as_before(plain)} | {
+        name: make(settings, precision=name.split()[-1], step_class=step_class)
         for name, step_class in {
-            "plain fp32": Step, "static fp32": StaticStep, "captured fp32": captures.step,
+            "static fp32": StaticStep, "captured fp32": captures.step,
             "captured bf16": captures.step, "captured fp16": captures.step,
         }.items()
     }  # fmt: skip
+    dropped = replace(settings, dropout=0.2)
+    programs["dropout bf16"] = make(dropped, precision="bf16", step_class=captures.step)
     times = timed(programs, setup)
+    with_dropout = times.pop("dropout bf16")
     least, tokens = min(times.values()), steps * rows
     operations = 6.0 * multiplied_weights(settings, entries) * tokens
     return {
         **{f"{name} ms": 1e3 * seconds for name, seconds in times.items()},
+        "dropout bf16 ms": 1e3 * with_dropout,
         "Mtokens/s": tokens / least / 1e6, "gain": times["plain fp32"] / least,
         "of the peak": operations / least / peak(setup), **captures.failures(),
     }  # fmt: skip
+
+
+@contextlib.contextmanager
+def layer_by_layer() -> Iterator[None]:
+    """Compute each layer in a call of its own, as all models did before CUDA graphs."""
+    with mock.patch.object(Encoder, "_are_one_call", lambda *_: False):
+        yield
+
+
+def as_before(step: Callable[[], None]) -> Callable[[], None]:
+    """Return a step that computes layer by layer."""
+
+    def train() -> None:
+        """Make one training step."""
+        with layer_by_layer():
+            step()
+
+    return train
 
 
 def cell_speed(cell: str, setup: Setup) -> Row:
@@ -181,8 +260,10 @@ def cell_speed(cell: str, setup: Setup) -> Row:
     hidden, rows, steps = (8, 3, 5) if setup.tiny else (512, 64, 64)
     settings = ModelSettings(cell=cell, num_layers=2, hidden_size=hidden, embedding_size=128)
     captures, shape = Captures(), (steps, rows)
+    with layer_by_layer():
+        plain = new_step(settings, ENTRIES, shape, "fp32", Step, setup)
     programs = {
-        "plain fp32": new_step(settings, ENTRIES, shape, "fp32", Step, setup),
+        "plain fp32": as_before(plain),
         "captured bf16": new_step(settings, ENTRIES, shape, "bf16", captures.step, setup),
     }
     times = timed(programs, setup)
@@ -215,7 +296,8 @@ def timed(programs: Mapping[str, Callable[[], object]], setup: Setup) -> dict[st
 
 
 def quality(setup: Setup) -> Iterator[Measurement]:
-    """Yield eight passes of one model in each number type, and runs of a given time."""
+    """Yield the phases of the shortest plan, eight passes of one model, runs of a given time."""
+    yield "phases of a command", partial(phases_of_a_command, setup)
     model = ["--layers=2", "--hidden=512", "--batch=64", "--bptt=64", "--evals=16"]
     for seconds in (3,) if setup.tiny else (60, 3):
         length = [f"--minutes={seconds / 60}"]
@@ -223,6 +305,17 @@ def quality(setup: Setup) -> Iterator[Measurement]:
     for name in ("fp32",) if setup.tiny else ("bf16", "fp16", "fp32"):
         arguments = [*model, f"--precision={name}"]
         yield f"2x512, 8 passes, {name}", partial(trained, arguments, ["--epochs=8"], setup)
+
+
+def phases_of_a_command(setup: Setup) -> Row:
+    """Return the seconds of each phase of a command that trains for three seconds."""
+    target = setup.folder / "phases.json"
+    program = [sys.executable, str(Path(__file__).with_name("time_phases.py")), str(target)]
+    arguments = [str(setup.text), *TINY_RUN] if setup.tiny else [str(setup.text), "--minutes=0.05"]
+    options = [f"--device={setup.device.type}", f"--checkpoints={setup.folder}", "--name=phases"]
+    run_program([*program, "train", *arguments, "--seed=1", *options])
+    seconds: Row = json.loads(target.read_text(encoding="utf-8"))
+    return seconds
 
 
 def trained(arguments: Sequence[str], length: Sequence[str], setup: Setup) -> Row:
@@ -317,7 +410,7 @@ def run_training(
     name = f"run-{len(list(setup.folder.iterdir()))}"
     options = [f"--device={setup.device.type}", f"--name={name}", f"--checkpoints={setup.folder}"]
     if setup.tiny:
-        length = ["--steps=20", "--hidden=8", "--layers=1", "--batch=2", "--bptt=4"]
+        length = TINY_RUN
     start = time.perf_counter()
     run_command(["-q", "train", *arguments, *length, "--seed=1", *options])
     wall, path = time.perf_counter() - start, setup.folder / name
@@ -327,10 +420,15 @@ def run_training(
 
 def run_command(arguments: Sequence[str]) -> None:
     """Run a charlm command in a process of its own. Raises RuntimeError if it fails."""
-    program = [sys.executable, "-c", "from charlm.cli import main; main()", *arguments]
+    run_program([sys.executable, "-c", "from charlm.cli import main; main()", *arguments])
+
+
+def run_program(program: Sequence[str]) -> None:
+    """Run a program, which may keep the bytecode of what it imports. Raises RuntimeError."""
     done = subprocess.run(
-        program, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False
-    )
+        program, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False,
+        env={name: value for name, value in os.environ.items() if name != NO_BYTECODE},
+    )  # fmt: skip
     if done.returncode:
         raise RuntimeError(f"exit {done.returncode}: {done.stderr.strip()[-300:]!r}")
 

@@ -9,6 +9,8 @@ import pytest
 import check_gpu
 import measure_gpu
 from charlm.cli import main
+from charlm.phases import listening, phase
+from time_phases import Times
 
 CELLS = ("lstm", "mingru")
 
@@ -17,14 +19,17 @@ CELLS = ("lstm", "mingru")
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measure two cells, and run commands in this process."""
 
-    def run(arguments: Sequence[str]) -> None:
+    def run(program: Sequence[str]) -> None:
+        _, script, other, *arguments = program
         with pytest.raises(SystemExit) as end:
-            main(list(arguments))
+            main([*(() if script == "-c" else ("-q",)), *arguments])
         assert end.value.code == 0
+        if script != "-c":
+            Path(other).write_text('{"total": 1.0}', encoding="utf-8")
 
     monkeypatch.setattr(check_gpu, "CELLS", CELLS)
     monkeypatch.setattr(measure_gpu, "CELLS", CELLS)
-    monkeypatch.setattr(measure_gpu, "run_command", run)
+    monkeypatch.setattr(measure_gpu, "run_program", run)
 
 
 def rows_of(folder: Path, *arguments: str) -> dict[str, dict[str, dict[str, object]]]:
@@ -66,6 +71,27 @@ def test_a_measurement_that_fails_is_one_row(
     assert [cell in rows and "gain" in rows[cell] for cell in CELLS] == [True, True]
 
 
+def test_rows_are_measured_in_another_process(tmp_path: Path) -> None:
+    """As on a GPU, with the choice of rows by name."""
+    stages = rows_of(tmp_path, "--apart", "--only", "speed", "check", "--rows=^gradients|^product")
+    assert {stage: list(rows) for stage, rows in stages.items()} == {
+        "speed": ["product in bf16"], "check": ["gradients 2x8"],
+    }  # fmt: skip
+    assert not [row["error"] for rows in stages.values() for row in rows.values() if "error" in row]
+
+
 def test_nothing_is_started_after_the_limit(tmp_path: Path) -> None:
     rows = rows_of(tmp_path, "--only", "ptb", "--limit=0")["ptb"]
     assert {row["error"] for row in rows.values()} == {"no time was left"}
+
+
+def test_seconds_belong_to_the_innermost_phase() -> None:
+    """By hand, with a clock that is set: 2 before, 1 + 3 in the outer one, 4 in the inner one."""
+    now = iter([10.0, 12.0, 13.0, 17.0, 20.0, 99.0, 100.0])
+    times = Times(lambda: next(now))
+    with listening(times):
+        with phase("outer"), phase("inner"):
+            pass
+        with phase("inner"):
+            pass
+    assert times.seconds == {"before": 2.0, "outer": 1.0 + 3.0, "inner": 4.0 + 1.0}

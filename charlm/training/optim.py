@@ -37,7 +37,7 @@ def build_optimizer(
     On a GPU, one that needs no number of the host has its rate there too, as a tensor.
     """
     spec, weights = OPTIMIZERS[settings.optimizer], list(parameters)
-    arguments: dict[str, object] = {
+    arguments: dict[str, Any] = {
         **spec.options,
         "lr": settings.learning_rate or 0.0,
         "weight_decay": settings.weight_decay or 0.0,
@@ -49,7 +49,7 @@ def build_optimizer(
     if on_gpu(weights) and spec.gpu_options:
         rate = torch.tensor(settings.learning_rate or 0.0, device=weights[0].device)
         arguments |= {**spec.gpu_options, "lr": rate}
-    return cast(torch.optim.Optimizer, without_compiler(resolve(spec.kind))(weights, **arguments))
+    return without_compiler(resolve(spec.kind))(weights, **arguments)
 
 
 @functools.cache

@@ -1,0 +1,70 @@
+"""A process that measures rows: what breaks it or takes too long is one row."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from row_worker import Row, Worker, measured
+
+
+def find(stage: str, name: str) -> Callable[[], Row]:
+    """Return measurements that end in different ways."""
+    return {
+        "works": lambda: {"stage": stage, "process": os.getpid()},
+        "fails": lambda: {}["missing"],
+        "hangs": lambda: time.sleep(600),
+        "dies": lambda: os.kill(os.getpid(), signal.SIGSEGV),
+    }[name]  # type: ignore[return-value]
+
+
+@pytest.fixture
+def worker() -> Iterator[Worker]:
+    made = Worker(find)
+    yield made
+    made.close()
+
+
+def test_other_rows_are_measured_after_one_that_is_lost(worker: Worker) -> None:
+    """A row that fails keeps its process; one that hangs or ends it gets the next row another."""
+    first = worker.measured("a", "works", 60.0)
+    assert first["stage"] == "a" and first["process"] != os.getpid()
+    assert worker.measured("a", "fails", 60.0) == {"error": "KeyError: 'missing'"}
+    assert worker.measured("a", "works", 60.0) == first
+    begin = time.monotonic()
+    assert worker.measured("a", "hangs", 0.5) == {"error": "no result within 0.5 s"}
+    assert time.monotonic() - begin < 30.0
+    with pytest.raises(ProcessLookupError):
+        os.kill(first["process"], 0)
+    second = worker.measured("b", "works", 60.0)
+    assert second["stage"] == "b" and second["process"] != first["process"]
+    assert worker.measured("b", "dies", 60.0)["error"].startswith("the process was lost (exit -11)")
+
+
+def test_a_process_that_lost_its_gpu_is_replaced(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its result counts, but the GPU would compute nothing more for it."""
+    answers = iter([({"ms": 1.0}, False), ({"error": "CUDA error"}, False)])
+
+    class Connection:
+        def send(self, names: object) -> None: ...
+        def poll(self, seconds: float) -> bool:
+            return True
+
+        def recv(self) -> object:
+            return next(answers)
+
+    closed: list[bool] = []
+    monkeypatch.setattr(worker, "_started", Connection)
+    monkeypatch.setattr(worker, "close", lambda **chosen: closed.append(chosen["at_once"]))
+    assert worker.measured("a", "x", 1.0) == {"ms": 1.0, "error": "the GPU was lost after it"}
+    assert worker.measured("a", "x", 1.0) == {"error": "CUDA error"}
+    assert closed == [True, True]
+    monkeypatch.undo()
+
+
+def test_an_error_is_its_first_line() -> None:
+    assert measured(lambda: int("x\ny"))["error"].startswith("ValueError: invalid literal")
