@@ -216,3 +216,10 @@ def check_views(page) -> None:
     page.locator("#text .t").nth(2).hover()
     assert "prose" in page.locator("#token").inner_text()
     assert "difference" in page.locator("#versus").inner_text()
+
+
+def test_the_page_works_under_any_path() -> None:
+    """The story: behind nginx at /charlm/ it asked /api/model of another program."""
+    script = page_file("page.js")
+    assert re.search(r'ask\("api/model"\)', script)
+    assert not re.findall(r"""["'`]/(?:api|v1)/""", script)

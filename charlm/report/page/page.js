@@ -43,11 +43,11 @@ function storedSource(data) {
 const servedSource = {
   live: true,
   view: "write",
-  models: async () => (await ask("/api/model")).models,
-  score: (text, run) => ask("/api/score", { text, top: ALTERNATIVES, run }),
-  inside: (text, run, signals) => ask("/api/inside", { text, signals, run }),
-  find: (pattern, text, run) => ask("/api/find", { pattern, text, top: 10, run }),
-  compare: (text, run, other) => ask("/api/compare", { text, run, other }),
+  models: async () => (await ask("api/model")).models,
+  score: (text, run) => ask("api/score", { text, top: ALTERNATIVES, run }),
+  inside: (text, run, signals) => ask("api/inside", { text, signals, run }),
+  find: (pattern, text, run) => ask("api/find", { pattern, text, top: 10, run }),
+  compare: (text, run, other) => ask("api/compare", { text, run, other }),
 };
 const stored = $("data");
 const source = stored ? storedSource(JSON.parse(stored.textContent)) : location.protocol.startsWith("http") ? servedSource : null;
@@ -386,7 +386,7 @@ async function write(at = -1) {
   startWriting(at);
   const painted = keepPainting(stream, control);
   try {
-    for await (const event of events("/v1/completions", { ...begun(), ...settings() }, control.signal)) {
+    for await (const event of events("v1/completions", { ...begun(), ...settings() }, control.signal)) {
       if (writing.control !== control) return null;
       if (event.choices[0]) take(event.choices[0], stream);
     }
@@ -826,7 +826,7 @@ const isDrawn = (run) => isCurve(run) || run.best[training.y] !== null;
 async function showRuns() {
   const begin = performance.now();
   try {
-    training.runs = (await ask("/api/runs")).runs.sort((a, b) => isCurve(b) - isCurve(a) || isDrawn(b) - isDrawn(a));
+    training.runs = (await ask("api/runs")).runs.sort((a, b) => isCurve(b) - isCurve(a) || isDrawn(b) - isDrawn(a));
   } catch (error) {
     say($("runs-status"), error);
     return;
