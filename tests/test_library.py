@@ -4,7 +4,7 @@ import math
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -256,3 +256,9 @@ def test_an_invalid_count_is_refused(name: str, stream: Model) -> None:
     for value in (minimum - 1, -7, 1.5, "2"):
         with pytest.raises(UsageError, match=f"{name.split()[-1]} is .*{minimum} or more"):
             call(stream, value)
+
+
+def test_type_checkers_take_a_loaded_model_for_a_language_model() -> None:
+    """The story: mypy refused the example of the README, since a classifier cannot sample."""
+    for function in (charlm.load, charlm.fit):
+        assert set(get_args(get_type_hints(function)["return"])) == {charlm.Model, Any}

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from charlm.api.model import Model
-from charlm.api.task_api import TaskModel, api_of, open_task
+from charlm.api.task_api import api_of, open_task
 from charlm.config.tasks import TASKS
 from charlm.errors import UsageError, named
 from charlm.runs.conditions import check_condition
@@ -26,13 +26,14 @@ def load(
     threads: int | None = None,
     with_: str | Path | Iterable[str | Path] = (),
     condition: str | None = None,
-) -> Model | TaskModel:
+) -> Model | Any:
     """Load the model of a run: a name, a path, or by default the newest run or the built-in model.
 
     A language model is a `Model`, the model of a run with `--task classify` a `LabelModel`; the
-    other tasks have classes of their own. Options and errors are as in `load_model`. Only a `Model`
-    takes `weights` and `condition`. A `LabelModel` takes `with_` too; its runs need the same labels
-    and have equal weights by default (see `mix_label_runs`).
+    other tasks have classes of their own. Type checkers take the result for a `Model`; it may be
+    declared as another of these. Options and errors are as in `load_model`. Only a `Model` takes
+    `weights` and `condition`. A `LabelModel` takes `with_` too; its runs need the same labels and
+    have equal weights by default (see `mix_label_runs`).
     """
     folder, engine = checkpoints_folder(checkpoints), engine_on(device, engine)
     path = find_run(None if run is None else str(run), folder)

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from charlm.api.loading import load
 from charlm.api.model import Model
 from charlm.api.sessions import Request, start_run
-from charlm.api.task_api import TaskModel
 from charlm.config.corpus import CorpusSettings, ReadSettings
 from charlm.config.flags import by_section, names_given
 from charlm.config.settings import settings_from
@@ -133,7 +132,7 @@ def _check_alone() -> None:
 
 def fit(
     *sources: str | Path, text: str | None = None, progress: bool | None = None, **options: Any
-) -> Model | TaskModel:
+) -> Model | Any:
     """Train a new model on files, or on a `text` in memory, and return it.
 
     Settings are named like the flags of `charlm train` or as in `charlm info`:
