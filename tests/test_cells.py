@@ -1,7 +1,11 @@
 """Cells: each follows its formula, in pieces as at once, with the right gradients."""
 
+import importlib
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -450,3 +454,20 @@ def test_initial_embeddings_have_rows_of_length_one() -> None:
     """With a scale of 1 / sqrt(E), but never below 0.1."""
     assert embedding_scale(4) == 0.5
     assert embedding_scale(10_000) == 0.1
+
+
+def test_the_cell_of_the_guide_trains_and_samples(here: Path, monkeypatch: Any) -> None:
+    """In the module that the guide names, which registers it when it is imported."""
+    guide = (Path(charlm.__file__).parent / "guide" / "cells.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```py\n(.*?)```", guide, re.DOTALL)
+    (here / "light.py").write_text(block)
+    monkeypatch.syspath_prepend(here)
+    monkeypatch.delitem(CELLS, "light", raising=False)  # registers its removal at the end
+    monkeypatch.setitem(CELLS, "light", None)
+    importlib.import_module("light")
+    model = charlm.fit(
+        text="to be or not to be " * 30, cell="light", steps=2, hidden=8, name="light",
+        progress=False,
+    )  # fmt: skip
+    assert "LIGHT" in repr(model)
+    assert charlm.load("light").sample(20, seed=1) == model.sample(20, seed=1)
