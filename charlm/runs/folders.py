@@ -193,8 +193,8 @@ def lock_run(path: Path) -> "FileLock":
     except Timeout as error:
         holder = _first_bytes(owner) if owner.is_file() else "another process"
         raise EnvironmentFailure(
-            f"run {path.name} is being trained by {holder}; expected no other process. Wait, or "
-            "stop it"
+            f"run {path.name} is being trained by {holder}; expected no other process. Wait, "
+            f"stop it, or choose another {named('name')}"
         ) from error
     except OSError as error:
         raise EnvironmentFailure(f"cannot lock {path}: {error.strerror}") from error
