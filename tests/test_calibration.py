@@ -23,6 +23,7 @@ from charlm.inference.adapt.calibration import (
 from charlm.inference.likelihood import evaluate, text_nats
 from charlm.nn.encoder import saved_tensors
 from charlm.nn.torch_backend import TorchBackend
+from charlm.text.encoded import EncodedText, TextCounts
 
 
 @pytest.mark.parametrize("best", [0.26, 0.6, 0.97, 1.0, 1.03, 1.4, 3.0])
@@ -91,6 +92,22 @@ def test_a_sample_of_a_text_is_whole_documents_or_its_beginning() -> None:
     assert stream.ids.tolist() == [2, 3, 2, 3, 2, 3, 2]
     assert stream.documents == 1
     assert evaluate(engine(tiny_model()), part).tokens == len(part.ids)
+
+
+def test_a_sample_in_pieces_is_spread_over_a_stream() -> None:
+    """Each piece is a part of the stream, in its order; the sizes are in proportion."""
+    counts = TextCounts(chars=5_000, bytes=6_000, words=900)
+    text = replace(EncodedText.stream(np.arange(1_000)), counts=counts)
+    part = sample_of(text, 100, pieces=4)
+    pieces = part.ids.reshape(4, 25)
+    assert (np.diff(pieces, axis=1) == 1).all()
+    assert pieces[:, 0].tolist() == [0, 325, 650, 975]
+    assert part.is_stream
+    assert len(sample_of(text, 101, pieces=4).ids) == 101
+    assert part.counts == TextCounts(chars=500, bytes=600, words=90)
+    assert sample_of(text, 1_000, pieces=4) is text
+    documents = replace(encoded_documents([[2] * 9 + [1]] * 40), counts=counts)
+    assert sample_of(documents, 100).counts == counts.part(0.25)
 
 
 LENGTHS = [3, 1, 70, 12, 5, 2, 40]

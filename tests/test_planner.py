@@ -600,10 +600,30 @@ def test_n_grams_are_fitted_beside_the_network_unless_the_text_is_long(
     assert "more than 2,000 training tokens" in result.reasons["training.ngram"]
 
 
+def test_a_long_validation_text_is_read_in_part_by_a_short_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A minute of training was followed by three minutes of reading 800,000 words."""
+    monkeypatch.setattr(constants, "MIN_VALID_TOKENS", 100)
+    text = stream(3_000, valid=1_000)
+
+    def tokens(**training) -> int | None:
+        return planned(text, **training).settings.training.valid_tokens
+
+    assert tokens(epochs=2.0) is None
+    assert tokens(epochs=1.0) == 750
+    assert tokens(epochs=0.1) == 100
+    assert tokens(epochs=0.1, valid_tokens=900) == 900
+    assert planned(stream(3_000), epochs=0.1).settings.training.valid_tokens is None
+    reason = planned(text, epochs=1.0).reasons["training.valid_tokens"]
+    assert reason == "of 1,000: reading all takes long beside 3,000 training tokens"
+
+
 def test_every_setting_of_training_is_known_to_these_tests() -> None:
     """A new open setting must be planned: its default is None and it is filled in above."""
     names = {f.name for f in fields(TrainingSettings) if f.default is None}
-    assert names == {*OPEN["training"], "epochs", "steps", "minutes", "threads", "vectors", "log"}
+    by_text = {"epochs", "steps", "minutes", "threads", "vectors", "log", "valid_tokens"}
+    assert names == {*OPEN["training"], *by_text}
     names = {f.name for f in fields(ModelSettings) if f.default is None}
     by_cell = {"mogrifier_rank", "recurrent_init", "input_init", "last_hidden_size"}
     assert names == {*OPEN["model"], "parameters", *by_cell}

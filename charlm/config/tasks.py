@@ -103,6 +103,7 @@ TASKS: dict[str, TaskSpec] = {
             "bptt", "stateless", "random_bptt", "state_reset", "document", "hold_out", "direction",
             "tie_weights", "mixture", "adaptive_softmax", "ngram", "activation_penalty",
             "slowness_penalty", "frequency_bias", "freeze_layers", "keep_cr", "glue", "condition",
+            "valid_tokens",
         ),
     ),
     CLASSIFY: TaskSpec(

@@ -210,6 +210,13 @@ class TrainingSettings:
     evals: int = _count(
         8, "Validations during the run", unit="validations", needs=(validation_text(),)
     )
+    valid_tokens: int | None = _count(
+        None,
+        "Tokens of the validation text that are read, spread over it",
+        unit="tokens",
+        default_note="all, or what the length of the run allows",
+        needs=(validation_text(),),
+    )
     patience: int = _number(
         0,
         "Stop after N validations without a gain; 0 = never",

@@ -51,6 +51,8 @@ def _plan_lines(record: Mapping[str, Any]) -> tuple[list[str], str, str]:
     model, training = settings["model"], settings["training"]
     unit = settings["vocabulary"]["unit"]
     parts = ", ".join(f"{name} {part['tokens']:,}" for name, part in corpus["parts"].items())
+    if (most := training.get("valid_tokens")) and most < _valid_tokens(record):
+        parts += f" ({most:,} read)"
     length = counted_length(*length_of(training))
     why = (record.get("planned") or {}).get("length")
     length += f" ({why})" if why else ""
@@ -184,6 +186,10 @@ def _result_pairs(record: Mapping[str, Any], finished: FinishedRecord) -> list[t
     unit, valid = record["settings"]["vocabulary"]["unit"], finished.valid
     texts = (("validation", valid), ("test", finished.test))
     pairs = [(name, _figures(tally, unit)) for name, tally in texts if isinstance(tally, Tally)]
+    if isinstance(valid, Tally) and valid.tokens < (every := _valid_tokens(record)):
+        pairs.append(
+            ("", f"on {valid.tokens:,} of {every:,} validation tokens; charlm eval reads all")
+        )
     pairs += _parent_pairs(record, finished)
     if not isinstance(valid, Tally):
         return pairs
@@ -248,6 +254,11 @@ def review_pairs(review: Review, unit: str) -> list[tuple[str, str]]:
         new = f"{100 * memory.novel:.0f} % of the {NGRAM}-{noun} sequences in samples are new"
         pairs.append(("", new + beside))
     return pairs
+
+
+def _valid_tokens(record: Mapping[str, Any]) -> int:
+    """Return the tokens of the whole validation text of a run."""
+    return int(record["corpus"]["parts"].get("valid", {}).get("tokens", 0))
 
 
 def _figures(tally: Tally, unit: str) -> str:

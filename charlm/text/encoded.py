@@ -35,6 +35,10 @@ class TextCounts:
             words=self.words + other.words,
         )
 
+    def part(self, fraction: float) -> "TextCounts":
+        """Return the size of this fraction of the text, as if all of it were alike."""
+        return TextCounts(**{name: round(fraction * size) for name, size in asdict(self).items()})
+
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedText:

@@ -46,15 +46,13 @@ def resume(
     more: Mapping[str, float] | None = None,
     dataset: Dataset | None = None,
     keep_longer: bool = False,
-    valid_tokens: int | None = None,
 ) -> Session:
     """Open a session that resumes a run from its newest intact checkpoint, or from its start.
 
     `changes` holds new values of `RESUMABLE` settings; `more` adds epochs, steps or minutes to
     what was trained already. A length below that raises UsageError, or is ignored with
-    `keep_longer`. `dataset` is the text of the run, if it was read before; `valid_tokens` is as in
-    `start`. Damaged best weights are written again. Raises RunError if the run is damaged,
-    CorpusError if its text is gone.
+    `keep_longer`. `dataset` is the text of the run, if it was read before. Damaged best weights are
+    written again. Raises RunError if the run is damaged, CorpusError if its text is gone.
     """
     more, changed = more or {}, _resumable(changes or {})
     config = layout.read_config(path)
@@ -84,7 +82,7 @@ def resume(
         with contextlib.suppress(UnicodeEncodeError):  # a folder whose name is not UTF-8
             run_name(path).encode("utf-8")
             record["name"] = run_name(path)
-        session = open_session(path, settings, dataset, record, lock, valid_tokens)
+        session = open_session(path, settings, dataset, record, lock)
         session.warnings[:0] = [f"{problem}; skipped" for problem in skipped]
         if checkpoint:
             session.trainer.restore(checkpoint)

@@ -200,12 +200,13 @@ def trial_name(number: int) -> str:
 def _session(path: Path, nested: dict[str, dict[str, Any]], values: Mapping[str, Any]) -> Session:
     """Start the run of a trial, or resume it; it is judged on some of the validation text."""
     if (path / RECORD).exists():
-        return resume(path, valid_tokens=JUDGED_TOKENS)
-    chosen: dict[str, dict[str, Any]] = {}
+        return resume(path)
+    most = nested["training"].get("valid_tokens") or JUDGED_TOKENS
+    chosen: dict[str, dict[str, Any]] = {"training": {"valid_tokens": most}}
     for knob, value in values.items():
         chosen.setdefault(find_setting(knob).section, {})[knob] = value
     settings = settings_from(overlay(nested, chosen))
-    return start(settings, path.parent, name=path.name, valid_tokens=JUDGED_TOKENS)
+    return start(settings, path.parent, name=path.name)
 
 
 def _follow(

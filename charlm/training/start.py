@@ -61,6 +61,9 @@ from charlm.training.task_training import Examples, Tensors, training_of
 from charlm.training.tensorboard import check_log
 from charlm.training.trainer import Trainer
 
+PIECES = 8
+"""Pieces, spread over the validation text, of the part that validations read."""
+
 
 def start(
     settings: Settings,
@@ -75,13 +78,11 @@ def start(
     mode: str | None = None,
     command: str = "",
     overwrite: bool = False,
-    valid_tokens: int | None = None,
 ) -> Session:
     """Start a new run in a folder of runs and return its training session.
 
-    `overwrite` replaces the run of this name, which is removed once the new one is planned.
-    `valid_tokens` limits validation to about this many tokens of the validation text. The other
-    arguments are those of `plan_run`. Raises a subclass of CharlmError.
+    `overwrite` replaces the run of this name, which is removed once the new one is planned. The
+    other arguments are those of `plan_run`. Raises a subclass of CharlmError.
     """
     check_writable(folder)
     check_name(folder, name, overwrite=overwrite)
@@ -98,7 +99,7 @@ def start(
     path, lock = new_folder(folder, name, planned.dataset.name)
     record = {**planned.record, "command": command, "notes": planned.warnings}
     session = write_run(
-        path, lock, planned.dataset, record, planned.vectors, valid_tokens,
+        path, lock, planned.dataset, record, planned.vectors,
         parent=parent, weights=planned.weights,
     )  # fmt: skip
     session.warnings += planned.warnings
@@ -315,7 +316,6 @@ def write_run(
     dataset: Dataset,
     record: dict[str, Any],
     vectors: pretrained.Pretrained | None,
-    valid_tokens: int | None = None,
     *,
     parent: Parent | None = None,
     weights: Tensors | None = None,
@@ -346,7 +346,7 @@ def write_run(
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "status": "training",
         }
-        session = open_session(path, settings, dataset, record, lock, valid_tokens, weights)
+        session = open_session(path, settings, dataset, record, lock, weights)
         if parent:
             task.begin(session)
         write_record(path, record)
@@ -370,7 +370,6 @@ def open_session(
     dataset: Dataset,
     record: dict[str, Any],
     lock: FileLock,
-    valid_tokens: int | None = None,
     weights: Tensors | None = None,
 ) -> Session:
     """Build the model and the trainer of a run, and bring `record` up to date.
@@ -405,8 +404,9 @@ def open_session(
     record["parameters"] = model.parameter_count()
     if settings.model.direction == "backward":
         dataset = mirrored_dataset(dataset)
-    if valid_tokens and dataset.valid is not None:
-        dataset = replace(dataset, valid=sample_of(dataset.valid, valid_tokens))
+    if training.valid_tokens and dataset.valid is not None:
+        part = sample_of(dataset.valid, training.valid_tokens, PIECES)
+        dataset = replace(dataset, valid=part)
     model = model.to(device)
     trainer = Trainer(
         model, task.task(dataset, model, settings, precision), training,

@@ -7,7 +7,7 @@ overfit.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from charlm.backends.interface import Backend, Ids, Nats, State
 from charlm.inference.likelihood import read_documents, rows_of
-from charlm.text.encoded import EncodedText, TextCounts
+from charlm.text.encoded import EncodedText
 from charlm.text.tokenizers.tokenizer_json import EOS
 
 TOLERANCE = 0.01
@@ -142,12 +142,20 @@ def sample_to_fit(text: EncodedText, vocab_size: int, most: int = MAX_TOKENS) ->
     return sample_of(text, min(most, max(MAX_LOGITS // vocab_size, FEWEST_TOKENS)))
 
 
-def sample_of(text: EncodedText, most: int = MAX_TOKENS) -> EncodedText:
-    """Return about `most` tokens: documents spread over the text, or the beginning of a stream."""
+def sample_of(text: EncodedText, most: int = MAX_TOKENS, pieces: int = 1) -> EncodedText:
+    """Return about `most` tokens: documents spread over the text, or a part of a stream.
+
+    Of a stream, the part is its beginning, or several `pieces` of equal length spread over it and
+    read as one stream. The size in characters and words is that of the text in proportion.
+    """
     if len(text.ids) <= most:
         return text
     if text.is_stream:
-        return EncodedText.stream(text.ids[:most])
+        length = -(-most // pieces)
+        begins = np.linspace(0, len(text.ids) - length, pieces).astype(int)
+        ids = np.concatenate([text.ids[at : at + length] for at in begins])[:most]
+        counts = text.counts.part(len(ids) / len(text.ids))
+        return replace(EncodedText.stream(ids), counts=counts)
     documents = len(text.ends)
     count = max(1, round(documents * most / len(text.ids)))
     longest = max(1, 2 * most // count)  # longer documents are cut
@@ -156,10 +164,11 @@ def sample_of(text: EncodedText, most: int = MAX_TOKENS) -> EncodedText:
     for number in rows:
         begin = int(text.ends[number - 1]) if number else 0
         chosen.append(np.asarray(text.ids[begin : min(int(text.ends[number]), begin + longest)]))
+    ids = np.concatenate(chosen)
     return EncodedText(
-        ids=np.concatenate(chosen),
+        ids=ids,
         ends=np.cumsum([len(piece) for piece in chosen], dtype=np.int64),
-        counts=TextCounts(),
+        counts=text.counts.part(len(ids) / len(text.ids)),
         is_stream=False,
         firsts=None if text.firsts is None else text.firsts[rows],
     )

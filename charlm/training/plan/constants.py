@@ -19,6 +19,10 @@ TRAINING_FRACTION = 0.9
 """Fraction of the time of a run that is spent on training steps; the rest is for validation and for
 the best weights. Measured with one thread and `--minutes 1`: 0.93 for Shakespeare, 0.91 for names;
 0.72 for words of Penn Treebank, whose few steps are followed by long validations."""
+MIN_VALID_TOKENS = 40_000
+"""Validation tokens that are read in any case: perplexity is then known to about 2 %."""
+VALID_FRACTION = 0.25
+"""Validation tokens that are read at most, for each token that is read in training."""
 MEASURING_FRACTION = 0.005
 """Fraction of a given time, up to 5 seconds, in which the speed is measured. Five steps were too
 few: 113, 156 and 204 billion operations a second within one minute of a quiet machine."""

@@ -276,6 +276,7 @@ def _plan_rates(basis: Basis, training: TrainingSettings, model: ModelSettings) 
     return replace(
         training, learning_rate=rate, weight_decay=decay, seed=seed, average=average,
         evals=_evals(basis, training), schedule=schedule,
+        valid_tokens=_valid_tokens(basis, training, model),
     )  # fmt: skip
 
 
@@ -362,6 +363,24 @@ def _evals(basis: Basis, training: TrainingSettings) -> int:
     if affordable < training.evals:
         basis.reasons["training.evals"] = "the validation text is long for so little training"
     return min(training.evals, affordable)
+
+
+def _valid_tokens(basis: Basis, training: TrainingSettings, model: ModelSettings) -> int | None:
+    """Return fewer validation tokens if reading all takes long beside the training.
+
+    A run reads them two to four times after its last step: to validate, to calibrate, and to weigh
+    its n-grams.
+    """
+    valid, given = basis.dataset.valid, training.valid_tokens
+    if given or valid is None or len(valid.ids) <= constants.MIN_VALID_TOKENS:
+        return given
+    read = basis.passes(training, model) * basis.tokens
+    most = max(int(constants.VALID_FRACTION * read), constants.MIN_VALID_TOKENS)
+    if len(valid.ids) <= most:
+        return None
+    rounded = round(most, 3 - len(str(most)))
+    reason = f"of {len(valid.ids):,}: reading all takes long beside {read:,.0f} training tokens"
+    return int(basis.choose("training.valid_tokens", rounded, reason))
 
 
 def _evals_of_nt_asgd(basis: Basis, training: TrainingSettings) -> int:

@@ -1,0 +1,74 @@
+"""Validation of a part of a long validation text: what is read, recorded and said."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import Call
+
+from charlm.inference.adapt.calibration import sample_of
+from charlm.inference.likelihood import evaluate
+from charlm.runs.layout import read_record
+from charlm.runs.run import load_run
+from charlm.training.plan import constants
+from charlm.training.start import PIECES
+
+TEXT = "".join(f"{number} is {number * number % 97}, " for number in range(1_200))
+SHORT = [
+    "--hidden", "4", "--layers", "1", "--batch", "2", "--bptt", "4", "--seed", "1",
+    "--precision", "fp32", "--threads", "1",
+]  # fmt: skip
+
+
+@pytest.fixture
+def short_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call) -> tuple[Path, str]:
+    """Train ten steps on a text whose validation part is longer; return the run and the output."""
+    monkeypatch.setattr(constants, "MIN_VALID_TOKENS", 200)
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text(TEXT, encoding="utf-8")
+    code, out, err = call("train", "text.txt", "--name", "x", "--steps", "10", *SHORT)
+    assert code == 0, err
+    return tmp_path / "checkpoints" / "x", " ".join((out + err).split())
+
+
+def test_a_short_run_reads_a_part_and_says_so(short_run: tuple[Path, str]) -> None:
+    path, output = short_run
+    record, run = read_record(path), load_run(path)
+    valid = run.kept("valid")
+    tally = record["results"]["valid"]
+    assert record["settings"]["training"]["valid_tokens"] == 200
+    assert len(valid.ids) == record["corpus"]["parts"]["valid"]["tokens"] > 1_000
+    assert tally["tokens"] == 200
+    assert tally["chars"] == 200
+    assert f"valid {len(valid.ids):,} (200 read)" in output
+    assert f"on 200 of {len(valid.ids):,} validation tokens; charlm eval reads all" in output
+    own = evaluate(run.backend, sample_of(valid, 200, PIECES))
+    assert tally["nats"] == pytest.approx(own.nats, rel=1e-5)
+    assert not np.isclose(evaluate(run.backend, valid).nats_per_token, own.nats_per_token, 1e-4)
+
+
+def test_a_longer_run_reads_the_same_part(short_run: tuple[Path, str], call: Call) -> None:
+    """Its validations are compared with those before."""
+    path, _ = short_run
+    assert call("train", "--resume", "--run", "x", "--steps", "400")[0] == 0
+    assert read_record(path)["results"]["valid"]["tokens"] == 200
+
+
+def test_the_number_of_tokens_can_be_chosen(short_run: tuple[Path, str], call: Call) -> None:
+    del short_run
+    code, _, err = call(
+        "train", "text.txt", "--name", "y", "--steps", "10", "--valid-tokens", "300", *SHORT
+    )
+    assert code == 0, err
+    assert read_record(Path("checkpoints/y"))["results"]["valid"]["tokens"] == 300
+
+
+def test_without_validation_text_the_number_is_refused(
+    short_run: tuple[Path, str], call: Call
+) -> None:
+    del short_run
+    code, _, err = call(
+        "train", "text.txt", "--valid-fraction", "0", "--valid-tokens", "9", "--steps", "1", *SHORT
+    )
+    assert code == 2
+    assert "--valid-tokens" in err
