@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TOOLS = ("hypothesis", "pytest", "pytest-xdist")
+TOOLS = ("httpx", "hypothesis", "pytest", "pytest-xdist")
 """Development tools that the tests import."""
 SHOWN = ("torch", "numpy", "datasets", "tokenizers", "typer")
 """Packages with a column in the table."""

@@ -50,7 +50,7 @@ def test_interpreters_are_found_once_for_each_minor_version(
 ) -> None:
     """An interpreter that is too old, broken or without venv is left out."""
     for name, answer in {
-        "python3.10": "3.10.1", "python3.14": "3.14.0", "python3.99": "3.14.2", "python3.12": "",
+        "python3.10": "3.10.1", "python3.98": "3.99.0", "python3.99": "3.99.2", "python3.12": "",
     }.items():  # fmt: skip
         (tmp_path / name).write_text(f"#!/bin/sh\n{f'echo {answer}' if answer else 'exit 1'}\n")
         (tmp_path / name).chmod(0o755)
@@ -60,8 +60,8 @@ def test_interpreters_are_found_once_for_each_minor_version(
     monkeypatch.delenv("PYENV_ROOT", raising=False)
     monkeypatch.setenv("PYTHONS", str(tmp_path / "missing"))
     by_version = interpreters((3, 11))
-    assert by_version["3.14.2"] == tmp_path / "python3.99"
-    assert set(by_version) - {platform.python_version()} == {"3.14.2"}
+    assert by_version["3.99.2"] == tmp_path / "python3.99"
+    assert set(by_version) - {platform.python_version()} == {"3.99.2"}
 
 
 def test_the_list_installs_nothing(tmp_path: Path) -> None:

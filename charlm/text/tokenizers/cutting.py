@@ -10,6 +10,9 @@ from charlm.text.tokenizers.tokenizer_json import LINE_END
 FINE_CHARS = 256
 """Length of short pieces; only those that are not ASCII go to the slower library."""
 
+KIRAT_RAI_E = "\U00016d67"
+"""The only vowel letter, apart from Hangul, that joins with the one before (Unicode 16)."""
+
 
 def cut_safely(text: str, size: int) -> Iterator[str]:
     """Yield pieces of at most `size` characters, cut where no token of any unit can cross.
@@ -73,9 +76,9 @@ def _safe_cut(text: str, start: int, stop: int) -> int:
 def starts_character(character: str) -> bool:
     """Return True if NFC and NFKC never join a character with the character before it.
 
-    Combining marks join, and vowels and final consonants of Hangul; so does a character whose
-    decomposition begins with one of them.
+    Combining marks join, and vowels and final consonants of Hangul, and a vowel of Kirat Rai; so
+    does a character whose decomposition begins with one of them.
     """
     first = unicodedata.normalize("NFKD", character)[0]
     joins = unicodedata.combining(first) or unicodedata.category(first)[0] == "M"
-    return not joins and not "\u1160" <= first <= "\u11ff"
+    return not joins and not "\u1160" <= first <= "\u11ff" and first != KIRAT_RAI_E
