@@ -245,8 +245,8 @@ class TrainingSettings:
     )
     engine: str = setting(
         "auto",
-        "Backend of layers in bf16 (native = compiled kernels)",
-        default_note="native if it is faster",
+        "Backend of layers (native = compiled kernels, in bf16)",
+        default_note="the fastest",
         panel=RUN,
         choices=("auto", "torch", "native"),
     )

@@ -24,7 +24,7 @@ from charlm.backends.training_library import VARIABLE, chosen_variant
 from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
 from charlm.errors import EnvironmentFailure, UsageError, assigned, named
-from charlm.nn.kernel_layers import changed_steps, computes, kernels_in_use
+from charlm.nn.kernel_layers import LOOP, changed_steps, computes, kernels_in_use, loop_pays
 from charlm.nn.low_precision import LowCopy, can_be_static
 from charlm.nn.model import RecurrentLanguageModel, multiplied_weights
 
@@ -74,8 +74,8 @@ lines of up to 280 tokens with 33,278 entries held 4.9 GB, of which 1 GB was in 
 class Precision:
     """The number type of training, `fp32`, `bf16` or `fp16`, and the reason for it.
 
-    `kernels` is the variant of the compiled kernels that compute recurrent layers; without one,
-    torch does.
+    `kernels` is the variant of the compiled kernels that compute recurrent layers, `loop` in fp32;
+    without one, torch does.
     """
 
     name: str
@@ -90,10 +90,9 @@ class Precision:
     @contextlib.contextmanager
     def autocast(self, device: torch.device) -> Iterator[None]:
         """Provide the context for the forward pass; on a GPU, a `LowCopy` takes its place."""
-        if self.name == "fp32" or device.type == "cuda":
-            yield
-            return
-        with torch.autocast(device.type, torch.bfloat16), kernels_in_use(self.kernels):
+        low = self.name != "fp32" and device.type != "cuda"
+        autocast = torch.autocast(device.type, torch.bfloat16) if low else contextlib.nullcontext()
+        with autocast, kernels_in_use(self.kernels):
             yield
 
     def record(self) -> dict[str, str]:
@@ -140,12 +139,14 @@ def choose_precision(
     computes, which needs a task with `static` steps. Raises EnvironmentFailure if a type or native
     is requested and does not work here, UsageError if kernels are and do not compute the settings.
     """
+    loop = next(iter(exact_engines(engine, networks[0], device)), None)
     if requested == "fp32":
-        return Precision(name="fp32", reason="as set")
+        return Precision(name="fp32", reason="as set", kernels=loop)
     weights = multiplied_weights(networks[0], vocab_size)
     open_ = requested == "auto" and engine != "native"
     if open_ and device.type == "cpu" and weights < MIN_BF16_WEIGHTS:
-        return Precision(name="fp32", reason="bf16 is no faster for a model this small")
+        reason = "bf16 is no faster for a model this small"
+        return Precision(name="fp32", reason=reason, kernels=loop)
     name = "bf16" if requested == "auto" else requested
     problem, failures = missing_type(name, networks[0], device, static=static), ""
     for kernels in [] if problem else engines(engine, networks[0], device, rows):
@@ -163,7 +164,15 @@ def choose_precision(
         raise EnvironmentFailure(
             f"{name} cannot be used: {problem}. Use {assigned('precision', 'fp32')}"
         )
-    return Precision(name="fp32", reason=problem or "")
+    return Precision(name="fp32", reason=problem or "", kernels=loop)
+
+
+def exact_engines(engine: str, settings: ModelSettings, device: torch.device) -> list[str | None]:
+    """Return what can compute layers in fp32: the loop if it is faster here, None for torch."""
+    if engine == "native":
+        return []
+    loops = engine == "auto" and device.type == "cpu" and loop_pays(settings)
+    return [LOOP, None] if loops else [None]
 
 
 def engines(

@@ -1,4 +1,4 @@
-"""The cells of `torch.nn`, which reach oneDNN and cuDNN, and the compiled training kernels.
+"""The cells of `torch.nn`, which reach oneDNN and cuDNN, and the compiled kernels or the loop.
 
 Each is a module of one layer: dropout between layers then comes from our generator (cuDNN keeps a
 hidden random state of its own).

@@ -134,12 +134,14 @@ def _works(
     compared: bool,
 ) -> bool:
     """Report whether a recorded precision works here, if need be by comparing it with fp32."""
-    low = kept.name != "fp32"
-    if low and devices.missing_type(kept.name, settings.model, device, static=_is_static(settings)):
+    engine, model = settings.training.engine, settings.model
+    if kept.name == "fp32":
+        return kept.kernels in devices.exact_engines(engine, model, device)
+    if devices.missing_type(kept.name, model, device, static=_is_static(settings)):
         return False
-    if kept.kernels not in devices.engines(settings.training.engine, settings.model, device):
+    if kept.kernels not in devices.engines(engine, model, device):
         return False
-    if low and not compared:
+    if not compared:
         task = training_of(settings)
         networks, outputs = task.networks(settings, dataset), task.outputs(settings, dataset)
         problem = devices.gradient_problem(networks, outputs, device, kept.kernels, kept.name)
