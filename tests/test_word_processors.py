@@ -1,5 +1,6 @@
 """Texts of word processors and e-books: paragraphs become lines, everything else is left out."""
 
+import time
 import zipfile
 from pathlib import Path
 
@@ -46,14 +47,31 @@ MC = "http://schemas.openxmlformats.org/markup-compatibility/2006"
         ("<w:p><w:del><w:r><w:delText>no</w:delText></w:r></w:del></w:p>", "\n"),
         ("<w:p><w:ins><w:r><w:t>new</w:t></w:r></w:ins></w:p>", "new\n"),
         ("<w:p><w:r><w:instrText>PAGE</w:instrText><w:t>a</w:t></w:r></w:p>", "a\n"),
+        ("<w:p><w:moveFrom><w:r><w:t>no</w:t></w:r></w:moveFrom></w:p>", "\n"),
+        (
+            "<w:p><w:r><w:rPr><w:vanish/></w:rPr><w:t>no</w:t><w:br/></w:r><w:r><w:rPr>"
+            "<w:vanish w:val='0'/></w:rPr><w:t>a</w:t></w:r><w:r><w:t>b</w:t></w:r></w:p>",
+            "ab\n",
+        ),
+        ("<w:p><w:ruby><w:rt><w:r><w:t>no</w:t></w:r></w:rt><w:t>a</w:t></w:ruby></w:p>", "a\n"),
         ("<m:Fallback><w:p><w:r><w:t>twice</w:t></w:r></w:p></m:Fallback>", ""),
     ],
 )
 def test_word(tmp_path: Path, body: str, text: str) -> None:
-    """Runs are joined; deleted text, fields and copies for old programs are left out."""
+    """Runs are joined; deleted and hidden text, fields and copies for old programs are left out."""
     assert read(docx(tmp_path / "a.docx", body)) == text
     strict = "http://purl.oclc.org/ooxml/wordprocessingml/main"
     assert read(docx(tmp_path / "b.docx", body, strict)) == text
+
+
+def test_word_files_name_their_main_part(tmp_path: Path) -> None:
+    """Word on the web writes document2.xml."""
+    relations = '<r xmlns="x"><r Type="a/officeDocument" Target="/word/document2.xml"/></r>'
+    text = f'<d xmlns:w="{WORD}"><w:p><w:r><w:t>a</w:t></w:r></w:p></d>'
+    with zipfile.ZipFile(tmp_path / "a.docx", "w") as archive:
+        archive.writestr("_rels/.rels", relations)
+        archive.writestr("word/document2.xml", text)
+    assert read(tmp_path / "a.docx") == "a\n"
 
 
 def test_open_document(tmp_path: Path) -> None:
@@ -64,6 +82,26 @@ def test_open_document(tmp_path: Path) -> None:
         "Ann<t:note><t:p>no</t:p></t:note>.<t:tab/>x<t:line-break/>y”</t:p></o:document>"
     )
     assert read(zipped(tmp_path / "a.odt", content_xml=content)) == "One\n“Good day,  Ann.\tx\ny”\n"
+
+
+def test_open_document_leaves_out_what_is_not_shown(tmp_path: Path) -> None:
+    """Descriptions of pictures, hidden text and pronunciations are not text of the page."""
+    svg = "urn:oasis:names:tc:opendocument:xmlns:svg-compatible:1.0"
+    content = (
+        f'<o:d xmlns:t="{ODF}" xmlns:o="{OFFICE}" xmlns:s="{svg}"><t:p>a<s:desc>no</s:desc>'
+        "<t:hidden-text>no</t:hidden-text><t:ruby-text>no</t:ruby-text></t:p></o:d>"
+    )
+    assert read(zipped(tmp_path / "a.odt", content_xml=content)) == "a\n"
+
+
+def test_many_empty_elements_take_linear_time(tmp_path: Path) -> None:
+    """The story: each blank looked back over all elements before it, for minutes in large files."""
+    body = "<t:a/> " * 100_000
+    content = f'<o:d xmlns:t="{ODF}" xmlns:o="{OFFICE}"><t:p>{body}</t:p></o:d>'
+    path = zipped(tmp_path / "a.odt", content_xml=content)
+    began = time.process_time()
+    assert read(path) == "\n"
+    assert time.process_time() - began < 20  # it was over 100 s
 
 
 def book(path: Path) -> Path:
@@ -91,6 +129,38 @@ def test_e_books_are_read_in_the_order_of_their_spine(tmp_path: Path) -> None:
     assert read(book(tmp_path / "a.epub")) == "Two\nE\nF\n\nA & b,\u00a0c.\nD.\n"
 
 
+def small_book(path: Path, pages: dict[str, str | bytes], package: str) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("META-INF/container.xml", '<c full-path="O/b.opf"/>')
+        archive.writestr("O/b.opf", f'<package xmlns="o">{package}</package>')
+        for name, page in pages.items():
+            archive.writestr(name, page)
+    return path
+
+
+def test_e_books_of_other_layouts(tmp_path: Path) -> None:
+    """Pages beside the package, in UTF-16; pictures, contents and other pages are left out."""
+    package = (
+        '<item id="1" href="../T/1.html" media-type="text/html"/><item id="2" href="c.html"/>'
+        '<item id="3" href="p.jpg" media-type="image/jpeg"/><item id="4" href="n.html"/>'
+        '<itemref idref="2"/><itemref idref="3"/><itemref idref="1"/><itemref idref="1"/>'
+        '<itemref idref="4" linear="no"/><reference type="toc" href="c.html#top"/>'
+    )
+    pages = {"T/1.html": "<p>é</p>".encode("utf-16"), "O/c.html": "Contents"}
+    assert read(small_book(tmp_path / "a.epub", pages, package)) == "é\n"
+
+
+def test_cells_and_notes_of_e_books(tmp_path: Path) -> None:
+    """A cell is a line, as in the other formats, and notes are left out with their numbers."""
+    page = (
+        "<table><tr><td>a</td><td>b</td></tr></table><p>c<a epub:type='noteref'>1</a>."
+        "<span epub:type='pagebreak'/></p><aside epub:type='x footnote'><aside>no</aside>no</aside>"
+        "d<p>e</p>"
+    )
+    package = '<item id="1" href="1.html"/><itemref idref="1"/>'
+    assert read(small_book(tmp_path / "a.epub", {"O/1.html": page}, package)) == "a\nb\nc.\nd\ne\n"
+
+
 RTF = r"{\rtf1\ansi\ansicpg1252{\fonttbl{\f0 Times;}}{\*\generator x;}\f0 "
 
 
@@ -109,6 +179,8 @@ RTF = r"{\rtf1\ansi\ansicpg1252{\fonttbl{\f0 Times;}}{\*\generator x;}\f0 "
             "abc",
         ),
         (r"{\*\bin3 }}}}a\bin2 }}b", "ab"),
+        (r"a\deleted no\deleted0 b\v no\plain c{\v no}{\listtext 1.\tab}d", "abcd"),
+        (r"\trowd a\cell b\cell\row c", "a\nb\nc"),
     ],
 )
 def test_rtf(tmp_path: Path, rtf: str, text: str) -> None:
@@ -123,6 +195,13 @@ def test_rtf_of_other_code_pages() -> None:
     assert rtf_text(rb"{\rtf1\ansicpg932 \'83\'70\'83p}") == "パパ"
     assert rtf_text(rb"{\rtf1\mac \'8e\'d2}") == "é“"
     assert rtf_text(rb"{\rtf1\ansicpg99999 \'e9}") == "é"
+
+
+def test_rtf_of_fonts_with_other_code_pages() -> None:
+    """The story: Russian that WordPad wrote on an English machine was read as accented letters."""
+    fonts = rb"{\rtf1\ansicpg1252\deff0{\fonttbl{\f0\fcharset0 A;}{\f1\fcharset204 A;}}"
+    assert rtf_text(fonts + rb"\f0 \'e9\f1 \'cf\'f0{\f0\'e9}\'e8\plain\'e9}") == "éПрéиé"
+    assert rtf_text(fonts.replace(rb"deff0", rb"deff1") + rb"\'cf}") == "П"
 
 
 @pytest.mark.parametrize("name", ["a.docx", "a.odt", "a.epub", "a.rtf"])
@@ -141,8 +220,14 @@ def test_entities_and_huge_parts_are_refused(
 ) -> None:
     """A small file must not become gigabytes."""
     bomb = '<!DOCTYPE d [<!ENTITY a "aaaa">]><d>&a;</d>'
-    with pytest.raises(CorpusError):
-        read(zipped(tmp_path / "a.docx", word__document_xml=bomb))
+    for text in (bomb, f"<!--{5000 * ' '}-->{bomb}"):
+        with pytest.raises(CorpusError, match="document type"):
+            read(zipped(tmp_path / "a.docx", word__document_xml=text))
+    package = "".join(f'<item id="{n}" href="{n}"/><itemref idref="{n}"/>' for n in range(3))
+    small_book(tmp_path / "a.epub", {f"O/{n}": "a" * 200 for n in range(3)}, package)
+    monkeypatch.setattr("charlm.text.sources.word_processors.MAX_BYTES", 500)
+    with pytest.raises(CorpusError, match="more than 500 bytes"):
+        read(tmp_path / "a.epub")
     monkeypatch.setattr("charlm.text.sources.word_processors.MAX_BYTES", 10)
     with pytest.raises(CorpusError):
         read(docx(tmp_path / "a.docx", "<w:p/>"))
@@ -151,7 +236,7 @@ def test_entities_and_huge_parts_are_refused(
 @pytest.mark.parametrize(
     ("data", "advice"),
     [
-        (b"{\\rtf1 a}", "end in .rtf"),
+        (b"{\\rtf1 a}", "ends in .rtf"),
         (b"%PDF-1.7\n\xff\xfe\xfa\0\1", "pdftotext"),
         (b"PK\x03\x04\xff\0", ".docx"),
     ],

@@ -52,8 +52,8 @@ _MAGIC = {
 
 _ADVICE = {
     b"PAR1": "Read it with --input-format parquet.",
-    b"{\\rtf": "Rename it to end in .rtf.",
-    b"PK\x03\x04": "Unpack it, or rename it to end in .docx, .odt or .epub if it is one.",
+    b"{\\rtf": "Give it as a file that ends in .rtf.",
+    b"PK\x03\x04": "Unpack it; give a document as a file that ends in .docx, .odt or .epub.",
     b"%PDF-": "Convert it to plain text, for example with: pdftotext.",
     b"\xd0\xcf\x11\xe0": "Save it as .docx or as plain text in the program that wrote it.",
 }

@@ -3,18 +3,22 @@
     .docx  Word and most others          .odt  LibreOffice
     .rtf   TextEdit, WordPad, Scrivener  .epub e-books without copy protection
 
-A paragraph becomes a line. Fonts, pictures, comments, notes and deleted passages are left out. The
-formats: ECMA-376, OASIS OpenDocument 1.3, EPUB 3.3, and Rich Text Format 1.9.1.
+A paragraph becomes a line, also in the cells of tables. Fonts, pictures, comments, notes, hidden
+text and deleted passages are left out. The formats: ECMA-376, OASIS OpenDocument 1.3, EPUB 3.3, and
+Rich Text Format 1.9.1.
 """
 
+import codecs
+import lzma
+import posixpath
 import re
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
-from pathlib import Path, PurePosixPath
-from typing import Any, cast
-from urllib.parse import unquote
+from pathlib import Path
+from typing import Any, NoReturn, cast
+from urllib.parse import unquote, urldefrag
 from xml.etree import ElementTree
 
 from charlm.errors import CorpusError
@@ -22,7 +26,7 @@ from charlm.files.escapes import escape_unprintable
 from charlm.text.sources.rtf import rtf_text
 
 MAX_BYTES = 1 << 28
-"""Limit of a part of a file, unpacked; ten times the longest novels with all their markup."""
+"""Limit of the parts read from a file, unpacked; ten times the longest novels with their markup."""
 
 _WORD = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _STRICT = b"http://purl.oclc.org/ooxml/wordprocessingml/main"
@@ -32,15 +36,26 @@ _WORD_MARKS = {
     for name, mark in (("tab", "\t"), ("br", "\n"), ("cr", "\n"), ("noBreakHyphen", "-"))
 }
 _ODF = "{urn:oasis:names:tc:opendocument:xmlns:text:1.0}"
+_SVG = "{urn:oasis:names:tc:opendocument:xmlns:svg-compatible:1.0}"
 _ODF_SKIPPED = (
-    *(_ODF + name for name in ("tracked-changes", "note", "table-of-content")),
+    *(_ODF + name for name in ("tracked-changes", "note", "hidden-text", "ruby-text")),
+    *(_ODF + name for name in ("table-of-content", "alphabetical-index", "illustration-index")),
+    *(_SVG + name for name in ("title", "desc")),  # descriptions of pictures
     "{urn:oasis:names:tc:opendocument:xmlns:office:1.0}annotation",
 )
 _HTML_BLOCKS = frozenset({
-    "article", "blockquote", "br", "dd", "div", "dt", "figure", "h1", "h2", "h3", "h4", "h5", "h6",
-    "hr", "li", "p", "pre", "section", "tr",
+    "address", "article", "aside", "blockquote", "body", "br", "caption", "center", "dd", "div",
+    "dl", "dt", "figcaption", "figure", "footer", "h1", "h2", "h3", "h4", "h5", "h6", "header",
+    "hr", "li", "main", "nav", "ol", "p", "pre", "section", "table", "td", "th", "tr", "ul",
 })  # fmt: skip
 _HTML_SKIPPED = frozenset({"head", "math", "rp", "rt", "script", "style", "svg"})
+_EPUB_SKIPPED = frozenset({
+    "endnote", "endnotes", "footnote", "footnotes", "noteref", "pagebreak", "rearnote", "rearnotes",
+    "toc",
+})  # fmt: skip
+"""Values of `epub:type` of elements that are left out."""
+_PAGE_TYPES = ("application/xhtml+xml", "text/html", "")
+"""Types of the items of an e-book that are pages, not pictures."""
 
 
 class _Markup:
@@ -59,19 +74,28 @@ class _Markup:
         self.depth_skipped += tag in self.skipped
         self.open.append(tag)
         if not self.depth_skipped:
-            self.pieces.append(self.at_start(tag, attributes))
+            self.add(self.at_start(tag, attributes))
 
     def end(self, tag: str) -> None:
         """End an element."""
         self.open.pop()
         if not self.depth_skipped:
-            self.pieces.append(self.at_end(tag))
+            self.add(self.at_end(tag))
         self.depth_skipped -= tag in self.skipped
 
     def data(self, text: str) -> None:
         """Add characters between elements."""
         if not self.depth_skipped:
-            self.pieces.append(self.characters(text))
+            self.add(self.characters(text))
+
+    def add(self, text: str) -> None:
+        """Add text, if there is any."""
+        if text:
+            self.pieces.append(text)
+
+    def doctype(self, name: str, *_: str | None) -> NoReturn:
+        """Refuse a document type: word processors write none, and it could define entities."""
+        raise ValueError(f"it has a document type, {name}")
 
     def close(self) -> str:
         """Return the text."""
@@ -93,12 +117,21 @@ class _Markup:
 class _Word(_Markup):
     """Elements of WordprocessingML."""
 
-    skipped = ("{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback",)
+    skipped = (
+        *(_WORD + name for name in ("del", "moveFrom", "rt")),  # deleted, moved away, furigana
+        "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback",
+    )
+    hidden = False
+    """True in a run of hidden text."""
 
-    def at_start(self, tag: str, attributes: dict[str, str]) -> str:  # noqa: ARG002
+    def at_start(self, tag: str, attributes: dict[str, str]) -> str:
         """Return white space that an element stands for."""
+        if tag == _WORD + "r":
+            self.hidden = False
+        elif tag == _WORD + "vanish" and self.open[-3:-1] == [_WORD + "r", _WORD + "rPr"]:
+            self.hidden = attributes.get(_WORD + "val") not in ("0", "false", "off")
         in_run = self.open[-2:-1] == [_WORD + "r"]  # tab stops of paragraphs are elsewhere
-        return _WORD_MARKS.get(tag, "") if in_run else ""
+        return _WORD_MARKS.get(tag, "") if in_run and not self.hidden else ""
 
     def at_end(self, tag: str) -> str:
         """Return a line end after a paragraph."""
@@ -106,7 +139,7 @@ class _Word(_Markup):
 
     def characters(self, text: str) -> str:
         """Return the characters of text."""
-        return text if self.open[-1] == _WORD + "t" else ""
+        return text if self.open[-1] == _WORD + "t" and not self.hidden else ""
 
 
 class _OpenDocument(_Markup):
@@ -114,26 +147,29 @@ class _OpenDocument(_Markup):
 
     skipped = _ODF_SKIPPED
     paragraphs = (_ODF + "p", _ODF + "h")
+    depth = 0
+    """Number of paragraphs around the present place."""
 
     def at_start(self, tag: str, attributes: dict[str, str]) -> str:
         """Return white space that an element stands for."""
+        self.depth += tag in self.paragraphs
         if tag == _ODF + "s":
             count = attributes.get(_ODF + "c", "1")
-            return " " * (min(int(count), 1000) if count.isdecimal() else 1)
+            return " " * (min(int(count), 1000) if re.fullmatch(r"\d{1,9}", count) else 1)
         return {_ODF + "tab": "\t", _ODF + "line-break": "\n"}.get(tag, "")
 
     def at_end(self, tag: str) -> str:
         """Return a line end after a paragraph."""
+        self.depth -= tag in self.paragraphs
         return "\n" if tag in self.paragraphs else ""
 
     def characters(self, text: str) -> str:
         """Return the characters of text."""
-        in_paragraph = any(tag in self.paragraphs for tag in self.open)
-        if not in_paragraph:
+        if not self.depth:
             return ""
         folded = re.sub(r"[ \t\r\n]+", " ", text)
-        last = next((piece for piece in reversed(self.pieces) if piece), "")
-        return folded.removeprefix(" ") if last.endswith((" ", "\n")) else folded
+        after_blank = not self.pieces or self.pieces[-1].endswith((" ", "\n"))
+        return folded.removeprefix(" ") if after_blank else folded
 
 
 class _Html(HTMLParser):
@@ -142,25 +178,32 @@ class _Html(HTMLParser):
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self.pieces: list[str] = []
-        self.depth_skipped = 0
+        self.left_out: str | None = None
+        """Tag of the element that is left out, if the present place is in one."""
+        self.depth = 0
+        """Number of elements with that tag around the present place."""
 
-    def handle_starttag(self, tag: str, attrs: Any) -> None:  # noqa: ARG002
-        """Obey a tag."""
-        self.depth_skipped += tag in _HTML_SKIPPED
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Begin an element."""
+        types = (dict(attrs).get("epub:type") or "").split()
+        if not self.left_out and (tag in _HTML_SKIPPED or not _EPUB_SKIPPED.isdisjoint(types)):
+            self.left_out = tag
+        self.depth += tag == self.left_out
         self.pieces += ["\n"] * (tag in _HTML_BLOCKS)
 
     def handle_startendtag(self, tag: str, attrs: Any) -> None:  # noqa: ARG002
-        """Obey a tag."""
+        """Add an element without content."""
         self.pieces += ["\n"] * (tag in _HTML_BLOCKS)
 
     def handle_endtag(self, tag: str) -> None:
-        """Obey a tag."""
-        self.depth_skipped -= tag in _HTML_SKIPPED and self.depth_skipped > 0
+        """End an element."""
+        self.depth -= tag == self.left_out
+        self.left_out = self.left_out if self.depth else None
         self.pieces += ["\n"] * (tag in _HTML_BLOCKS)
 
     def handle_data(self, data: str) -> None:
         """Add characters."""
-        if not self.depth_skipped:
+        if not self.left_out:
             self.pieces.append(re.sub(r"[^\S\u00a0]+", " ", data))
 
     def text(self) -> str:
@@ -177,44 +220,70 @@ def _part(archive: zipfile.ZipFile, name: str) -> bytes:
     return archive.read(info)
 
 
-def _xml_text(path: Path, part: str, target: _Markup) -> str:
-    with zipfile.ZipFile(path) as archive:
-        data = _part(archive, part)
-    if b"<!DOCTYPE" in data[:4096]:  # word processors write none; it could define entities
-        raise ValueError("it has a document type")
+def _xml_text(data: bytes, target: _Markup) -> str:
     parser = ElementTree.XMLParser(target=target)
     parser.feed(data.replace(_STRICT, _WORD[1:-1].encode()))
     return cast(str, parser.close())
 
 
 def _docx_text(path: Path) -> str:
-    return _xml_text(path, "word/document.xml", _Word())
+    """Return the text of the main part, which is not word/document.xml in some files."""
+    with zipfile.ZipFile(path) as archive:
+        part = "word/document.xml"
+        if part not in archive.namelist():
+            parts = ElementTree.fromstring(_part(archive, "_rels/.rels"))
+            for each in parts:
+                if each.get("Type", "").endswith("/officeDocument"):
+                    part = each.attrib["Target"].lstrip("/")
+        data = _part(archive, part)
+    return _xml_text(data, _Word())
 
 
 def _odt_text(path: Path) -> str:
-    return _xml_text(path, "content.xml", _OpenDocument())
+    with zipfile.ZipFile(path) as archive:
+        data = _part(archive, "content.xml")
+    return _xml_text(data, _OpenDocument())
 
 
 def _epub_text(path: Path) -> str:
     """Return the chapters of an e-book in their order, without its table of contents."""
+    texts, size = [], 0
     with zipfile.ZipFile(path) as archive:
-        container = ElementTree.fromstring(_part(archive, "META-INF/container.xml"))
-        book = next(
-            each.attrib["full-path"] for each in container.iter() if "full-path" in each.attrib
-        )
-        package = list(ElementTree.fromstring(_part(archive, book)).iter())
-        items = {each.get("id"): each for each in package if each.tag.endswith("}item")}
-        texts = []
-        for reference in (each for each in package if each.tag.endswith("}itemref")):
-            item = items[reference.get("idref")]
-            if "nav" in item.get("properties", "").split():
-                continue
+        for name in dict.fromkeys(_pages(archive)):
+            data = _part(archive, name)
+            if (size := size + len(data)) > MAX_BYTES:
+                raise ValueError(f"its pages have more than {MAX_BYTES:,} bytes")
             page = _Html()
-            place = PurePosixPath(book).parent / unquote(item.attrib["href"])
-            page.feed(_part(archive, str(place)).decode("utf-8-sig"))
+            wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+            page.feed(data.decode("utf-16" if wide else "utf-8-sig"))
             page.close()
             texts.append(page.text())
-    return "\n".join(texts)
+    return "\n".join(text for text in texts if text)
+
+
+def _pages(archive: zipfile.ZipFile) -> Iterator[str]:
+    """Yield the names of the pages of an e-book, in their order, without tables of contents."""
+    container = ElementTree.fromstring(_part(archive, "META-INF/container.xml"))
+    books = [each.attrib["full-path"] for each in container.iter() if "full-path" in each.attrib]
+    book = books[0] if books else "content.opf"
+    package = list(ElementTree.fromstring(_part(archive, book)).iter())
+
+    def place(href: str) -> str:
+        name = unquote(urldefrag(href).url)
+        return posixpath.normpath(posixpath.join(posixpath.dirname(book), name))
+
+    items = {each.get("id"): each for each in package if each.tag.endswith("}item")}
+    contents = {
+        place(each.get("href", ""))
+        for each in package
+        if each.get("type") == "toc" or "nav" in each.get("properties", "").split()
+    }
+    for reference in (each for each in package if each.tag.endswith("}itemref")):
+        item = items[reference.get("idref")]
+        if (name := place(item.attrib["href"])) in contents:
+            continue
+        if reference.get("linear") != "no" and item.get("media-type", "") in _PAGE_TYPES:
+            yield name
 
 
 def _rtf_text(path: Path) -> str:
@@ -230,6 +299,11 @@ CONVERTED: dict[str, Callable[[Path], str]] = {
 """Functions that return the text of a file, by suffix."""
 
 
+def _reason(error: Exception) -> str:
+    """Return the reason of an error; KeyError would put it in quotes."""
+    return str(error.args[0]) if isinstance(error, KeyError) else str(error) or "it is cut short"
+
+
 def converted(path: Path) -> bytes:
     """Return the text of a file of a word processor in UTF-8.
 
@@ -238,14 +312,14 @@ def converted(path: Path) -> bytes:
     """
     suffix = path.suffix.lower()
     try:
-        text = CONVERTED[suffix](path)
-        return text.encode("utf-8")
+        return CONVERTED[suffix](path).encode("utf-8")
     except (
         *(zipfile.BadZipFile, zlib.error, ElementTree.ParseError, NotImplementedError),
-        *(KeyError, ValueError, StopIteration, RuntimeError, EOFError),
+        *(KeyError, ValueError, RuntimeError, EOFError, AssertionError, lzma.LZMAError),
     ) as error:
+        reason = escape_unprintable(_reason(error)[:100])
         raise CorpusError(
-            f"{escape_unprintable(str(path))} cannot be read as {suffix}; expected a file that is "
-            "whole and not protected. Open it in the program that wrote it and save it as plain "
-            "text"
+            f"{escape_unprintable(str(path))} cannot be read as {suffix} ({reason}); expected a "
+            "file that is whole and not protected. Open it in the program that wrote it and save "
+            "it as plain text"
         ) from error
