@@ -110,6 +110,21 @@ def test_a_sample_in_pieces_is_spread_over_a_stream() -> None:
     assert sample_of(documents, 100).counts == counts.part(0.25)
 
 
+@pytest.mark.parametrize("most", [1, 3, 9, 15, 100, 997, 999])
+def test_pieces_reach_from_the_beginning_to_the_end(most: int) -> None:
+    """Nine tokens in eight pieces were all from the first half of the text."""
+    ids = sample_of(EncodedText.stream(np.arange(1_000)), most, pieces=8).ids
+    assert len(ids) == most
+    assert ids[0] == 0
+    assert most == 1 or ids[-1] >= 998
+    assert (np.diff(ids) >= 0).all()
+
+
+def test_the_sample_of_one_long_document_is_no_longer_than_asked() -> None:
+    document = encoded_documents([[2] * 999 + [1]])
+    assert len(sample_of(document, 100).ids) == 100
+
+
 LENGTHS = [3, 1, 70, 12, 5, 2, 40]
 
 

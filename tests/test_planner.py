@@ -617,6 +617,9 @@ def test_a_long_validation_text_is_read_in_part_by_a_short_run(
     assert planned(stream(3_000), epochs=0.1).settings.training.valid_tokens is None
     reason = planned(text, epochs=1.0).reasons["training.valid_tokens"]
     assert reason == "of 1,000: reading all takes long beside 3,000 training tokens"
+    few = planned(text, epochs=1.0, valid_tokens=150).settings.training.evals
+    assert few == 3_000 // (4 * 150)  # validations of a part cost as much as the part
+    assert planned(text, epochs=1.0).settings.training.evals == 1
 
 
 def test_every_setting_of_training_is_known_to_these_tests() -> None:

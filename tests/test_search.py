@@ -12,7 +12,7 @@ from waiting import Ticking
 
 from charlm.config.settings import Settings, merge, settings_from
 from charlm.errors import EnvironmentFailure, RunError, UsageError
-from charlm.runs.layout import read_record
+from charlm.runs.layout import read_record, write_record
 from charlm.runs.locate import find_run
 from charlm.training import search as search_module
 from charlm.training.records import EvaluationRecord
@@ -228,6 +228,21 @@ def test_trials_are_judged_on_a_part_of_a_long_text(
     card = (tmp_path / "s" / "trial-000" / "README.md").read_text()
     assert "charlm sample --run s/trial-000" in card
     assert find_run("s/trial-000", tmp_path).name == "trial-000"
+
+
+def test_a_trial_of_an_older_version_is_judged_on_a_part_too(
+    settings: Settings, tmp_path: Path, monkeypatch
+) -> None:
+    """Its record has no number of tokens; resumed, it was judged on all of the text."""
+    monkeypatch.setattr(search_module, "JUDGED_TOKENS", 50)
+    first_trial(settings, tmp_path / "s")
+    path = tmp_path / "s" / "trial-000"
+    record = read_record(path)
+    del record["settings"]["training"]["valid_tokens"]
+    write_record(path, record)
+    session = search_module._session(path, {}, {})
+    assert len(session.dataset.valid.ids) == 50
+    session.lock.release()
 
 
 def test_a_trial_is_judged_by_how_long_it_was_trained(

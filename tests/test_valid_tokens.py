@@ -47,6 +47,32 @@ def test_a_short_run_reads_a_part_and_says_so(short_run: tuple[Path, str]) -> No
     assert not np.isclose(evaluate(run.backend, valid).nats_per_token, own.nats_per_token, 1e-4)
 
 
+def test_the_card_and_info_say_that_a_part_was_read(
+    short_run: tuple[Path, str], call: Call
+) -> None:
+    path, _ = short_run
+    every = read_record(path)["corpus"]["parts"]["valid"]["tokens"]
+    part = f"200 of {every:,} validation tokens"
+    assert f"counted; only {part} were read." in (path / "README.md").read_text()
+    assert f"on {part}; charlm eval reads all" in " ".join(call("info", "--run", "x")[1].split())
+
+
+@pytest.mark.parametrize(("document", "about"), [("stream", ""), ("line", "about ")])
+def test_the_number_is_beside_the_text_that_it_is_about(
+    short_run: tuple[Path, str], call: Call, document: str, about: str
+) -> None:
+    """With a test text it stood behind the size of that."""
+    del short_run
+    Path("lines.txt").write_text(TEXT.replace(", ", "\n"), encoding="utf-8")
+    code, out, err = call(
+        "train", "lines.txt", "--document", document, "--test", "text.txt", "--name", "t",
+        "--steps", "1", "--valid-tokens", "90", *SHORT,
+    )  # fmt: skip
+    assert code == 0, err
+    valid = read_record(Path("checkpoints/t"))["corpus"]["parts"]["valid"]["tokens"]
+    assert f"valid {valid:,} ({about}90 read), test " in " ".join((out + err).split())
+
+
 def test_a_longer_run_reads_the_same_part(short_run: tuple[Path, str], call: Call) -> None:
     """Its validations are compared with those before."""
     path, _ = short_run

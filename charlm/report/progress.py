@@ -17,7 +17,7 @@ from charlm.report.tables import pairs_table
 from charlm.report.task_reports import TaskReport, report_of
 from charlm.report.text import duration, number, shortened, word_perplexity
 from charlm.runs.built_in import source_log_loss
-from charlm.runs.card import companion_text
+from charlm.runs.card import companion_text, part_read
 from charlm.runs.pair import is_backward_half, is_pair, length_factor
 from charlm.training.records import EvaluationRecord, FinishedRecord, Review, StepRecord
 from charlm.training.review import NGRAM
@@ -50,9 +50,11 @@ def _plan_lines(record: Mapping[str, Any]) -> tuple[list[str], str, str]:
     settings, corpus = record["settings"], record["corpus"]
     model, training = settings["model"], settings["training"]
     unit = settings["vocabulary"]["unit"]
-    parts = ", ".join(f"{name} {part['tokens']:,}" for name, part in corpus["parts"].items())
-    if (most := training.get("valid_tokens")) and most < _valid_tokens(record):
-        parts += f" ({most:,} read)"
+    sizes = {name: f"{name} {part['tokens']:,}" for name, part in corpus["parts"].items()}
+    if (most := training.get("valid_tokens")) and part_read(record, most):
+        about = "" if corpus["document"] == "stream" else "about "  # whole documents are read
+        sizes["valid"] += f" ({about}{most:,} read)"
+    parts = ", ".join(sizes.values())
     length = counted_length(*length_of(training))
     why = (record.get("planned") or {}).get("length")
     length += f" ({why})" if why else ""
@@ -186,10 +188,8 @@ def _result_pairs(record: Mapping[str, Any], finished: FinishedRecord) -> list[t
     unit, valid = record["settings"]["vocabulary"]["unit"], finished.valid
     texts = (("validation", valid), ("test", finished.test))
     pairs = [(name, _figures(tally, unit)) for name, tally in texts if isinstance(tally, Tally)]
-    if isinstance(valid, Tally) and valid.tokens < (every := _valid_tokens(record)):
-        pairs.append(
-            ("", f"on {valid.tokens:,} of {every:,} validation tokens; charlm eval reads all")
-        )
+    if isinstance(valid, Tally) and (part := part_read(record, valid.tokens)):
+        pairs.append(("", f"on {part}; charlm eval reads all"))
     pairs += _parent_pairs(record, finished)
     if not isinstance(valid, Tally):
         return pairs
@@ -254,11 +254,6 @@ def review_pairs(review: Review, unit: str) -> list[tuple[str, str]]:
         new = f"{100 * memory.novel:.0f} % of the {NGRAM}-{noun} sequences in samples are new"
         pairs.append(("", new + beside))
     return pairs
-
-
-def _valid_tokens(record: Mapping[str, Any]) -> int:
-    """Return the tokens of the whole validation text of a run."""
-    return int(record["corpus"]["parts"].get("valid", {}).get("tokens", 0))
 
 
 def _figures(tally: Tally, unit: str) -> str:

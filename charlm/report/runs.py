@@ -14,7 +14,7 @@ from charlm.report.conditions import condition_text
 from charlm.report.tables import plain_table
 from charlm.report.task_reports import report_of
 from charlm.report.text import duration, number, word_perplexity
-from charlm.runs.card import companion_text, model_size
+from charlm.runs.card import companion_text, model_size, part_read
 from charlm.units import count_of
 
 Json = Mapping[str, Any]
@@ -50,7 +50,7 @@ def run_pairs(path: Path, config: Json, record: Json) -> list[tuple[str, str]]:
     if report := report_of(record["settings"]):
         pairs += [*report.facts(record), *report.result_pairs(record, results)]
     else:
-        pairs += _result_pairs(results, config["vocabulary"]["unit"])
+        pairs += _result_pairs(record, results, config["vocabulary"]["unit"])
     created = f"{record.get('created')} with charlm {config.get('charlm')}"
     if record.get("ngrams"):
         pairs += [*_discount_pairs(record["ngrams"]), ("created", created)]
@@ -87,7 +87,7 @@ def _trained(results: Json) -> list[tuple[str, str]]:
     return [("trained", f"{steps}{duration(results['seconds'])}")] if trained else []
 
 
-def _result_pairs(results: Json, unit: str) -> list[tuple[str, str]]:
+def _result_pairs(record: Json, results: Json, unit: str) -> list[tuple[str, str]]:
     pairs = []
     for name in ("valid", "test", "old_valid"):
         tally = results.get(name)
@@ -101,6 +101,8 @@ def _result_pairs(results: Json, unit: str) -> list[tuple[str, str]]:
             pairs.append(
                 ({"valid": "validation", "old_valid": "old text"}.get(name, name), figures)
             )
+        if name == "valid" and tally and (part := part_read(record, tally["tokens"])):
+            pairs.append(("", f"on {part}; charlm eval reads all"))
     before = results.get("valid_uncalibrated")
     if before:
         pairs.append(

@@ -55,7 +55,7 @@ def model_card(
         *(f"| {name} | {value} |" for name, value in run_facts(record).items()),
         "",
     ]
-    lines += _task_results(record) if row.text else _results(record.get("results"))
+    lines += _task_results(record) if row.text else _results(record)
     verbs: list[tuple[str, ...]] = [("sample",), *([] if row.text else [("score", "some text")])]
     if record["settings"].get("task", {}).get("condition"):
         counts = record["corpus"]["labels"]["train"]
@@ -213,7 +213,7 @@ def _task_results(record: Mapping[str, Any]) -> list[str]:
     row, results = _row(record), record.get("results") or {}
     figures = {name: results[name] for name in ("valid", "test") if results.get(name)}
     if not figures:
-        return _results(results or None)
+        return _results(record)
     known = {
         key: label
         for key, label in row.figures.items()
@@ -262,16 +262,25 @@ def _figure_rows(figures: Mapping[str, Any], names: Mapping[str, str]) -> list[s
     ]
 
 
-def _results(results: Mapping[str, Any] | None) -> list[str]:
+def part_read(record: Mapping[str, Any], tokens: int) -> str:
+    """Return which part of the validation text these tokens are, or "" for all of it."""
+    every = record["corpus"]["parts"].get("valid", {}).get("tokens", 0)
+    return f"{tokens:,} of {every:,} validation tokens" if tokens < every else ""
+
+
+def _results(record: Mapping[str, Any]) -> list[str]:
+    results = record.get("results")
     if not results:
         return ["Training has not ended, so there are no results.", ""]
     figures = {name: results[name] for name in ("valid", "test") if results.get(name)}
     if not figures:
         return ["No text was held out, so the quality was not measured.", ""]
+    part = part_read(record, results["valid"]["tokens"]) if "valid" in figures else ""
+    protocol = "One full pass over the text, state carried, end symbols counted"
     lines = [
         "## Results",
         "",
-        "One full pass over the text, state carried, end symbols counted.",
+        f"{protocol}; only {part} were read." if part else f"{protocol}.",
         "",
         *_figure_rows(figures, NAMES),
     ]

@@ -25,7 +25,15 @@ from charlm.errors import CharlmError, EnvironmentFailure, RunError, UsageError,
 from charlm.files.atomic import write_json
 from charlm.phases import Phase, phase
 from charlm.runs.folders import is_training, lock_run
-from charlm.runs.layout import BEST, OLD_READING, RECORD, SEARCH, STUDY
+from charlm.runs.layout import (
+    BEST,
+    OLD_READING,
+    RECORD,
+    SEARCH,
+    STUDY,
+    read_record,
+    write_record,
+)
 from charlm.text.sources.names import check_read_again
 from charlm.training.records import EvaluationRecord
 from charlm.training.resume import resume
@@ -200,6 +208,7 @@ def trial_name(number: int) -> str:
 def _session(path: Path, nested: dict[str, dict[str, Any]], values: Mapping[str, Any]) -> Session:
     """Start the run of a trial, or resume it; it is judged on some of the validation text."""
     if (path / RECORD).exists():
+        _limit_validation(path)
         return resume(path)
     most = nested["training"].get("valid_tokens") or JUDGED_TOKENS
     chosen: dict[str, dict[str, Any]] = {"training": {"valid_tokens": most}}
@@ -207,6 +216,14 @@ def _session(path: Path, nested: dict[str, dict[str, Any]], values: Mapping[str,
         chosen.setdefault(find_setting(knob).section, {})[knob] = value
     settings = settings_from(overlay(nested, chosen))
     return start(settings, path.parent, name=path.name)
+
+
+def _limit_validation(path: Path) -> None:
+    """Give a trial of an older version, whose record has no such number, that of all trials."""
+    record = read_record(path)
+    if not record["settings"]["training"].get("valid_tokens"):
+        record["settings"]["training"]["valid_tokens"] = JUDGED_TOKENS
+        write_record(path, record)
 
 
 def _follow(

@@ -145,20 +145,21 @@ def sample_to_fit(text: EncodedText, vocab_size: int, most: int = MAX_TOKENS) ->
 def sample_of(text: EncodedText, most: int = MAX_TOKENS, pieces: int = 1) -> EncodedText:
     """Return about `most` tokens: documents spread over the text, or a part of a stream.
 
-    Of a stream, the part is its beginning, or several `pieces` of equal length spread over it and
-    read as one stream. The size in characters and words is that of the text in proportion.
+    Of a stream, the part is its beginning, or several `pieces` of about equal length, spread over
+    it and read as one stream. The size in characters and words is in proportion to the text.
     """
     if len(text.ids) <= most:
         return text
     if text.is_stream:
-        length = -(-most // pieces)
-        begins = np.linspace(0, len(text.ids) - length, pieces).astype(int)
-        ids = np.concatenate([text.ids[at : at + length] for at in begins])[:most]
+        lengths = np.diff(np.linspace(0, most, min(pieces, most) + 1).astype(int))
+        begins = np.linspace(0, len(text.ids) - lengths.max(), len(lengths)).astype(int)
+        spans = zip(begins, begins + lengths, strict=True)
+        ids = np.concatenate([text.ids[begin:end] for begin, end in spans])
         counts = text.counts.part(len(ids) / len(text.ids))
         return replace(EncodedText.stream(ids), counts=counts)
     documents = len(text.ends)
     count = max(1, round(documents * most / len(text.ids)))
-    longest = max(1, 2 * most // count)  # longer documents are cut
+    longest = max(1, min(2 * most // count, most))  # longer documents are cut
     rows = np.linspace(0, documents - 1, count).astype(int)
     chosen = []
     for number in rows:

@@ -359,7 +359,8 @@ def _evals(basis: Basis, training: TrainingSettings) -> int:
     tokens = basis.tokens * (training.epochs or 1.0)
     if training.steps:
         tokens = training.steps * basis.step_tokens(training)
-    affordable = max(1, int(tokens / (4.0 * len(valid.ids))))
+    one = min(len(valid.ids), training.valid_tokens or len(valid.ids))
+    affordable = max(1, int(tokens / (4.0 * one)))
     if affordable < training.evals:
         basis.reasons["training.evals"] = "the validation text is long for so little training"
     return min(training.evals, affordable)
