@@ -133,9 +133,9 @@ def copied_advice(train: Iterable[str], held_out: Iterable[str]) -> list[str]:
     if fraction < MIN_COPIED:
         return []
     return [
-        f"{100 * fraction:.0f} % of the held-out text repeats passages of the training text, so "
-        "the validation figures look better than they are. Keep one draft of each text, or give "
-        "another text with --valid"
+        f"{100 * fraction:.0f} % of the passages of the held-out text are in the training text "
+        "too, so the validation figures look better than they are. Keep one draft of each text, or "
+        "give another text with --valid"
     ]
 
 

@@ -22,19 +22,17 @@ _INVERSE = pow(_FACTOR, -1, 1 << 64)
 
 
 def copied_fraction(known: Iterable[str], text: Iterable[str]) -> float:
-    """Return the fraction of a text whose runs of `LENGTH` characters are in a known text.
+    """Return the fraction of the distinct runs of a text that are in a known text too.
 
-    Both come in pieces. It is 0 for fewer than `MIN_SHARED_RUNS` compared runs in both.
+    A phrase that recurs, such as a message of a log, a licence or a refrain, counts once. The
+    texts come in pieces. It is 0 for fewer than `MIN_SHARED_RUNS` compared runs in both.
     """
-    hashes = np.concatenate([*_sampled(text)])
-    if not len(hashes):
-        return 0.0
-    wanted = np.unique(hashes)
-    found = np.zeros(len(wanted), np.bool_)
+    own = np.unique(np.concatenate([*_sampled(text)]))
+    found = np.zeros(len(own), np.bool_)
     for others in _sampled(known):
-        found |= np.isin(wanted, others)
-    shared = int(np.isin(hashes, wanted[found]).sum())
-    return shared / len(hashes) if shared >= MIN_SHARED_RUNS else 0.0
+        found |= np.isin(own, others)
+    shared = int(found.sum())
+    return shared / len(own) if shared >= MIN_SHARED_RUNS else 0.0
 
 
 def _sampled(pieces: Iterable[str]) -> Iterator[NDArray[np.uint64]]:
