@@ -87,3 +87,9 @@ def test_answers_are_a_list_that_notebooks_show(
     assert all(isinstance(value, str | float) for row in rows for value in row.values())
     if task == "tag":
         assert rows[1]["words"] == "four three" and len(rows[1]["tags"].split()) == 2
+
+
+def test_a_series_answers_no_texts(models: dict[str, Any]) -> None:
+    """The story: `predict` raised an AttributeError that named `predict_each`."""
+    with pytest.raises(UsageError, match=r"run series, a model of a series.*Use forecast"):
+        models["series"].predict([1.0, 2.0])

@@ -30,10 +30,10 @@ def load(
     """Load the model of a run: a name, a path, or by default the newest run or the built-in model.
 
     A language model is a `Model`, the model of a run with `--task classify` a `LabelModel`; the
-    other tasks have classes of their own. Type checkers take the result for a `Model`; it may be
-    declared as another of these. Options and errors are as in `load_model`. Only a `Model` takes
-    `weights` and `condition`. A `LabelModel` takes `with_` too; its runs need the same labels and
-    have equal weights by default (see `mix_label_runs`).
+    other tasks have classes of their own. Type checkers take the result for a `Model`, unless
+    `isinstance` shows them another of these. Options and errors are as in `load_model`. Only a
+    `Model` takes `weights` and `condition`. A `LabelModel` takes `with_` too; its runs need the
+    same labels and have equal weights by default (see `mix_label_runs`).
     """
     folder, engine = checkpoints_folder(checkpoints), engine_on(device, engine)
     path = find_run(None if run is None else str(run), folder)

@@ -86,6 +86,13 @@ class SeriesForecaster(TaskModel):
                 )
             yield numbers
 
+    def predict_each(self, texts: object) -> NoReturn:  # noqa: ARG002
+        """Raise UsageError: a series has forecasts, not answers to texts."""
+        raise UsageError(
+            f"predict was called on run {self.name}, a model of a series; expected a model that "
+            "answers texts. Use forecast or samples"
+        )
+
     def evaluate(self, values: ArrayLike | None = None) -> SeriesCounts:
         """Return the figures of the forecasts of each number but the first of a series.
 
