@@ -1,14 +1,17 @@
 """Optimisers and schedules by name: rates by hand, a quadratic made smaller by every optimiser."""
 
 import copy
+import functools
 import math
+import pickle
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import nn
 
 from charlm.config.class_path import resolve
-from charlm.config.optimizers import OPTIMIZERS, SCHEDULES
+from charlm.config.optimizers import OPTIMIZERS, SCHEDULES, OptimizerSpec
 from charlm.config.training import TrainingSettings
 from charlm.training.averaging import non_monotone
 from charlm.training.optim import build_optimizer
@@ -104,6 +107,52 @@ def test_steps_have_the_bits_of_those_of_torch(name: str) -> None:
             optimizer.step()
         assert torch.equal(one, other) and one.is_leaf
     assert isinstance(ours, type(theirs))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_pickled_optimiser_is_one_of_torch(name: str) -> None:
+    """With its state: the copy takes the step that the original takes."""
+    weight = nn.Parameter(torch.tensor([3.0, -2.0]))
+    optimizer = build_optimizer([weight], TrainingSettings(optimizer=name, learning_rate=0.05))
+    weight.grad = torch.tensor([1.0, 2.0])
+    optimizer.step()
+    again = pickle.loads(pickle.dumps(optimizer))
+    assert type(again) is resolve(OPTIMIZERS[name].kind)
+    copied = again.param_groups[0]["params"][0]
+    assert torch.equal(copied, weight) and copied is not weight
+    copied.grad = weight.grad = torch.tensor([-3.0, 0.5])
+    optimizer.step()
+    again.step()
+    assert torch.equal(copied, weight)
+
+
+def counted(step: Callable[..., None]) -> Callable[..., None]:
+    """Count the calls of a method."""
+
+    @functools.wraps(step)
+    def wrapper(self: "Counting", closure: None = None) -> None:
+        self.calls += 1
+        step(self, closure)
+
+    return wrapper
+
+
+class Counting(torch.optim.SGD):
+    """An optimiser that is not of torch, whose wrapper counts its steps."""
+
+    calls = 0
+    step = counted(torch.optim.SGD.step)
+
+
+def test_the_wrappers_of_another_optimiser_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only those of torch are known to be needless."""
+    spec = OptimizerSpec(kind=f"{__name__}:Counting", learning_rate=1.0)
+    monkeypatch.setitem(OPTIMIZERS, "sgd", spec)
+    weight = nn.Parameter(torch.ones(1))
+    optimizer = build_optimizer([weight], TrainingSettings(optimizer="sgd", learning_rate=0.5))
+    weight.grad = torch.ones(1)
+    optimizer.step()
+    assert weight.item() == 0.5 and optimizer.calls == 1  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -57,10 +57,14 @@ def without_compiler(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Opti
     """Return an optimiser class of torch whose methods do not import torch's compiler.
 
     Those of torch do, only to tell it to leave them alone, when the first optimiser is made: 1.2 of
-    the 2.4 seconds of processor time that torch takes to start.
+    the 2.4 seconds of processor time that torch takes to start. Another class is returned as it is,
+    since its wrappers may do more. An optimiser is pickled as one of torch.
     """
+    if not kind.__module__.startswith("torch."):
+        return kind
     methods: dict[str, Any] = {name: inspect.unwrap(getattr(kind, name)) for name in UNCOMPILED}
     methods["step"] = torch.no_grad()(methods["step"])  # one of the wrappers does this too
+    methods["__reduce__"] = lambda self: (object.__new__, (kind,), self.__getstate__())
     return cast(type[torch.optim.Optimizer], type(kind.__name__, (kind,), methods))
 
 
