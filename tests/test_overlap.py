@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import tracemalloc
 from collections import defaultdict
 
 import numpy as np
@@ -50,3 +51,13 @@ def test_novel_windows_by_hand() -> None:
     assert novel_fraction(ids, corpus, 4) == pytest.approx(0.4)
     assert math.isnan(novel_fraction(ids[:3], corpus, 4))
     assert novel_fraction(ids, corpus[:2], 4) == 1.0
+
+
+def test_little_more_memory_is_used_than_that_of_the_hashes() -> None:
+    """Which take 8 bytes for each id of the corpus, as do those of longer windows."""
+    ids = np.random.default_rng(0).integers(0, 60, 1_000_000)
+    tracemalloc.start()
+    assert longest_overlap(ids[500:700], ids) == (200, 0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 40 * len(ids)

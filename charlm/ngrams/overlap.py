@@ -10,6 +10,8 @@ FACTOR = np.uint64(0x9E3779B97F4A7C15)
 """Odd multiplier that makes the hash of a window depend on the order of its ids."""
 LOW_BITS = np.uint64((1 << 20) - 1)
 """Mask of the bits of a hash that number the entries of the table of `members`."""
+AT_A_TIME = 1 << 18
+"""Number of values that are looked up at a time, in little memory."""
 
 
 def window_hashes(ids: NDArray[np.integer], length: int) -> Hashes:
@@ -24,7 +26,7 @@ def window_hashes(ids: NDArray[np.integer], length: int) -> Hashes:
     single = _mixed(np.asarray(ids).astype(np.int64).astype(np.uint64) + np.uint64(2))
     hashes, size = single, 1
     for bit in bin(length)[3:]:
-        hashes = _mixed(hashes[: len(hashes) - size] * FACTOR + hashes[size:])
+        hashes = _joined(hashes, size)
         size *= 2
         if bit == "1":
             hashes = _mixed(hashes[:-1] * FACTOR + single[size : size + len(hashes) - 1])
@@ -33,10 +35,15 @@ def window_hashes(ids: NDArray[np.integer], length: int) -> Hashes:
 
 
 def _mixed(values: Hashes) -> Hashes:
-    """Mix the bits of each value (the finalizer of splitmix64, Steele et al. 2014)."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    """Mix the bits of each value in place, and return them.
+
+    By the finalizer of splitmix64 (Steele et al. 2014).
+    """
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        values ^= values >> np.uint64(shift)
+        values *= np.uint64(factor)
+    values ^= values >> np.uint64(31)
+    return values
 
 
 def longest_overlap(ids: NDArray[np.integer], corpus: NDArray[np.integer]) -> tuple[int, int]:
@@ -52,8 +59,7 @@ def longest_overlap(ids: NDArray[np.integer], corpus: NDArray[np.integer]) -> tu
         return 0, 0
     while True:
         longer = _joined(own, size), _joined(others, size)
-        fitting = starts[starts < len(longer[1])]
-        found = fitting[members(longer[1][fitting], longer[0])]
+        found = np.flatnonzero(members(longer[1], longer[0]))
         if not len(found):
             break
         (own, others), starts, size = longer, found, 2 * size
@@ -74,7 +80,9 @@ def longest_overlap(ids: NDArray[np.integer], corpus: NDArray[np.integer]) -> tu
 
 def _joined(hashes: Hashes, apart: int) -> Hashes:
     """Hash each pair of windows that begin `apart` ids from each other."""
-    return _mixed(hashes[: max(len(hashes) - apart, 0)] * FACTOR + hashes[apart:])
+    pairs = hashes[: max(len(hashes) - apart, 0)] * FACTOR
+    pairs += hashes[apart:]
+    return _mixed(pairs)
 
 
 def members(values: Hashes, keys: Hashes) -> NDArray[np.bool_]:
@@ -87,9 +95,11 @@ def members(values: Hashes, keys: Hashes) -> NDArray[np.bool_]:
         keys = np.unique(keys)
         table = np.zeros(int(LOW_BITS) + 1, np.bool_)
         table[keys & LOW_BITS] = True
-        likely = np.flatnonzero(table[values & LOW_BITS])
-        places = np.minimum(np.searchsorted(keys, values[likely]), len(keys) - 1)
-        found[likely] = keys[places] == values[likely]
+        for first in range(0, len(values), AT_A_TIME):
+            some = values[first : first + AT_A_TIME]
+            likely = np.flatnonzero(table[some & LOW_BITS])
+            places = np.minimum(np.searchsorted(keys, some[likely]), len(keys) - 1)
+            found[first + likely] = keys[places] == some[likely]
     return found
 
 
