@@ -54,6 +54,22 @@ MC = "http://schemas.openxmlformats.org/markup-compatibility/2006"
             "ab\n",
         ),
         ("<w:p><w:ruby><w:rt><w:r><w:t>no</w:t></w:r></w:rt><w:t>a</w:t></w:ruby></w:p>", "a\n"),
+        (
+            "<w:p><w:pPr><w:rPr><w:del/></w:rPr></w:pPr><w:r><w:t>a</w:t></w:r></w:p>"
+            "<w:p><w:r><w:t>b</w:t></w:r></w:p>",
+            "ab\n",
+        ),
+        (
+            "<w:sdt><w:sdtPr><w:docPartObj><w:docPartGallery w:val='Table of Contents'/>"
+            "</w:docPartObj></w:sdtPr><w:sdt><w:p><w:r><w:t>no</w:t></w:r></w:p></w:sdt><w:p/>"
+            "</w:sdt><w:sdt><w:p><w:r><w:t>a</w:t></w:r></w:p></w:sdt>",
+            "a\n",
+        ),
+        (
+            "<w:p><w:r><w:t>a</w:t><w:txbxContent><w:p><w:r><w:t>box</w:t></w:r></w:p>"
+            "</w:txbxContent></w:r><w:r><w:t>b</w:t></w:r></w:p>",
+            "a\nbox\nb\n",
+        ),
         ("<m:Fallback><w:p><w:r><w:t>twice</w:t></w:r></w:p></m:Fallback>", ""),
     ],
 )

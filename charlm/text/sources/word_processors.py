@@ -123,23 +123,47 @@ class _Word(_Markup):
     )
     hidden = False
     """True in a run of hidden text."""
+    contents = -1
+    """Number of elements around a table of contents; -1 outside of one."""
+    joined = False
+    """True in a paragraph whose end is deleted."""
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        """Begin an element."""
+        super().start(tag, attributes)
+        if tag in self.skipped and self.open[-3:-1] == [_WORD + "pPr", _WORD + "rPr"]:
+            self.joined = True
 
     def at_start(self, tag: str, attributes: dict[str, str]) -> str:
         """Return white space that an element stands for."""
+        value = attributes.get(_WORD + "val")
         if tag == _WORD + "r":
             self.hidden = False
         elif tag == _WORD + "vanish" and self.open[-3:-1] == [_WORD + "r", _WORD + "rPr"]:
-            self.hidden = attributes.get(_WORD + "val") not in ("0", "false", "off")
+            self.hidden = value not in ("0", "false", "off")
+        elif tag == _WORD + "docPartGallery" and value == "Table of Contents":
+            self.contents = len(self.open) - 4  # of sdt, sdtPr, docPartObj and this one
+        elif tag == _WORD + "txbxContent" and self.pieces and self.pieces[-1][-1] != "\n":
+            return "\n"  # a box of text is inside of a paragraph
         in_run = self.open[-2:-1] == [_WORD + "r"]  # tab stops of paragraphs are elsewhere
-        return _WORD_MARKS.get(tag, "") if in_run and not self.hidden else ""
+        return self.shown(_WORD_MARKS.get(tag, "") if in_run else "")
 
     def at_end(self, tag: str) -> str:
         """Return a line end after a paragraph."""
-        return "\n" if tag == _WORD + "p" else ""
+        if tag == _WORD + "sdt" and len(self.open) == self.contents:
+            self.contents = -1
+        if tag != _WORD + "p":
+            return ""
+        joined, self.joined, self.hidden = self.joined, False, False
+        return self.shown("" if joined else "\n")
 
     def characters(self, text: str) -> str:
         """Return the characters of text."""
-        return text if self.open[-1] == _WORD + "t" and not self.hidden else ""
+        return self.shown(text if self.open[-1] == _WORD + "t" else "")
+
+    def shown(self, text: str) -> str:
+        """Return text if it is shown here as a part of the document, else nothing."""
+        return "" if self.hidden or self.contents >= 0 else text
 
 
 class _OpenDocument(_Markup):
