@@ -102,12 +102,17 @@ def test_open_document(tmp_path: Path) -> None:
 
 def test_open_document_leaves_out_what_is_not_shown(tmp_path: Path) -> None:
     """Descriptions of pictures, hidden text and pronunciations are not text of the page."""
+    style = "urn:oasis:names:tc:opendocument:xmlns:style:1.0"
     svg = "urn:oasis:names:tc:opendocument:xmlns:svg-compatible:1.0"
     content = (
-        f'<o:d xmlns:t="{ODF}" xmlns:o="{OFFICE}" xmlns:s="{svg}"><t:p>a<s:desc>no</s:desc>'
+        f'<o:d xmlns:t="{ODF}" xmlns:o="{OFFICE}" xmlns:s="{svg}" xmlns:y="{style}">'
+        "<y:style y:name='T1'><y:text-properties/></y:style><y:style y:name='T2'>"
+        "<y:text-properties t:display='none'/></y:style><t:section t:display='none'><t:p>no</t:p>"
+        "</t:section><t:p t:style-name='T2'>no</t:p><t:p>a<t:span t:style-name='T2'>no"
+        "<t:span>no</t:span></t:span><t:span t:style-name='T1'>b</t:span><s:desc>no</s:desc>"
         "<t:hidden-text>no</t:hidden-text><t:ruby-text>no</t:ruby-text></t:p></o:d>"
     )
-    assert read(zipped(tmp_path / "a.odt", content_xml=content)) == "a\n"
+    assert read(zipped(tmp_path / "a.odt", content_xml=content)) == "ab\n"
 
 
 def test_many_empty_elements_take_linear_time(tmp_path: Path) -> None:
@@ -195,7 +200,7 @@ RTF = r"{\rtf1\ansi\ansicpg1252{\fonttbl{\f0 Times;}}{\*\generator x;}\f0 "
             "abc",
         ),
         (r"{\*\bin3 }}}}a\bin2 }}b", "ab"),
-        (r"a\deleted no\deleted0 b\v no\plain c{\v no}{\listtext 1.\tab}d", "abcd"),
+        (r"a\deleted no\deleted0{\mvf no}b\v no\plain c{\v no}{\listtext 1.\tab}d", "abcd"),
         (r"\trowd a\cell b\cell\row c", "a\nb\nc"),
     ],
 )

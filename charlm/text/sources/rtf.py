@@ -27,8 +27,8 @@ _SKIPPED = frozenset({
     "stylesheet", "subject", "tc", "tcn", "themedata", "title", "xe", "xmlnstbl",
 })  # fmt: skip
 """Words of groups that are no text."""
-_HIDDEN = frozenset({"deleted", "v"})
-"""Words of text that is deleted or hidden, until the end of the group or the word with a 0."""
+_HIDDEN = frozenset({"deleted", "mvf", "v"})
+"""Words of text that is deleted, moved away or hidden, until its group ends or the word has a 0."""
 _PAGES = {
     "mac": "mac_roman", "pc": "cp437", "pca": "cp850", "cp10000": "mac_roman", "cp10001": "cp932",
     "cp10006": "mac_greek", "cp10007": "mac_cyrillic", "cp10029": "mac_latin2",

@@ -36,6 +36,7 @@ _WORD_MARKS = {
     for name, mark in (("tab", "\t"), ("br", "\n"), ("cr", "\n"), ("noBreakHyphen", "-"))
 }
 _ODF = "{urn:oasis:names:tc:opendocument:xmlns:text:1.0}"
+_STYLE = "{urn:oasis:names:tc:opendocument:xmlns:style:1.0}"
 _SVG = "{urn:oasis:names:tc:opendocument:xmlns:svg-compatible:1.0}"
 _ODF_SKIPPED = (
     *(_ODF + name for name in ("tracked-changes", "note", "hidden-text", "ruby-text")),
@@ -77,8 +78,8 @@ class _Markup:
             self.add(self.at_start(tag, attributes))
 
     def end(self, tag: str) -> None:
-        """End an element."""
-        self.open.pop()
+        """End the last element, by the name with which it began in `start` of this class."""
+        tag = self.open.pop()
         if not self.depth_skipped:
             self.add(self.at_end(tag))
         self.depth_skipped -= tag in self.skipped
@@ -173,6 +174,23 @@ class _OpenDocument(_Markup):
     paragraphs = (_ODF + "p", _ODF + "h")
     depth = 0
     """Number of paragraphs around the present place."""
+    style = ""
+    """Name of the style that is defined at the present place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden: set[str] = set()
+        """Names of styles of hidden text."""
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        """Begin an element; a hidden one as `hidden-text`."""
+        is_hidden = attributes.get(_ODF + "display") == "none"
+        if tag == _STYLE + "style":
+            self.style = attributes.get(_STYLE + "name", "")
+        elif tag == _STYLE + "text-properties" and is_hidden:
+            self.hidden.add(self.style)
+        is_hidden |= attributes.get(_ODF + "style-name") in self.hidden
+        super().start(_ODF + "hidden-text" if is_hidden else tag, attributes)
 
     def at_start(self, tag: str, attributes: dict[str, str]) -> str:
         """Return white space that an element stands for."""
