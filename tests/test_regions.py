@@ -88,12 +88,17 @@ def test_rows_that_are_no_single_text_are_refused(
         join_rows(rows(*cells), ["item"], order)
 
 
+def test_a_word_may_be_repeated_any_number_of_times() -> None:
+    (text,) = join_rows(rows(*[("1", "", "no")] * 4), ["item"], None)
+    assert text.text == "no no no no"
+
+
 def test_a_column_that_the_table_lacks_is_refused() -> None:
     with pytest.raises(UsageError, match=r"group_by names the column 'x'.*: item, zone\."):
         join_rows(rows(("1", "1", "a")), ["x"], None)
     with pytest.raises(UsageError, match="order names the column 'x'"):
         join_rows(rows(("1", "1", "a")), ["item"], "x")
-    with pytest.raises(UsageError, match="the text is no table"):
+    with pytest.raises(UsageError, match="it has none"):
         join_rows([Record(1, 1, "a")], ["item"], None)
 
 
@@ -104,6 +109,9 @@ def test_regions_have_their_words_and_the_gaps_between_them() -> None:
     assert whole == ("a b cc", 7.75, 0.125, 6, True, 0, 6) and nothing is None
     first, last = region_scores("a b cc", words, (0, 4))
     assert first == ("a b", 3.5, 0.25, 4, True, 0, 3) and last == words[2]
+    first, last = region_scores("a b cc", words, (0, 4), follows=True)  # the blank before "a"
+    assert first == ("a b", 3.0, 0.75, 4, True, 0, 3) and last == words[2]
+    assert region_scores("a b cc", words, (0, 2), follows=True)[0] == words[0]
 
 
 @pytest.mark.parametrize("run", ["lines", "stream"])

@@ -143,7 +143,7 @@ def test_weights_are_tuned_kept_and_used(call: Call, here: Path) -> None:
     assert code == 0
     assert "as given  %WER 20.00 [ 1 / 5, 0 ins, 0 del, 1 sub ]" in out
     assert "rescored  %WER 0.00 [ 0 / 5, 0 ins, 0 del, 0 sub ]" in out
-    assert "change    -20.00, rescored less as given" in out
+    assert "change    -20.00, rescored minus as given" in out
     assert "--lm-weight" in err
     weights = json.loads((here / "w.json").read_text())["weights"]
     assert set(weights) == {"am", "charlm", "words"}

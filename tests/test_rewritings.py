@@ -57,6 +57,12 @@ def test_typographic_marks_and_accents() -> None:
     assert "0 of 7 unknown tokens would remain" in rewriting_note(letters, texts)
 
 
+def test_tabs_and_line_ends_are_not_taken_for_punctuation() -> None:
+    letters = vocabulary_of("it is so", "char")
+    blanks = "blanks in place of tabs and line ends"
+    assert helpful(letters, ["it\tis", "so\nis"]) == ([blanks], 2, 0)
+
+
 def test_nothing_is_said_without_a_gain(treebank: Vocabulary) -> None:
     assert rewriting_note(treebank, ["zebra quagga", "the dogs"]) == ""
     assert rewriting_note(treebank, ["he <unk> here"]) == ""

@@ -39,7 +39,8 @@ def score_regions(
         score = scores.get(each.text)
         for place in each.rows:
             results[place] = (rows[place]._replace(number=number), None)
-        regions = region_scores(each.text, score.words, each.starts) if score else []
+        words = score.words if score else ()
+        regions = region_scores(each.text, words, each.starts, follows=bool(context))
         for at, (place, region) in enumerate(zip(each.places, regions, strict=False), start=1):
             if region and score:
                 results[place] = (results[place][0], _region(region, at, score))

@@ -155,7 +155,7 @@ def error_table(rates: "Mapping[str, ErrorRate]", change: "ErrorChange") -> Tabl
     interval = ""
     if change.low is not None and change.high is not None:
         interval = f"{100 * change.low:+.2f} to {100 * change.high:+.2f}"
-    table.add_row("change", f"{100 * change.rate:+.2f}, rescored less as given", interval)
+    table.add_row("change", f"{100 * change.rate:+.2f}, rescored minus as given", interval)
     for column in table.columns:
         column.no_wrap = True  # other programs search for the lines
     return table

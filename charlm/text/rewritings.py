@@ -39,6 +39,11 @@ def bare(text: str) -> str:
     return " ".join(MARKS.sub(" ", CLITICS.sub(r" \1", text)).split())
 
 
+def spaced(text: str) -> str:
+    """Return a text with single blanks in place of tabs, line ends and several blanks."""
+    return " ".join(text.split())
+
+
 def composed(text: str) -> str:
     """Return a text whose accents are part of their letters."""
     return unicodedata.normalize("NFC", text)
@@ -52,6 +57,7 @@ def plain(text: str) -> str:
 REWRITINGS: Mapping[str, Callable[[str], str]] = {
     "composed accents (Unicode NFC)": composed,
     "the quotes, apostrophes and dashes of a keyboard": plain,
+    "blanks in place of tabs and line ends": spaced,
     "lower case": str.lower,
     APART: apart,
     BARE: bare,
