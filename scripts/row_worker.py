@@ -8,10 +8,12 @@ it is ended if it does not answer in time, and the next row gets another one.
 import contextlib
 import gc
 import multiprocessing
+import os
+import signal
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -56,7 +58,11 @@ def is_usable() -> bool:
 
 
 def serve(connection: Connection, find: Find) -> None:
-    """Measure the rows that arrive until None does, or until the GPU is lost."""
+    """Measure the rows that arrive until None does, or until the GPU is lost.
+
+    The process begins a group: the commands that it runs are ended with it.
+    """
+    os.setsid()
     connection.send("ready")
     while (names := connection.recv()) is not None:
         row, usable = measured(lambda names=names: find(*names)()), is_usable()  # type: ignore[misc]
@@ -103,7 +109,7 @@ class Worker:
         return self._connection
 
     def close(self, *, at_once: bool = False) -> int | None:
-        """End the process, if there is one, and return its exit status."""
+        """End the process, if there is one, and the commands it runs; return its exit status."""
         process, connection = self._process, self._connection
         self._process = self._connection = None
         if process is None or connection is None:
@@ -111,13 +117,11 @@ class Worker:
         if not at_once:
             with contextlib.suppress(OSError):
                 connection.send(None)
-            process.join(END_SECONDS)
+        process.join(0.2 if at_once else END_SECONDS)  # a process that has crashed ends by itself
         lost = process.exitcode
-        if lost is None and at_once:
-            process.join(0.2)  # a process that has crashed ends by itself
-            lost = process.exitcode
-        if process.is_alive():
-            process.kill()
-            process.join(END_SECONDS)
+        with contextlib.suppress(ProcessLookupError):  # of a group that is empty or not begun
+            os.killpg(cast(int, process.pid), signal.SIGKILL)
+        process.kill()
+        process.join(END_SECONDS)
         connection.close()
         return lost

@@ -2,8 +2,11 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -16,8 +19,18 @@ def find(stage: str, name: str) -> Callable[[], Row]:
         "works": lambda: {"stage": stage, "process": os.getpid()},
         "fails": lambda: {}["missing"],
         "hangs": lambda: time.sleep(600),
+        "command": lambda: run_command(stage),
         "dies": lambda: os.kill(os.getpid(), signal.SIGSEGV),
     }[name]  # type: ignore[return-value]
+
+
+def run_command(target: str) -> Row:
+    """Run a command that does not end, whose number is written to a file; crash if it says so."""
+    command = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    Path(target).write_text(str(command.pid), encoding="ascii")
+    if target.endswith("dies"):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return {"exit": command.wait()}
 
 
 @pytest.fixture
@@ -35,12 +48,33 @@ def test_other_rows_are_measured_after_one_that_is_lost(worker: Worker) -> None:
     assert worker.measured("a", "works", 60.0) == first
     begin = time.monotonic()
     assert worker.measured("a", "hangs", 0.5) == {"error": "no result within 0.5 s"}
-    assert time.monotonic() - begin < 30.0
+    assert time.monotonic() - begin < 5.0
     with pytest.raises(ProcessLookupError):
         os.kill(first["process"], 0)
     second = worker.measured("b", "works", 60.0)
     assert second["stage"] == "b" and second["process"] != first["process"]
     assert worker.measured("b", "dies", 60.0)["error"].startswith("the process was lost (exit -11)")
+
+
+@pytest.mark.parametrize("name", ["hangs", "dies"])
+def test_a_command_ends_with_its_row(name: str, worker: Worker, tmp_path: Path) -> None:
+    """Else it would use the GPU beside the next row."""
+    target = tmp_path / name
+    assert worker.measured("a", "works", 60.0)
+    assert "error" in worker.measured(str(target), "command", 3.0)
+    until = time.monotonic() + 30.0
+    while is_running(int(target.read_text(encoding="ascii"))):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def is_running(process: int) -> bool:
+    """Return whether a process of this machine computes, which a zombie does not."""
+    try:
+        text = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return text.rpartition(")")[2].split()[0] != "Z"
 
 
 def test_a_process_that_lost_its_gpu_is_replaced(
