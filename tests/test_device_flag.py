@@ -6,10 +6,11 @@ import pytest
 import torch
 
 import charlm
+from charlm.config.model import ModelSettings
 from charlm.errors import EnvironmentFailure, UsageError
 from charlm.nn import devices
 from charlm.runs import engines
-from charlm.runs.engines import device_of, engine_on, uses_torch
+from charlm.runs.engines import chosen_engine, device_of, engine_on, uses_torch
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -34,7 +35,7 @@ def test_another_device_is_for_torch() -> None:
     for engine in ("native", "numpy"):
         with pytest.raises(UsageError, match=f"engine='{engine}' with device='cuda'; expected"):
             engine_on("cuda", engine)
-    with pytest.raises(UsageError, match="weights='int8' with engine='torch meta'; expected"):
+    with pytest.raises(UsageError, match="weights='int8' with device='meta'; expected"):
         charlm.load("prose", device="cuda", weights="int8")
 
 
@@ -71,3 +72,22 @@ def test_an_engine_with_a_device_that_is_wrong_or_not_here_is_refused(
         pytest.skip("this machine has the device")
     code, out, err = call("score", "a", "--engine", engine, "--run", "prose")
     assert (code, out) == (status, "") and message in err
+
+
+@pytest.mark.parametrize(
+    ("cell", "engine", "given"),
+    [
+        ("lstm", "numpy", "engine='numpy'"),
+        ("lstm", "torch cuda", "device='cuda'"),
+        ("mingru", "torch", "engine='torch'"),
+        ("mingru", "auto", "a model of cell mingru, which only torch computes"),
+    ],
+)
+def test_weights_of_kernels_are_refused_with_what_was_given(
+    cell: str, engine: str, given: str
+) -> None:
+    """No engine is named that nobody chose."""
+    settings = ModelSettings(cell=cell, num_layers=1, hidden_size=4, embedding_size=4)
+    with pytest.raises(UsageError) as error:
+        chosen_engine(settings, engine, "int8")
+    assert str(error.value) == f"weights='int8' with {given}; expected fp32 there"

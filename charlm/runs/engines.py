@@ -7,7 +7,7 @@ from charlm.backends.interface import Backend
 from charlm.backends.kernel_library import VARIABLE, chosen_variant, switched_off
 from charlm.backends.native import NativeBackend
 from charlm.backends.numpy_backend import NumpyBackend
-from charlm.backends.weights import Weights, only_in_torch, runs_without_torch
+from charlm.backends.weights import Weights, only_in_torch
 from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
 from charlm.errors import EnvironmentFailure, RunError, UsageError, assigned, check_choice
@@ -31,19 +31,16 @@ def chosen_engine(settings: ModelSettings, engine: str, weights: str = "fp32") -
         ("engine", engine, known), ("weights", weights, WEIGHT_KINDS)
     ):  # fmt: skip
         check_choice(name, value, choices)
-    if engine == "auto" and not runs_without_torch(settings):
-        engine = TORCH
-    if (uses_torch(engine) or engine == "numpy") and weights != "fp32":
-        raise UsageError(
-            f"{assigned('weights', weights)} with {assigned('engine', engine)}; expected fp32 there"
-        )
-    if not uses_torch(engine) and not runs_without_torch(settings):
-        raise UsageError(
-            f"{assigned('engine', engine)} with a model of "
-            f"{' and '.join(only_in_torch(settings))}, which only torch computes; expected torch "
-            "or auto there"
-        )
-    return engine
+    only = " and ".join(only_in_torch(settings))
+    model = f"a model of {only}, which only torch computes"
+    if only and engine in ("native", "numpy"):
+        raise UsageError(f"{assigned('engine', engine)} with {model}; expected torch or auto there")
+    if weights != "fp32" and (only or engine not in ("auto", "native")):
+        device = device_of(engine)
+        given = assigned("engine", engine) if device == "cpu" else assigned("device", device)
+        given = model if engine == "auto" else given
+        raise UsageError(f"{assigned('weights', weights)} with {given}; expected fp32 there")
+    return TORCH if only and engine == "auto" else engine
 
 
 def engine_on(device: str, engine: str = "auto") -> str:
