@@ -1,7 +1,8 @@
 """The step that a GPU captures, on a device without values: it reads none, and stays on its device.
 
 A captured step may not wait for the device, nor read memory of the processor: a number that the
-host puts into an operation keeps the value that it had in the capture.
+host puts into an operation keeps the value that it had in the capture. What is computed only where
+tensors are on CUDA is not tested here.
 """
 
 import copy

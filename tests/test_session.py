@@ -774,9 +774,21 @@ def test_rewinding_removes_later_steps_from_the_log(tmp_path: Path) -> None:
 
 
 def test_the_last_checkpoint_is_saved_once(tmp_path: Path) -> None:
-    """The last validation asks for one, and the end of training makes one."""
-    saved = [r.step for r in begun(tmp_path).records() if isinstance(r, SavedRecord)]
+    """The last validation asks for one, and the end of training makes one.
+
+    A run that is killed between them trains on from the one before.
+    """
+    whole_run = begun(tmp_path, name="whole")
+    records = list(events(whole_run))
+    saved = [r.step for r in records if isinstance(r, SavedRecord)]
     assert saved == sorted(set(saved)) and saved[-1] == 12 and len(saved) > 1
+    assert [type(r) for r in records[-3:]] == [EvaluationRecord, SavedRecord, FinishedRecord]
+    session = begun(tmp_path)
+    abandoned(session, len(records) - 2)  # its best weights are newer than its checkpoint
+    again = resume(session.path)
+    assert again.trainer.counters.step < 12
+    list(again.records())
+    assert same(session.path, whole_run.path) and whole(session.path)
 
 
 @pytest.mark.parametrize("step", [6, 12])
