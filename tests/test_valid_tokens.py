@@ -1,5 +1,6 @@
 """Validation of a part of a long validation text: what is read, recorded and said."""
 
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from helpers import Call
 
 from charlm.inference.adapt.calibration import sample_of
 from charlm.inference.likelihood import evaluate
+from charlm.report import repeating
 from charlm.runs.layout import read_record
 from charlm.runs.run import load_run
 from charlm.training.plan import constants
@@ -87,6 +89,26 @@ def test_the_number_of_tokens_can_be_chosen(short_run: tuple[Path, str], call: C
     )
     assert code == 0, err
     assert read_record(Path("checkpoints/y"))["results"]["valid"]["tokens"] == 300
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_a_repeated_run_reads_the_whole_text_again(
+    short_run: tuple[Path, str], call: Call, monkeypatch: pytest.MonkeyPatch, older: bool
+) -> None:
+    """The command of a run that read all, as older versions did, says so: a plan might not."""
+    del short_run
+    monkeypatch.setattr(repeating, "MIN_VALID_TOKENS", 200)
+    every = ["--valid-tokens", "99999"]
+    code, _, err = call("train", "text.txt", "--name", "w", "--steps", "10", *every, *SHORT)
+    assert code == 0, err
+    record = read_record(Path("checkpoints/w"))
+    if older:
+        del record["settings"]["training"]["valid_tokens"]
+    words = shlex.split(repeating.repeat_command(Path("checkpoints/w"), record) or "")
+    assert call(*words[1:], "--name", "again")[0] == 0
+    again = read_record(Path("checkpoints/again"))
+    assert again["results"]["valid"] == record["results"]["valid"]
+    assert again["results"]["valid"]["tokens"] == again["corpus"]["parts"]["valid"]["tokens"]
 
 
 def test_without_validation_text_the_number_is_refused(

@@ -9,13 +9,14 @@ from charlm.config.fields import VALIDATION
 from charlm.config.flags import words_of
 from charlm.config.presets import task_defaults
 from charlm.config.settings import Nested, settings_from, table
-from charlm.config.tasks import TASKS, is_of_task
+from charlm.config.tasks import TASKS, is_of_task, task_name
 from charlm.config.unused import facts_of, missing_need
 from charlm.errors import UsageError
 from charlm.runs.built_in import is_built_in, shipped_sources
 from charlm.runs.layout import RECORD, TOKENIZER
 from charlm.runs.pair import length_factor
 from charlm.runs.parent import GROW, KEEP, LIMITS
+from charlm.training.plan.constants import MIN_VALID_TOKENS
 
 Json = Mapping[str, Any]
 
@@ -47,6 +48,7 @@ def repeat_command(path: Path, record: Json) -> str | None:
         values |= {"minutes": None, "steps": steps}
     elif values["minutes"]:
         values["minutes"] *= length_factor("minutes", settings.model)
+    values["valid_tokens"] = values["valid_tokens"] or _every_valid_token(record)
     if values["one_hot"]:
         values["embedding_size"] = None
     words, skipped = _vocabulary(path, record)
@@ -81,6 +83,14 @@ def repeat_note(record: Json) -> str:
     if not record["planned"]:  # --resume with other settings empties the plan
         return "Settings changed when the run was resumed. To train one with the final settings:"
     return "To train it again, bit for bit on this machine:"
+
+
+def _every_valid_token(record: Json) -> int | None:
+    """Return the size of a long validation text, of which a plan might read a part; else None."""
+    if record.get("ngrams") or TASKS[task_name(record["settings"])].labelled:
+        return None
+    tokens = int(record["corpus"]["parts"].get("valid", {}).get("tokens", 0))
+    return tokens if tokens > MIN_VALID_TOKENS else None
 
 
 def _defaults(task: str, dropout: float | None) -> Nested:
