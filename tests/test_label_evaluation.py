@@ -266,7 +266,7 @@ def test_the_command_that_repeats_a_run_has_its_settings(runs: Path, call: Call)
         status, _, err = call(*words, "--name", again.name, "--checkpoints", str(runs), "-q")
         assert status == 0, err
         plain = [settings_from(each["settings"]) for each in (record, read_record(again))]
-        of_machine = {"device": None, "precision": None, "threads": None}
+        of_machine = {"device": None, "precision": None, "engine": None, "threads": None}
         settings, other = (
             replace(each, training=replace(each.training, **of_machine)) for each in plain
         )

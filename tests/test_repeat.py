@@ -104,6 +104,26 @@ def test_the_command_that_info_names_gives_the_same_weights(
         ).read_bytes()
 
 
+@pytest.mark.parametrize("loops", [True, False])
+def test_the_command_repeats_what_computed_the_layers(
+    loops: bool, here: Path, monkeypatch: pytest.MonkeyPatch, call: Call
+) -> None:
+    """The loop, or torch in a run of an earlier version that had no loop."""
+    Path("a.txt").write_text(TEXT * 4, encoding="utf-8")
+    size = ["--cell", "gru", "--hidden", "24", "--steps", "4", "--bptt", "16", "--batch", "4"]
+    with monkeypatch.context() as patch:
+        if not loops:
+            patch.setattr(devices, "loop_pays", lambda _: False)
+        assert call("train", "a.txt", *size, "--name", "a")[0] == 0
+    again = json.loads(call("info", "--run", "a", "--json")[1])["repeat"]
+    assert call(*shlex.split(again)[1:], "--name", "b")[0] == 0
+    paths = [here / "checkpoints" / name for name in "ab"]
+    kernels = [read_record(path)["precision"].get("kernels") for path in paths]
+    assert kernels == ["loop" if loops else None] * 2
+    first, second = ((path / "model.safetensors").read_bytes() for path in paths)
+    assert first == second
+
+
 @pytest.mark.parametrize(
     ("name", "lines", "flags"),
     [

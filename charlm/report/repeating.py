@@ -114,12 +114,16 @@ def _limit(layer: Nested, record: Json) -> set[str]:
 
 
 def _machine(record: Json) -> dict[str, Any]:
-    """Return the settings that depend on the machine."""
+    """Return the settings that depend on the machine.
+
+    A run in fp32 without the loop may be an earlier version's, or have changed to torch and back.
+    """
     machine, precision = record["machine"], record.get("precision") or {}
     chosen = {"threads": machine.get("threads"), "device": machine.get("device")}
-    bf16 = precision.get("name") == "bf16"
-    engine = {"engine": "native" if precision.get("kernels") else "torch"} if bf16 else {}
-    return chosen | {"precision": precision.get("name"), **engine}
+    name, engine = precision.get("name"), "torch"
+    if precision.get("kernels"):
+        engine = "native" if name == "bf16" else "auto"
+    return chosen | {"precision": name, "engine": engine}
 
 
 def _vocabulary(path: Path, record: Json) -> tuple[list[str], set[str]]:
