@@ -21,6 +21,7 @@ import torch
 from charlm.backends import training_library
 from charlm.backends.interface import Backend
 from charlm.backends.kernel_library import chosen_variant
+from charlm.backends.processor import processor_name
 from charlm.config.cells import CELLS
 from charlm.config.corpus import VocabularySettings
 from charlm.config.model import ModelSettings
@@ -30,7 +31,6 @@ from charlm.nn.devices import (
     Precision,
     keep_freed_memory,
     processor_has_bf16,
-    processor_name,
 )
 from charlm.nn.model import RecurrentLanguageModel, multiplied_weights
 from charlm.runs.built_in import built_in_text

@@ -22,11 +22,12 @@ from rich.table import Table
 from torch import Tensor
 
 from charlm import train
+from charlm.backends.processor import processor_name
 from charlm.backends.training_library import chosen_variant
 from charlm.benchmark import Program, alternating
 from charlm.config.model import ModelSettings
 from charlm.nn import devices
-from charlm.nn.devices import Precision, keep_freed_memory, processor_name
+from charlm.nn.devices import Precision, keep_freed_memory
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.training.plan.speed import set_threads, training_step, training_threads
 from charlm.training.records import EvaluationRecord, StepRecord

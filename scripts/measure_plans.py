@@ -38,11 +38,12 @@ from typing import Any, cast
 
 import torch
 
+from charlm.backends.processor import processor_name
 from charlm.config.settings import settings_from
 from charlm.inference.adapt.calibration import sample_of, text_logits
 from charlm.inference.likelihood import evaluate
 from charlm.ngrams.kneser_ney import ngram_nats
-from charlm.nn.devices import choose_device, choose_precision, keep_freed_memory, processor_name
+from charlm.nn.devices import choose_device, choose_precision, keep_freed_memory
 from charlm.nn.encoder import Encoder
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.nn.torch_backend import TorchBackend

@@ -108,7 +108,7 @@ def test_a_resumed_run_is_compared_again_on_another_processor(
     monkeypatch.setattr(devices, "MIN_BF16_WEIGHTS", 0)
     session = native(tmp_path, engine="torch", steps=2)
     session.lock.release()
-    monkeypatch.setattr(devices, "processor_name", lambda: "another")
+    monkeypatch.setattr(machine, "processor_name", lambda: "another")
     for problems, expected in (({}, None), ({None: "33 % off"}, kernels)):
         monkeypatch.setattr(devices, "gradient_problem", lambda *a, p=problems: p.get(a[3]))
         session = resume(session.path, {"training": {"engine": "auto"}})

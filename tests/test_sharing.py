@@ -57,7 +57,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SECRET_VARIABLE", SECRET)
         patch.setattr(platform, "node", lambda: SECRET)
-        patch.setattr("charlm.nn.devices.processor_name", lambda: f"{SECRET} processor")
+        patch.setattr("charlm.training.machine.processor_name", lambda: f"{SECRET} processor")
         settings = {**SETTINGS, "text": corpus.read_text(encoding="utf-8"), "direction": "both"}
         session = started(folder, "whole", **settings)
         session.warnings.append(f"{corpus} is odd: {SECRET}")

@@ -6,17 +6,18 @@ There is one shared library for each instruction set, compiled when charlm is in
 
 import ctypes
 import os
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 
+from charlm.backends.processor import processor_features
 from charlm.errors import EnvironmentFailure
 
 FOLDER = Path(__file__).parent
 NEEDED = {
     "avx512": {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "fma", "f16c"},
     "avx2": {"avx2", "fma", "f16c"},
+    "dotprod": {"asimddp"},
     "plain": set[str](),
 }
 """Processor features that each variant needs, by their names in Linux, the fastest first."""
@@ -26,17 +27,6 @@ INTERFACE = 4
 """Version of the functions in kernels/library.cpp; it grows when they or their arguments change."""
 UNLIMITED = 2**20
 """Number of cores of a process without a limit from a control group."""
-
-
-@cache
-def processor_features() -> frozenset[str]:
-    """Return the instruction sets of the processor; empty if the system does not report them."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return frozenset()
-    flags = next((line for line in lines if line.startswith("flags")), "")
-    return frozenset(flags.partition(":")[2].split())
 
 
 def library_path(variant: str, purpose: str = "native") -> Path:

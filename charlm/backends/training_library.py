@@ -10,6 +10,7 @@ from functools import cache
 from typing import NamedTuple
 
 from charlm.backends import kernel_library
+from charlm.backends.processor import processor_features
 from charlm.errors import EnvironmentFailure
 
 _AVX512_BF16 = {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16", "fma"}
@@ -59,7 +60,7 @@ class Call(ctypes.Structure):
 
 def variants() -> list[str]:
     """Return the built variants that this processor can run, the fastest first."""
-    features = kernel_library.processor_features()
+    features = processor_features()
     return [
         name
         for name, needed in NEEDED.items()

@@ -19,7 +19,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from charlm.backends.kernel_library import processor_features, switched_off
+from charlm.backends.kernel_library import switched_off
+from charlm.backends.processor import ARM_MACHINES, processor_features
 from charlm.backends.training_library import VARIABLE, chosen_variant
 from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
@@ -340,19 +341,10 @@ def processor_has_bf16() -> bool:
     """Report whether the processor computes in bfloat16 (AMX, AVX-512 BF16 or Arm's BF16)."""
     probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported", "_is_arm_bf16_supported")
     answers = [getattr(torch.cpu, probe)() for probe in probes if hasattr(torch.cpu, probe)]
-    answers += [bool(BF16_FLAGS & processor_features()), platform.machine() in ("arm64", "aarch64")]
+    answers += [bool(BF16_FLAGS & processor_features()), platform.machine() in ARM_MACHINES]
     with contextlib.suppress(AttributeError, RuntimeError):
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and any(answers)
     return False
-
-
-def processor_name() -> str:
-    """Return the name of the processor, as the system reports it."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def keep_freed_memory() -> bool:

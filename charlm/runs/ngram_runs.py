@@ -1,7 +1,6 @@
 """New runs of n-gram models: count a text, and write the folder."""
 
 import hashlib
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from charlm.backends.processor import processor_name
 from charlm.files.atomic import json_bytes, write_file
 from charlm.inference.likelihood import evaluate
 from charlm.ngrams.kneser_ney import Discounts, fit
@@ -76,7 +76,7 @@ def write_ngram_run(
         "name": path.name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "status": "finished",
-        "machine": {"device_name": platform.processor() or platform.machine(), "threads": 1},
+        "machine": {"device_name": processor_name(), "threads": 1},
         "results": results,
     }
     write_file(path / layout.CARD, model_card(path.name, whole).encode("utf-8"))

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from charlm import __version__
+from charlm.backends.processor import processor_name
 from charlm.backends.training_library import open_library
 from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings
@@ -65,7 +66,7 @@ class Machine:
 
 def device_name(device: torch.device) -> str:
     """Return the name of the GPU or the processor."""
-    return torch.cuda.get_device_name() if device.type == "cuda" else devices.processor_name()
+    return torch.cuda.get_device_name() if device.type == "cuda" else processor_name()
 
 
 def machine_record(device: torch.device, threads: int) -> dict[str, Any]:
