@@ -51,6 +51,7 @@ X86 = {
     "training_amx": ("-DTILES_AMX", *TRAINING, "-mamx-tile", "-mamx-bf16"),
     "training_avx512bf16": TRAINING,
 }
+ARM = {"native_dotprod": ("-DLANES=4", "-march=armv8.2-a+dotprod"), **OTHERS}
 FOR_TESTS = {"training_emulated512": ("-DTILES_EMULATED", *TRAINING)}
 """Libraries of x86-64 that are no part of the package: tests and scripts use them."""
 
@@ -80,7 +81,9 @@ def compiler() -> list[str] | None:
 
 def build(force: bool = False, *, for_tests: bool = False) -> list[Path]:
     """Compile the libraries that are older than the source; return those that exist now."""
-    variants = dict(X86 if platform.machine() in ("x86_64", "AMD64") else OTHERS)
+    machine = platform.machine()
+    x86, arm = machine in ("x86_64", "AMD64"), machine in ("aarch64", "arm64")
+    variants = dict(X86 if x86 else ARM if arm else OTHERS)
     variants |= FOR_TESTS if for_tests and variants.keys() == X86.keys() else {}
     if not sys.platform.startswith("linux"):
         variants = {name: flags for name, flags in variants.items() if "-fopenmp" not in flags}

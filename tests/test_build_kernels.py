@@ -10,6 +10,7 @@ import pytest
 import build_kernels
 
 INFERENCE = ["native_avx2.so", "native_avx512.so", "native_plain.so"]
+ARM = ["native_dotprod.so", "native_plain.so"]
 TRAINING = ["training_amx.so", "training_avx512bf16.so"]
 EMULATED = "training_emulated512.so"
 
@@ -62,8 +63,9 @@ def test_kernels_that_do_not_compile_leave_the_others(
     [
         ("linux", "x86_64", INFERENCE + TRAINING),
         ("darwin", "x86_64", INFERENCE),
-        ("darwin", "arm64", INFERENCE[-1:]),
-        ("linux", "aarch64", INFERENCE[-1:]),
+        ("darwin", "arm64", ARM),
+        ("linux", "aarch64", ARM),
+        ("linux", "riscv64", ARM[-1:]),
     ],
 )
 @pytest.mark.usefixtures("commands")

@@ -149,10 +149,42 @@ inline void tile_floats(const Weight* w, size_t stride, int k, const Rows& a, in
                 store(out + (size_t(m) * pitch + p) * PANEL + v * LANES, acc[m][p][v]);
 }
 
-// Sixteen sums of four products each: sum[lane] += x[j] * w[lane][j], exact in int32.
-inline vi16 four_products(vi16 sum, const int8_t* w, uint32_t x) {
+// Sixteen sums of four products each: sum[lane] += x[j] * w[lane][j], exact in int32. The inputs x
+// are the bytes of Rows, on Arm these minus 128.
+#if defined(__aarch64__)
+struct Sums {
+    int32x4_t quarters[4];
+};
+constexpr uint32_t SHIFT = 0x80808080;
+
+inline Sums four_products(Sums sum, const int8_t* w, uint32_t x) {
+    const int8x16_t xs = vreinterpretq_s8_u32(vdupq_n_u32(x));
+    for (int quarter = 0; quarter < 4; quarter++) {
+        const int8x16_t ws = vld1q_s8(w + 16 * quarter);
+        int32x4_t& to = sum.quarters[quarter];
+#if defined(__ARM_FEATURE_DOTPROD)
+        to = vdotq_s32(to, ws, xs);
+#else  // the sum of two products is at most 2 * 127 * 127, so it fits in 16 bits
+        const int16x8_t low = vmull_s8(vget_low_s8(ws), vget_low_s8(xs));
+        to = vpadalq_s16(to, vpaddq_s16(low, vmull_high_s8(ws, xs)));
+#endif
+    }
+    return sum;
+}
+
+inline void scaled(const Sums& sum, const float* scales, float scale, float* to) {
+    for (int quarter = 0; quarter < 4; quarter++) {
+        const float32x4_t products = vld1q_f32(scales + 4 * quarter) * scale;
+        vst1q_f32(to + 4 * quarter, vcvtq_f32_s32(sum.quarters[quarter]) * products);
+    }
+}
+#else
+typedef int32_t Sums __attribute__((vector_size(64)));
+constexpr uint32_t SHIFT = 0;
+
+inline Sums four_products(Sums sum, const int8_t* w, uint32_t x) {
 #if defined(__AVX512VNNI__)
-    return (vi16)_mm512_dpbusd_epi32((__m512i)sum, _mm512_set1_epi32(int(x)),
+    return (Sums)_mm512_dpbusd_epi32((__m512i)sum, _mm512_set1_epi32(int(x)),
                                      _mm512_loadu_si512(w));
 #elif defined(__AVX2__)
     const __m256i xs = _mm256_cvtepu8_epi16(_mm_set1_epi32(int(x)));
@@ -162,7 +194,7 @@ inline vi16 four_products(vi16 sum, const int8_t* w, uint32_t x) {
             _mm_loadu_si128(reinterpret_cast<const __m128i*>(w + 16 * quarter)));
         _mm256_store_si256(reinterpret_cast<__m256i*>(pairs[quarter]), _mm256_madd_epi16(xs, ws));
     }
-    vi16 products;
+    Sums products;
     for (int lane = 0; lane < 16; lane++)
         products[lane] = pairs[lane / 4][lane % 4 * 2] + pairs[lane / 4][lane % 4 * 2 + 1];
     return sum + products;
@@ -173,17 +205,18 @@ inline vi16 four_products(vi16 sum, const int8_t* w, uint32_t x) {
     return sum;
 #endif
 }
+#endif
 
 template <int M, int P>
 inline void tile_int8(const Matrix& matrix, int panel, const Rows& a, int row, float* out,
                       int pitch) {
     const int8_t* w = matrix.q.get() + matrix.stride() * panel;
     const size_t stride = matrix.stride();
-    vi16 acc[M][P] = {};
+    Sums acc[M][P] = {};
     for (int i = 0; i < matrix.k; i += 4)
 #pragma GCC unroll 16
         for (int m = 0; m < M; m++) {
-            const uint32_t x = load<uint32_t>(a.q + size_t(row + m) * a.stride + i);
+            const uint32_t x = load<uint32_t>(a.q + size_t(row + m) * a.stride + i) ^ SHIFT;
 #pragma GCC unroll 4
             for (int p = 0; p < P; p++)
                 acc[m][p] = four_products(acc[m][p], w + p * stride + size_t(i) * PANEL, x);
@@ -192,10 +225,14 @@ inline void tile_int8(const Matrix& matrix, int panel, const Rows& a, int row, f
         for (int p = 0; p < P; p++) {
             const int first = (panel + p) * PANEL;
             float* to = out + (size_t(m) * pitch + p) * PANEL;
+#if defined(__aarch64__)
+            scaled(acc[m][p], matrix.scale.get() + first, a.scale[row + m], to);
+#else
             for (int lane = 0; lane < PANEL; lane++) {
                 const int32_t sum = acc[m][p][lane] - matrix.sums.get()[first + lane];
                 to[lane] = float(sum) * (matrix.scale.get()[first + lane] * a.scale[row + m]);
             }
+#endif
         }
 }
 
