@@ -19,7 +19,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -68,8 +67,18 @@ class KernelBuildHook(Hook):  # type: ignore[misc]
             return
         build_data["artifacts"] += [f"charlm/backends/{path.name}" for path in built]
         build_data["pure_python"] = False
-        tag = sysconfig.get_platform().replace("-", "_").replace(".", "_")
-        build_data["tag"] = f"py3-none-{tag}"
+        build_data["tag"] = f"py3-none-{platform_tag()}"
+
+
+def platform_tag() -> str:
+    """Return the first platform that pip accepts here and that is no set of Linux distributions.
+
+    On macOS the platform of Python itself may be another: both architectures, of which one is
+    compiled, or a version without its zero (`macosx_14_arm64`), which pip does not know.
+    """
+    from packaging.tags import platform_tags
+
+    return next(tag for tag in platform_tags() if not tag.startswith(("manylinux", "musllinux")))
 
 
 def compiler() -> list[str] | None:

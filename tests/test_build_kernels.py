@@ -91,6 +91,25 @@ def test_a_package_has_no_kernels_for_tests() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("accepted", "expected"),
+    [
+        (["manylinux_2_36_aarch64", "musllinux_1_2_aarch64", "linux_aarch64"], "linux_aarch64"),
+        (["macosx_14_0_arm64", "macosx_14_0_universal2"], "macosx_14_0_arm64"),
+    ],
+)
+@pytest.mark.usefixtures("commands")
+def test_a_package_has_a_platform_that_pip_accepts(
+    accepted: list[str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs on the system that compiled it, not on every distribution."""
+    monkeypatch.setattr("packaging.tags.platform_tags", lambda: iter(accepted))
+    about: dict[str, Any] = {"artifacts": []}
+    Hook().initialize("standard", about)
+    assert about["tag"] == f"py3-none-{expected}"
+    assert about["pure_python"] is False
+
+
 def test_kernels_are_compiled_again_after_a_change_of_flags(
     commands: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
