@@ -32,6 +32,26 @@ def command(*words: object, run: Path | str | None = None, checkpoints: Path | N
     return shlex.join(parts)
 
 
+def resume_command(*more: object, run: Path | str, processes: int = 1) -> str:
+    """Return the command that resumes a run with this number of processes, and more options.
+
+    resume_command(run=path)                  charlm train --resume --run tales
+    resume_command(run=path, processes=2)     charlm train --resume --processes 2 --run tales
+
+    In a process that torchrun has started on one machine, the command begins with torchrun. If
+    another program has started it, the command is that of each process.
+    """
+    if processes == 1:
+        return command("train", "--resume", *more, run=run)
+    if os.environ.get("WORLD_SIZE") != str(processes):
+        return command("train", "--resume", "--processes", processes, *more, run=run)
+    each = command("train", "--resume", *more, run=run)
+    by_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
+    if by_torchrun and os.environ.get("LOCAL_WORLD_SIZE") == str(processes):
+        return f"torchrun --nproc-per-node {processes} -m {each}"
+    return f"{each} (in each of {processes} processes, as before)"
+
+
 def run_word(run: Path | str) -> str:
     """Return the word for a run in a command: its name, or its path outside the default folder."""
     path = Path(run)

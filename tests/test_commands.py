@@ -14,7 +14,7 @@ from waiting import Ticking
 
 import charlm
 from charlm.cli import app
-from charlm.commands import command
+from charlm.commands import command, resume_command
 from charlm.training import search as search_module
 
 PACKAGE = Path(charlm.__file__).parent
@@ -151,3 +151,25 @@ def test_commands_suggested_by_a_search_run(call: Call, monkeypatch: pytest.Monk
     assert {"sample", "train"} <= {words[0] for words in commands} <= {"search", "sample", "train"}
     for words in commands:
         assert call(*words, *(["--steps", "2"] if words[0] == "train" else []))[0] == 0
+
+
+def test_a_run_is_resumed_with_as_many_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that another program has started are started by it again."""
+    run = Path("checkpoints/tales")
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    assert resume_command(run=run) == "charlm train --resume --run tales"
+    four = "charlm train --resume --processes 4 --more-steps 9 --run tales"
+    assert resume_command("--more-steps", 9, run=run, processes=4) == four
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert resume_command("--more-steps", 9, run=run, processes=4) == four
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    each = "charlm train --resume --run tales (in each of 4 processes, as before)"
+    assert resume_command(run=run, processes=4) == each
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")  # of two machines
+    assert resume_command(run=run, processes=4) == each
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    torchrun = "torchrun --nproc-per-node 4 -m charlm train --resume --run tales"
+    assert resume_command(run=run, processes=4) == torchrun
+    assert resume_command(run=run) == "charlm train --resume --run tales"

@@ -72,6 +72,8 @@ def test_two_processes_train_stop_and_resume_the_run_of_one(
         at_step(patch, 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
         code, _, err = call("train", "t.txt", *TINY, "--processes", "2", "--name", "two")
     assert (code, "device cpu, 2 processes, fp32" in err, "5 steps" in err) == (143, True, True)
+    again = "charlm train --resume --processes 2 --run two"
+    assert err.splitlines()[-1] == f"saved; resume with: {again}"
     code, _, err = call("train", "--resume", "--processes", "2", "--run", "two")
     assert (code, "resuming two from step 5" in err) == (0, True)
     record = json.loads(Path("checkpoints/two/run.json").read_text())

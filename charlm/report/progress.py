@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from rich.table import Table
 
-from charlm.commands import command
+from charlm.commands import command, resume_command
 from charlm.config.tasks import TASKS, is_labelled, task_name
 from charlm.config.text_units import UNITS
 from charlm.config.training import counted_length, length_of, precision_text
@@ -272,7 +272,8 @@ def next_commands(path: Path, record: Mapping[str, Any], finished: FinishedRecor
     half = is_backward_half(path)
     path = path.parent if half else path
     if not finished.complete:
-        return [f"saved; resume with: {command('train', '--resume', run=path)}"]
+        processes = record["machine"].get("processes", 1)
+        return [f"saved; resume with: {resume_command(run=path, processes=processes)}"]
     if is_pair(record["settings"]["model"]):  # its other half comes next
         return []
     if is_labelled(record["settings"]):
@@ -302,7 +303,8 @@ def complete_line(session: "Session") -> str:
     length = f"complete after {counted_length(unit, value)}"
     if trainer.completion == "patience":
         length = f"over after {trainer.passes:.1f} passes, since validation no longer improved"
-    words = command("train", "--resume", f"--more-{unit}", f"{value:.15g}", run=path)
+    more, processes = (f"--more-{unit}", f"{value:.15g}"), trainer.processes.count
+    words = resume_command(*more, run=path, processes=processes)
     return (
         f"run {path.name} is {length}, so nothing was changed. To train it for "
         f"{counted_length(unit, value, 'more ')}: {words}"
