@@ -26,6 +26,7 @@ from charlm.runs import data
 from charlm.runs.tensors import tensors_from_file
 from charlm.training import launch
 from charlm.training.parallel import Parallel
+from charlm.training.plan import memory
 from charlm.training.trainer import Trainer
 
 TINY = (
@@ -198,9 +199,12 @@ def test_a_program_that_uses_torch_distributed_itself_is_refused(
     ("arguments", "problem"),
     [
         (("--processes", "0"), "--processes is 0; expected a whole number, 1 or more"),
-        (("--processes", "5"), "5 processes with a batch of 4 sequences; expected at most 4. Use "),
+        (("--processes", "-1"), "--processes is -1; expected a whole number, 1 or more"),
+        (("--processes", "5"), "5 processes with a batch of 4 sequences; expected one for each "),
+        (("--processes", "100000"), "100000 processes with a batch of 4 sequences; expected one "),
         (("--processes", "2", "--direction", "both"), "2 processes with --direction both, which"),
         (("--processes", "2", "--task", "series"), "2 processes with --task series, whose "),
+        (("--processes", "2", "--direction", "both", "--plan"), "2 processes with --direction b"),
     ],
 )
 def test_what_processes_cannot_train_together_is_refused(
@@ -219,10 +223,15 @@ def test_variables_of_torchrun_that_make_no_sense_are_a_usage_error(
     with pytest.raises(UsageError, match="has RANK '1', WORLD_SIZE 'two', MASTER_ADDR 'unset'"):
         launch.processes_of(None)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UsageError, match="all four as torchrun sets them"):
+    with pytest.raises(UsageError, match="MASTER_PORT 'unset'; expected all as torchrun sets the"):
         launch.processes_of(None)
     with pytest.raises(UsageError, match="processes 3 in one of 2 processes"):
         launch.processes_of(3)
+    for name, value in [("LOCAL_RANK", "x"), ("LOCAL_WORLD_SIZE", "3"), ("LOCAL_WORLD_SIZE", "0")]:
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            with pytest.raises(UsageError, match=f"{name} '{value}'; expected all"):
+                launch.processes_of(None)
 
 
 @pytest.mark.parametrize(
@@ -427,3 +436,19 @@ def test_a_follower_does_not_outlive_process_0(tmp_path: Path) -> None:
         assert follower.stdin is not None
         follower.stdin.close()
         assert follower.wait(PATIENCE) == -signal.SIGKILL
+
+
+def test_processes_beyond_the_memory_are_refused(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plan was that of one process, and each other one takes as much again."""
+    monkeypatch.setattr(memory, "free_memory", lambda: int(3e8))
+    monkeypatch.setattr(launch, "_start", lambda *_: pytest.fail("started"))
+    code, _, err = call("train", "t.txt", *TINY, "--processes", "2")
+    assert code == 5
+    assert "with 2 processes needs about 0.4 GB of memory, 0.3 GB are free here. Use few" in err
+    code, _, err = call("train", "t.txt", *TINY, "--steps", "1")
+    assert (code, "0.1 GB of memory\n" in err) == (0, True), err
+    monkeypatch.setattr(memory, "free_memory", lambda: int(5e8))
+    code, _, err = call("train", "t.txt", *TINY, "--processes", "2", "--plan")
+    assert code == 0, err

@@ -12,6 +12,7 @@ from helpers import encoded_documents, encoded_stream, tiny_model, vocabulary_of
 from waiting import PATIENCE, Ticking
 
 from charlm.config.model import ModelSettings
+from charlm.config.settings import Settings
 from charlm.config.training import TrainingSettings
 from charlm.errors import DivergenceError
 from charlm.nn.devices import Precision
@@ -23,7 +24,9 @@ from charlm.tasks.language_model import language_model_task
 from charlm.text.dataset import Dataset
 from charlm.training import trainer as trainer_module
 from charlm.training.parallel import Parallel
-from charlm.training.processes import ALONE, Processes
+from charlm.training.plan import memory
+from charlm.training.plan.memory import memory_of
+from charlm.training.processes import ALONE, Processes, training_together
 from charlm.training.trainer import Trainer
 
 TINY = ModelSettings(cell="lstm", hidden_size=5, embedding_size=4, num_layers=2, tie_weights=False)
@@ -363,3 +366,27 @@ def test_process_0_decides_which_weights_are_the_best() -> None:
     _, _, trainers = trained("plateau", 2, kind=Other)
     assert [trainer.counters.without_gain for trainer in trainers] == [2, 2]
     assert trainers[0].counters.plateau == trainers[1].counters.plateau < 1
+
+
+def test_each_process_needs_memory_for_all_weights_and_for_its_sequences() -> None:
+    """And for the sum of the gradients: four bytes for each weight."""
+    model, training = ModelSettings(hidden_size=32, num_layers=1), TrainingSettings(bptt=16)
+
+    def needed(count: int, batch_size: int) -> int:
+        with training_together(Parallel(0, count) if count > 1 else ALONE):
+            return memory_of(model, replace(training, batch_size=batch_size), 1000)
+
+    assert needed(4, 32) == needed(4, 30) == needed(1, 8) + 4 * 1000
+    assert needed(1, 9) > needed(1, 8)
+
+
+@pytest.mark.parametrize(("here", "fits"), [(1, True), (2, True), (3, False)])
+def test_all_processes_of_a_machine_must_fit(
+    here: int, fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "free_memory", lambda: 2 * 10**9 + memory.PROCESS_BYTES)
+    settings = Settings(training=TrainingSettings(batch_size=8, bptt=8))
+    with training_together(Parallel(0, 8, here)):
+        problem = memory.memory_problem(10**9, settings, torch.device("cpu"))
+    assert (problem is None) == fits
+    assert fits or "with 3 processes needs about 3.4 GB of memory, 2.2 GB are" in str(problem)

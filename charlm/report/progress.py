@@ -87,9 +87,11 @@ def _outlook(record: Mapping[str, Any]) -> list[str]:
     if not planned:
         return []
     read = "series" if UNITS[record["settings"]["vocabulary"]["unit"]].numeric else "text"
+    processes = record.get("machine", {}).get("processes", 1)
+    each = f" for each of {processes} processes" if processes > 1 else ""
     line = (
         f"plan   about {_passes(planned['passes'])} passes over the {read}, "
-        f"{planned['memory_bytes'] / 1e9:.1f} GB of memory"
+        f"{planned['memory_bytes'] / 1e9:.1f} GB of memory{each}"
     )
     if planned.get("speed_measured"):
         line += " (varies with the load)"

@@ -77,10 +77,12 @@ def processes_of(count: int | None) -> Processes:
     and ProcessLost if not all of its processes answer.
     """
     try:
-        rank, started = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        rank, started = _number("RANK", 0), _number("WORLD_SIZE", 1)
+        here = _number("LOCAL_WORLD_SIZE", started) if started > 1 else 1
+        local = _number("LOCAL_RANK", rank) if started > 1 else 0
     except ValueError:
         raise _misplaced() from None
-    if not 0 <= rank < started:
+    if not (0 <= rank < started and local >= 0 and 0 < here <= started):
         raise _misplaced()
     if count is not None:
         check_count("processes", count, 1)
@@ -90,11 +92,16 @@ def processes_of(count: int | None) -> Processes:
                 f"{named('processes')} {count} in one of {started} processes that another program "
                 f"has started; expected one of both. Leave {named('processes')} out"
             )
-        return _joined(Parallel(rank, started))
+        return _joined(Parallel(rank, started, here))
     if count in (None, 1):
         return ALONE
     os.environ[THREADS] = _threads(count)
     return Parallel(0, count)
+
+
+def _number(variable: str, default: int) -> int:
+    """Return the number in an environment variable. Raises ValueError."""
+    return int(os.environ.get(variable, default))
 
 
 @contextlib.contextmanager
@@ -164,11 +171,12 @@ def _end_with_first() -> None:
 
 def _misplaced() -> UsageError:
     """Return the error for variables of torchrun that make no sense."""
-    names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    names = ["RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"]
+    names += [name for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE") if name in os.environ]
     found = ", ".join(f"{name} {os.environ.get(name, 'unset')!r:.40}" for name in names)
     return UsageError(
-        f"the environment has {found}; expected all four as torchrun sets them, RANK below "
-        "WORLD_SIZE. Unset them to train with one process"
+        f"the environment has {found}; expected all as torchrun sets them, RANK below WORLD_SIZE. "
+        "Unset them to train with one process"
     )
 
 

@@ -7,7 +7,6 @@ the mean of the processes, which is another objective where they have unequal nu
 """
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -37,8 +36,8 @@ def check_processes(settings: Settings, device: torch.device) -> None:
 
     Settings that are not planned yet are left out.
     """
-    count, batch_size = current_processes().count, settings.training.batch_size or 0
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", count))
+    processes, batch_size = current_processes(), settings.training.batch_size or 0
+    count, here = processes.count, processes.here
     if count == 1:
         return
     found = f"{count} processes with "
@@ -54,8 +53,8 @@ def check_processes(settings: Settings, device: torch.device) -> None:
         )
     if 0 < batch_size < count:
         raise UsageError(
-            f"{found}a batch of {batch_size} sequences; expected at most {batch_size}. Use fewer "
-            f"processes, or a larger {named('batch_size')}"
+            f"{found}a batch of {batch_size} sequences; expected one for each process. Use fewer "
+            f"processes, a larger {named('batch_size')}, or a longer text"
         )
     if device.type == "mps" or (device.type == "cuda" and here > torch.cuda.device_count()):
         devices = torch.cuda.device_count() if device.type == "cuda" else 1
@@ -72,8 +71,8 @@ class Parallel(Processes):
     the sum of the next step. `group` are the processes in torch.distributed, by default all.
     """
 
-    def __init__(self, rank: int, count: int) -> None:
-        self.rank, self.count = rank, count
+    def __init__(self, rank: int, count: int, here: int | None = None) -> None:
+        self.rank, self.count, self.here = rank, count, here or count
         self._own_news, self._news = (0.0, ""), (0.0, False)
         self._sequences: int | None = None
         self.group: distributed.ProcessGroup | None = None

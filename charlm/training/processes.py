@@ -24,6 +24,8 @@ class Processes:
     """Number of this process, from 0."""
     count: int = 1
     """Number of processes."""
+    here: int = 1
+    """Number of processes on this machine."""
 
     def own(self, batch: Batch, state: State | None) -> Batch:  # noqa: ARG002
         """Return the sequences of a batch that this process reads; `kept` is of its own state."""

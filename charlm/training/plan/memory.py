@@ -1,4 +1,8 @@
-"""Memory that training needs, and whether it is free."""
+"""Memory that training needs, and whether it is free.
+
+Several processes on a machine need several times as much: each has all weights and what is kept for
+them, and only the activations are shared out.
+"""
 
 import torch
 
@@ -10,10 +14,14 @@ from charlm.errors import named
 from charlm.nn.devices import free_memory
 from charlm.nn.model import count_parameters
 from charlm.nn.output import SHORTLIST
+from charlm.training.processes import current_processes
+
+PROCESS_BYTES = 200_000_000
+"""Memory of Python and torch in one more process, without a model: 160 MB with torch 2.13."""
 
 
 def training_memory(model: ModelSettings, training: TrainingSettings, vocab_size: int) -> int:
-    """Return the bytes that training a language model needs, to within about a third.
+    """Return the bytes that training a language model needs in each process, within about a third.
 
     As in `memory_of`, and 5.5 numbers for each logit, of a mixture for each of its softmaxes, of an
     adaptive softmax for the frequent entries.
@@ -30,17 +38,20 @@ def memory_of(
     ways: int = 1,
     logits: float = 0.0,
 ) -> int:
-    """Return the bytes that training needs beyond the program itself.
+    """Return the bytes that training needs in each process, beyond the program itself.
 
     Measured with torch 2.13 on a processor: 100 MB of buffers; for each of the weights the weight,
     its gradient and two moments; for each token and unit of a layer six numbers a gate and two more
     (1.5 times as many in cells computed step by step), in each of the `ways` in which a text is
-    read. `logits` adds numbers for each token.
+    read. `logits` adds numbers for each token. Several processes read some sequences of a batch
+    each, and keep the sum of their gradients too.
     """
-    spec, tokens = CELLS[model.cell], (training.batch_size or 1) * (training.bptt or 1)
+    count = current_processes().count
+    sequences = -(-(training.batch_size or 1) // count)
+    spec, tokens = CELLS[model.cell], sequences * (training.bptt or 1)
     units = ways * (model.num_layers or 1) * (model.hidden_size or 1)
     numbers = tokens * (units * (6.0 * len(spec.blocks) + 2.0) * spec.memory_factor + logits)
-    copies = 5 if training.average or training.average_trigger else 4
+    copies = 4 + bool(training.average or training.average_trigger) + (count > 1)
     return int(1e8 + 4.0 * (copies * weights + numbers))
 
 
@@ -49,10 +60,11 @@ def memory_problem(
 ) -> str | None:
     """Explain why the run does not fit in memory, or return None.
 
-    `least` is what it needs for one token. An accelerator trains on parts of a batch that does not
-    fit, so only a CPU is checked.
+    `needed` and `least` are what each process needs, `least` for one token. An accelerator trains
+    on parts of a batch that does not fit, so only a CPU is checked.
     """
-    free = free_memory()
+    free, here = free_memory(), current_processes().here
+    needed, least = (here * each + (here - 1) * PROCESS_BYTES for each in (needed, least))
     if device.type != "cpu" or free is None or needed <= free:
         return None
     training, model = settings.training, settings.model
@@ -60,7 +72,8 @@ def memory_problem(
     if least <= free:
         sizes = f"{named('batch_size')} (now {training.batch_size}), {named('bptt')}"
         advice = f"{sizes} ({training.bptt}) or {named('hidden_size')} ({model.hidden_size})"
+    who = f"training with {here} processes" if here > 1 else "training"
     return (
-        f"training needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are "
-        f"free here. Use a smaller {advice}"
+        f"{who} needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are "
+        f"free here. Use {'fewer processes, or ' if here > 1 else ''}a smaller {advice}"
     )
