@@ -3,9 +3,11 @@
 import json
 import os
 import platform
+import shlex
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -24,7 +26,7 @@ from charlm.cli.progress import REPEAT_SECONDS, _Stop
 from charlm.errors import CorpusError, RunError, UsageError
 from charlm.runs import data
 from charlm.runs.tensors import tensors_from_file
-from charlm.training import launch
+from charlm.training import launch, network
 from charlm.training.parallel import Parallel
 from charlm.training.plan import memory
 from charlm.training.trainer import Trainer
@@ -364,43 +366,6 @@ def test_a_sigterm_counts_again_after_some_seconds() -> None:
     assert not _Stop().repeats(signal.SIGTERM, 0.0)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for addresses")
-def test_a_network_is_named_only_if_it_leads_to_another_machine(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A name of the machine that leads to itself, as Debian writes it, broke the connections."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as end:
-        assert launch._address(end, "lo") == "127.0.0.1"
-        assert launch._address(end, "none-such") == ""
-    assert [launch._network(place) for place in ("127.0.0.1", "", "::1", "no such")] == [""] * 4
-    monkeypatch.setattr(socket, "if_nameindex", lambda: [(1, "lo"), (2, "eth0"), (3, "ib0")])
-    monkeypatch.setattr(launch, "_address", lambda _, name: f"10.0.0.{len(name)}")
-    monkeypatch.setattr(socket.socket, "connect", lambda *_: None)
-    monkeypatch.setattr(socket.socket, "getsockname", lambda _: ("10.0.0.3", 1))
-    assert launch._network("10.0.0.1") == "ib0"
-    monkeypatch.setattr(socket.socket, "getsockname", lambda _: ("10.0.0.9", 1))
-    assert launch._network("10.0.0.1") == ""
-
-
-def test_the_first_machine_takes_the_network_by_which_others_reach_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """On Debian its own name leads to itself: no other machine could connect with it."""
-    store = torch.distributed.HashStore()
-    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
-    for name, value in {"MASTER_ADDR": "head", "WORLD_SIZE": "2", "RANK": "1"}.items():
-        monkeypatch.setenv(name, value)
-    networks = {"head": "eth1", "10.0.0.1": "eth0"}
-    monkeypatch.setattr(launch, "_network", lambda place: networks[place])
-    monkeypatch.setattr(socket, "gethostbyname", {"head": "10.0.0.1"}.__getitem__)
-    assert launch._network_of(store) == "eth1"
-    monkeypatch.setenv("RANK", "0")
-    networks["head"] = ""  # 127.0.1.1
-    assert launch._network_of(store) == "eth0"
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "ib0")
-    assert launch._network_of(store) == ""
-
-
 def test_processes_that_cannot_connect_are_an_error_that_names_the_variable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -414,7 +379,7 @@ def test_processes_that_cannot_connect_are_an_error_that_names_the_variable(
     monkeypatch.setattr(torch.distributed, "init_process_group", refused)
     with pytest.raises(launch.ProcessLost, match=r"process 1 of 2 .* refused; .*IFNAME \(now eth7"):
         launch._join(Parallel(1, 2), torch.distributed.HashStore(), "eth7")
-    assert waits == [launch.CONNECT_TIMEOUT] and launch.NETWORK not in os.environ
+    assert waits == [launch.CONNECT_TIMEOUT] and network.VARIABLE not in os.environ
 
 
 def test_a_follower_leaves_the_best_weights_to_process_0(call: Call) -> None:
@@ -432,7 +397,7 @@ def test_a_follower_does_not_outlive_process_0(tmp_path: Path) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        follower = launch._start(1, 2, silent.getsockname()[1])
+        follower = launch._start(1, 2, "127.0.0.1", silent.getsockname()[1])
         assert follower.stdin is not None
         follower.stdin.close()
         assert follower.wait(PATIENCE) == -signal.SIGKILL
@@ -452,3 +417,21 @@ def test_processes_beyond_the_memory_are_refused(
     monkeypatch.setattr(memory, "free_memory", lambda: int(5e8))
     code, _, err = call("train", "t.txt", *TINY, "--processes", "2", "--plan")
     assert code == 0, err
+
+
+IPV6_ONLY = "ip link set lo up && ip addr del 127.0.0.1/8 dev lo"
+
+
+@pytest.mark.slow
+def test_two_processes_train_on_a_machine_without_ipv4() -> None:
+    """It had no address 127.0.0.1, which charlm called a bug of its own."""
+    alone = ["unshare", "--map-root-user", "--net"]
+    if not shutil.which("unshare"):
+        pytest.skip("there is no program unshare")
+    if subprocess.run([*alone, "sh", "-c", IPV6_ONLY], capture_output=True, check=False).returncode:
+        pytest.skip("this user cannot have a network of its own")
+    train = shlex.join(
+        [sys.executable, "-m", "charlm", "train", "t.txt", *TINY, "--processes", "2", "--name", "x"]
+    )
+    subprocess.run([*alone, "sh", "-c", f"{IPV6_ONLY} && {train}"], check=True, timeout=PATIENCE)
+    assert json.loads(Path("checkpoints/x/run.json").read_text())["machine"]["processes"] == 2

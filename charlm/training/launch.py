@@ -8,8 +8,6 @@ import contextlib
 import os
 import platform
 import signal
-import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -41,6 +39,7 @@ from charlm.phases import phase
 from charlm.runs import layout
 from charlm.runs.data import read_data
 from charlm.text.tokenizers.vocabulary import load_vocabulary
+from charlm.training import network
 from charlm.training.parallel import Parallel, ProcessLost, watched
 from charlm.training.processes import ALONE, Processes
 from charlm.training.session import Session
@@ -55,13 +54,6 @@ FOLLOWER = "CHARLM_FOLLOWER"
 """Environment variable of a process that process 0 has started, and that must not outlive it."""
 THREADS = "OMP_NUM_THREADS"
 """Environment variable that limits the threads of a process."""
-NETWORK = "GLOO_SOCKET_IFNAME"
-"""Environment variable of torch: the network interface through which processes connect."""
-LOOPBACK = "lo" if sys.platform == "linux" else ""
-"""Network interface for processes of one machine; unlike others, it never goes away."""
-SIOCGIFADDR = 0x8915
-"""Request of Linux for the address of a network interface."""
-HOST = "127.0.0.1"
 SHOWN_SECONDS = 70.0
 """Longest wait until the folder of the run appears on the disk that machines share: NFS repeats
 what it knows of a folder for up to 60 seconds."""
@@ -159,7 +151,8 @@ def _joined(processes: Parallel) -> Parallel:
             ) from error
         store.set_timeout(TIMEOUT)
         with watched():
-            _join(processes, store, LOOPBACK if FOLLOWER in os.environ else _network_of(store))
+            here = FOLLOWER in os.environ
+            _join(processes, store, network.LOOPBACK if here else network.network_of(store))
     return processes
 
 
@@ -180,14 +173,14 @@ def _misplaced() -> UsageError:
     )
 
 
-def _join(processes: Parallel, store: Any, network: str) -> None:
+def _join(processes: Parallel, store: Any, interface: str) -> None:
     """Connect this process with the others, which have the same store, through an interface."""
     local = int(os.environ.get("LOCAL_RANK", processes.rank))
     if local < torch.cuda.device_count():
         torch.cuda.set_device(local)
     store.set(f"ready/{processes.rank}", "")
     try:
-        with _variable(NETWORK, network):
+        with _variable(network.VARIABLE, interface):
             distributed.init_process_group(
                 "gloo", store=store, rank=processes.rank, world_size=processes.count,
                 timeout=CONNECT_TIMEOUT,
@@ -198,47 +191,8 @@ def _join(processes: Parallel, store: Any, network: str) -> None:
             f"process {processes.rank} of {processes.count} on {platform.node()} cannot connect to "
             f"all others: {str(error).splitlines()[0]:.200}; expected that all machines can reach "
             f"each other at any port. Open the firewall between them, or name their network in "
-            f"{NETWORK} (now {os.environ.get(NETWORK) or network or 'unset'})"
+            f"{network.VARIABLE} (now {os.environ.get(network.VARIABLE) or interface or 'unset'})"
         ) from error
-
-
-def _network_of(store: Any) -> str:
-    """Return the name of the network interface through which machines connect, or "".
-
-    gloo would take the one that the name of this machine leads to, which may be the machine itself:
-    Debian writes so. Then the first machine takes the one by which the last process reaches it.
-    """
-    place = os.environ["MASTER_ADDR"]
-    if int(os.environ["RANK"]) == int(os.environ["WORLD_SIZE"]) - 1:
-        seen = ""
-        with contextlib.suppress(OSError):
-            seen = socket.gethostbyname(place)
-        store.set("first", seen)
-    seen = store.get("first").decode()
-    return "" if os.environ.get(NETWORK) else _network(place) or _network(seen)
-
-
-def _network(place: str) -> str:
-    """Return the name of the network interface that leads to another machine, or ""."""
-    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as end:
-        end.connect((place, 9))  # sends nothing
-        own = end.getsockname()[0]
-        if own.startswith("127.") or sys.platform != "linux":
-            return ""
-        for _, name in socket.if_nameindex():
-            if _address(end, name) == own:
-                return name
-    return ""
-
-
-def _address(end: socket.socket, name: str) -> str:
-    """Return the IPv4 address of a network interface of Linux, or ""."""
-    import fcntl
-
-    with contextlib.suppress(OSError):
-        entry = fcntl.ioctl(end, SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
-        return socket.inet_ntoa(entry[20:24])
-    return ""
 
 
 @contextlib.contextmanager
@@ -273,29 +227,30 @@ def followed(processes: Processes, session: Session) -> Iterator[None]:
 
 def _start_all(processes: Parallel, started: list[subprocess.Popen[bytes]]) -> None:
     """Start the other processes on this machine, which are added to a list, and connect them."""
-    with socket.create_server((HOST, 0)) as server:  # torch would listen on all networks
+    host, server = network.listening_socket()  # torch would listen on all networks
+    with server:
         port = server.getsockname()[1]
         store = distributed.TCPStore(  # type: ignore[attr-defined]
-            HOST, port, processes.count, is_master=True, timeout=TIMEOUT, wait_for_workers=False,
+            host, port, processes.count, is_master=True, timeout=TIMEOUT, wait_for_workers=False,
             master_listen_fd=server.detach(),
         )  # fmt: skip
-    started += [_start(rank, processes.count, port) for rank in range(1, processes.count)]
+    started += [_start(rank, processes.count, host, port) for rank in range(1, processes.count)]
     ready = [f"ready/{rank}" for rank in range(1, processes.count)]
     while not store.check(ready):
         if _ended(started):
             raise ProcessLost
         time.sleep(POLL_SECONDS)
-    _join(processes, store, LOOPBACK)
+    _join(processes, store, network.LOOPBACK)
 
 
-def _start(rank: int, count: int, port: int) -> subprocess.Popen[bytes]:
+def _start(rank: int, count: int, host: str, port: int) -> subprocess.Popen[bytes]:
     """Start a follower on this machine, out of reach of the terminal's Ctrl-C.
 
     It finds the modules that this process finds, not others in the current folder.
     """
     place = {
         "RANK": rank, "WORLD_SIZE": count, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": count,
-        "MASTER_ADDR": HOST, "MASTER_PORT": port, FOLLOWER: 1, THREADS: _threads(count),
+        "MASTER_ADDR": host, "MASTER_PORT": port, FOLLOWER: 1, THREADS: _threads(count),
         "PYTHONPATH": os.pathsep.join(map(str, sys.path)),
     }  # fmt: skip
     return subprocess.Popen(
