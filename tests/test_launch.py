@@ -26,7 +26,7 @@ from charlm.cli.progress import REPEAT_SECONDS, _Stop
 from charlm.errors import CorpusError, RunError, UsageError
 from charlm.runs import data
 from charlm.runs.tensors import tensors_from_file
-from charlm.training import launch, network
+from charlm.training import launch, network, parallel
 from charlm.training.parallel import Parallel
 from charlm.training.plan import memory
 from charlm.training.trainer import Trainer
@@ -55,6 +55,14 @@ def at_step(monkeypatch: pytest.MonkeyPatch, number: int, action: Callable[[], A
             action()
 
     monkeypatch.setattr(Trainer, "step", stepped)
+
+
+def followers(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Return a list to which the processes are added that process 0 will start."""
+    started: list[Any] = []
+    start = launch._start
+    monkeypatch.setattr(launch, "_start", lambda *a: started.append(start(*a)) or started[-1])
+    return started
 
 
 def weights(run: str) -> dict[str, torch.Tensor]:
@@ -89,29 +97,32 @@ def test_two_processes_train_stop_and_resume_the_run_of_one(
 def test_a_process_that_dies_ends_all_and_the_run_resumes(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    started: list[Any] = []
-    start = launch._start
-    monkeypatch.setattr(launch, "_start", lambda *a: started.append(start(*a)) or started[-1])
+    started = followers(monkeypatch)
     with monkeypatch.context() as patch:
         at_step(patch, 7, lambda: started[0].kill())
         code, _, err = call("train", "t.txt", *TINY, "--processes", "2", "--name", "run")
     assert code == 5
     assert err.splitlines()[-1] == (
         "charlm: process 1 of 2 was killed by signal 9; expected all of them until training ends. "
-        "The run is kept up to its newest checkpoint; resume it with: "
+        "The run is kept: its newest checkpoint is of step 6. Resume it with: "
         "charlm train --resume --processes 2 --run run"
     )
     code, _, err = call("train", "--resume", "--run", "run")
     assert (code, "number of processes changed from 2 to 1" in err) == (0, True)
 
 
+@pytest.mark.parametrize(
+    ("step", "kept"),
+    [(4, "it has no checkpoint yet"), (10, "its newest checkpoint is of step 6")],
+)
 def test_a_second_signal_ends_the_wait_for_a_process_that_hangs(
-    call: Call, monkeypatch: pytest.MonkeyPatch
+    step: int, kept: str, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A machine that has lost its network does not close connections. Ctrl-C counts at once."""
-    started: list[Any] = []
-    start = launch._start
-    monkeypatch.setattr(launch, "_start", lambda *a: started.append(start(*a)) or started[-1])
+    """A machine that has lost its network does not close connections. Ctrl-C counts at once.
+
+    It did not count after a step with a record, whose state is collected by another call of torch.
+    """
+    started = followers(monkeypatch)
     monkeypatch.setattr(Verbosity, "stop_reported", False)
 
     def interrupt() -> None:
@@ -124,10 +135,69 @@ def test_a_second_signal_ends_the_wait_for_a_process_that_hangs(
         started[0].send_signal(signal.SIGSTOP)
         threading.Thread(target=interrupt).start()
 
-    at_step(monkeypatch, 4, hang)
+    at_step(monkeypatch, step, hang)
     code, _, err = call("train", "t.txt", *TINY, "--processes", "2", "--name", "run")
-    assert (code, "stopped at once" in err) == (143, True), err
+    assert (code, f"stopped at once; {kept}" in err) == (143, True), err
     assert started[0].returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("step", [8, 12])
+def test_one_signal_ends_the_wait_for_a_process_that_hangs_after_some_seconds(
+    step: int, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Process 0 waited for two hours, or until it was killed, and did not say what was saved."""
+    started = followers(monkeypatch)
+    monkeypatch.setattr(parallel, "STOP_SECONDS", 0.0)
+
+    def hang() -> None:
+        started[0].send_signal(signal.SIGSTOP)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        at_step(patch, step, hang)
+        code, _, err = call("train", "t.txt", *TINY, "--processes", "2", "--name", "run")
+    assert code == 143, err
+    assert err.splitlines()[-1] == (
+        "stopped, since another process of this training did not answer within 0 seconds of the "
+        "request to stop; its newest checkpoint is of step 6. Resume the run with: "
+        "charlm train --resume --processes 2 --run run"
+    )
+    assert started[0].returncode == -signal.SIGKILL
+    code, _, err = call("train", "--resume", "--run", "run")
+    assert (code, "resuming run from step 6" in err) == (0, True), err
+
+
+def test_a_process_of_torchrun_that_hangs_does_not_keep_process_0_from_ending(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python waited at its end for the sum of a step, since nobody had killed that process."""
+    host, server = network.listening_socket()
+    port = server.getsockname()[1]
+    server.close()
+    place = {
+        "WORLD_SIZE": "2", "MASTER_ADDR": host, "MASTER_PORT": str(port), "LOCAL_WORLD_SIZE": "2",
+    }  # fmt: skip
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(parallel, "STOP_SECONDS", 0.0)
+    one = [sys.executable, "-m", "charlm", "train"]
+    with subprocess.Popen(one, env=os.environ | {"RANK": "1"}, stderr=subprocess.PIPE) as follower:
+        monkeypatch.setenv("RANK", "0")
+
+        def hang() -> None:
+            follower.send_signal(signal.SIGSTOP)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        at_step(monkeypatch, 8, hang)
+        code, _, err = call("train", "t.txt", *TINY, "--name", "run")
+        assert follower.poll() is None
+        follower.kill()
+    assert code == 143, err
+    assert err.splitlines()[-1].endswith(
+        "its newest checkpoint is of step 6. Resume the run with: "
+        "charlm train --resume --run run (in each of 2 processes, as before)"
+    )
+    assert not torch.distributed.is_initialized()
 
 
 def test_a_program_trains_a_text_in_memory_with_two_processes(
@@ -142,9 +212,10 @@ def test_a_program_trains_a_text_in_memory_with_two_processes(
     }  # fmt: skip
     charlm.fit(**options, name="one")
     Path("filelock.py").write_text("raise ImportError('not the one that charlm needs')")
-    before = open_files()
+    before, hook = open_files(), sys.excepthook
     model = charlm.fit(**options, name="two", processes=2)
     assert open_files() <= before  # ports stayed open
+    assert sys.excepthook is hook  # torch's writes "[rank0]: " before each error of the program
     assert json.loads(Path("checkpoints/two/run.json").read_text())["machine"]["processes"] == 2
     assert model.path.name == "two" and "OMP_NUM_THREADS" not in os.environ
     one, two = weights("one"), weights("two")
@@ -354,7 +425,7 @@ def test_a_second_sigterm_of_another_program_does_not_end_training_at_once(
 
     at_step(monkeypatch, 4, terminate)
     code, _, err = call("train", "t.txt", *TINY, "--name", "run")
-    assert (code, "4 steps" in err, "at once; resume" in err) == (143, True, False), err
+    assert (code, "4 steps" in err, "stopped at once" in err) == (143, True, False), err
     assert "saving; repeat after 10 seconds to stop at once" in err
 
 
@@ -403,6 +474,20 @@ def test_a_follower_does_not_outlive_process_0(tmp_path: Path) -> None:
         assert follower.wait(PATIENCE) == -signal.SIGKILL
 
 
+def test_processes_that_cannot_be_started_are_an_error_that_counts_them(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was called a bug of charlm."""
+
+    def full(*_: Any) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(launch, "_start", full)
+    code, _, err = call("train", "t.txt", *TINY, "--processes", "3", "--name", "run")
+    assert code == 5
+    assert "charlm: process 1 of 3 cannot be started: Resource temporarily unavailable; " in err
+
+
 def test_processes_beyond_the_memory_are_refused(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -417,6 +502,24 @@ def test_processes_beyond_the_memory_are_refused(
     monkeypatch.setattr(memory, "free_memory", lambda: int(5e8))
     code, _, err = call("train", "t.txt", *TINY, "--processes", "2", "--plan")
     assert code == 0, err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["-c", "-", "-i"])
+def test_a_program_without_a_file_trains_with_two_processes(source: str) -> None:
+    """As given to python -c, to its stdin, or to its prompt: nothing imports a main module."""
+    text = Path("t.txt").read_text()
+    program = (
+        f"import charlm; text = {text!r}; options = {{'hidden': 8, 'batch': 4, 'bptt': 8}}\n"
+        "print(charlm.fit(text=text, name='run', processes=2, steps=4, device='cpu', **options))\n"
+    )
+    given = [source, program] if source == "-c" else [source]
+    done = subprocess.run(
+        [sys.executable, *given],
+        input="" if source == "-c" else program,
+        capture_output=True, text=True, check=True, timeout=PATIENCE,
+    )  # fmt: skip
+    assert "Model('checkpoints/run', 2 x 8 LSTM" in done.stdout
 
 
 IPV6_ONLY = "ip link set lo up && ip addr del 127.0.0.1/8 dev lo"

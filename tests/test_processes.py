@@ -1,6 +1,7 @@
 """More than one process: random numbers, ownership, sums, and real processes that train one run."""
 
 import copy
+import math
 import threading
 from dataclasses import replace
 from typing import Any
@@ -22,8 +23,9 @@ from charlm.nn.model import RecurrentLanguageModel
 from charlm.runs.checkpoints import Checkpoint
 from charlm.tasks.language_model import language_model_task
 from charlm.text.dataset import Dataset
+from charlm.training import parallel
 from charlm.training import trainer as trainer_module
-from charlm.training.parallel import Parallel
+from charlm.training.parallel import Parallel, ProcessLost, Unanswered, interruptible, watched
 from charlm.training.plan import memory
 from charlm.training.plan.memory import memory_of
 from charlm.training.processes import ALONE, Processes, training_together
@@ -390,3 +392,48 @@ def test_all_processes_of_a_machine_must_fit(
         problem = memory.memory_problem(10**9, settings, torch.device("cpu"))
     assert (problem is None) == fits
     assert fits or "with 3 processes needs about 3.4 GB of memory, 2.2 GB are" in str(problem)
+
+
+def test_a_wait_for_others_ends_with_an_interruption() -> None:
+    """Though what is waited for never comes."""
+    never, raised = threading.Event(), threading.Event()
+
+    def check() -> None:
+        raised.set()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interruptible(never.wait, check)
+    assert raised.is_set()
+    never.set()
+    assert interruptible(never.wait, check) is True
+    with pytest.raises(ZeroDivisionError):
+        interruptible(lambda: 1 // 0)
+
+
+def test_a_long_wait_ends_if_process_0_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that had been stopped meanwhile did not see that its connection was closed."""
+
+    class Gone:
+        def check(self, _keys: list[str]) -> bool:
+            raise RuntimeError("connection reset by peer")
+
+    follower = Parallel(1, 2)
+    follower.store = Gone()
+    monkeypatch.setattr(parallel, "CHECK_SECONDS", math.inf)
+    follower._check_answer(0.0)
+    monkeypatch.setattr(parallel, "CHECK_SECONDS", -math.inf)
+    with pytest.raises(ProcessLost), watched():
+        follower._check_answer(0.0)
+    first = Parallel(0, 2)
+    first.store = Gone()
+    first._check_answer(0.0)
+
+
+def test_a_wait_is_bounded_only_after_the_request_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "STOP_SECONDS", 0.0)
+    first = Parallel(0, 2)
+    first._check_answer(0.0)
+    trainer_of("stream", first).stop("interrupted")
+    with pytest.raises(Unanswered, match="did not answer within 0 seconds of the request to stop"):
+        first._check_answer(0.0)

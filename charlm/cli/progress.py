@@ -12,7 +12,7 @@ import typer
 from charlm import api
 from charlm.cli.display import stderr_width
 from charlm.cli.output import Verbosity, rendered, say, write, write_json
-from charlm.commands import command
+from charlm.commands import resume_command
 from charlm.files.escapes import escape_unprintable
 from charlm.phases import phase
 from charlm.units import flat_figures
@@ -57,6 +57,7 @@ def write_result(session: "Session", *, as_json: bool) -> None:
 def follow(session: "Session") -> None:
     """Train to the end with progress on stderr. Exits with 130 or 143 if interrupted."""
     from charlm.report.progress import describe_plan
+    from charlm.training.parallel import Unanswered
     from charlm.training.records import FinishedRecord, SavedRecord
 
     for line in describe_plan(session.record, session.path):
@@ -69,18 +70,26 @@ def follow(session: "Session") -> None:
                 stop.trained = isinstance(record, SavedRecord) and bool(session.trainer.completion)
                 if isinstance(record, FinishedRecord):
                     finished = record
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Unanswered) as error:
             if not stop.status:
                 raise
-            did = "training is complete and saved; write its results with: "
-            if not stop.trained:
-                did = "stopped at once; resume from the last checkpoint with: "
-            say(did + command("train", "--resume", run=session.path))
+            say(_stopped_line(session, stop, error))
             raise typer.Exit(stop.status) from None
     assert finished is not None, "a session ends with a FinishedRecord"
     _summary(session, finished)
     if stop.status:
         raise typer.Exit(stop.status)
+
+
+def _stopped_line(session: "Session", stop: "_Stop", error: BaseException) -> str:
+    """Say what is saved of a training that did not end as asked, and how to resume it."""
+    from charlm.runs.checkpoints import describe_newest
+
+    resume = resume_command(run=session.path, processes=session.trainer.processes.count)
+    if stop.trained:
+        return f"training is complete and saved; write its results with: {resume}"
+    did = "stopped at once" if isinstance(error, KeyboardInterrupt) else f"stopped, since {error}"
+    return f"{did}; {describe_newest(session.path)}. Resume the run with: {resume}"
 
 
 REPEAT_SECONDS = 10.0

@@ -62,6 +62,14 @@ def checkpoint_folders(run: Path) -> list[Path]:
     return sorted(folders, key=_step_of, reverse=True)
 
 
+def describe_newest(run: Path) -> str:
+    """Return a clause about where a run would resume: "its newest checkpoint is of step 40"."""
+    folders = checkpoint_folders(run)
+    if not folders:
+        return "it has no checkpoint yet"
+    return f"its newest checkpoint is of step {_step_of(folders[0]):,}"
+
+
 def _step_of(folder: Path) -> int:
     number = folder.name.removeprefix("step-").removesuffix(atomic.OLDER)
     return int(number) if number.isdecimal() else -1

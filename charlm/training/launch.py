@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from charlm import __version__
 from charlm.backends.kernel_library import default_threads
-from charlm.commands import command
+from charlm.commands import resume_command
 from charlm.config.settings import settings_from
 from charlm.errors import (
     CharlmError,
@@ -37,10 +38,18 @@ from charlm.errors import (
 )
 from charlm.phases import phase
 from charlm.runs import layout
+from charlm.runs.checkpoints import describe_newest
 from charlm.runs.data import read_data
 from charlm.text.tokenizers.vocabulary import load_vocabulary
 from charlm.training import network
-from charlm.training.parallel import Parallel, ProcessLost, watched
+from charlm.training.parallel import (
+    ANOTHER,
+    Parallel,
+    ProcessLost,
+    Unanswered,
+    interruptible,
+    watched,
+)
 from charlm.training.processes import ALONE, Processes
 from charlm.training.session import Session
 from charlm.training.start import open_session
@@ -139,7 +148,8 @@ def _joined(processes: Parallel) -> Parallel:
         threading.Thread(target=_end_with_first, daemon=True).start()
     with phase("waiting for the other processes"):
         try:
-            store = next(iter(rendezvous("env://", timeout=CONNECT_TIMEOUT)))[0]
+            meet = partial(next, rendezvous("env://", timeout=CONNECT_TIMEOUT))
+            store = interruptible(meet)[0]
         except ValueError:
             raise _misplaced() from None
         except RuntimeError as error:  # nobody answers, or the port is in use
@@ -152,7 +162,8 @@ def _joined(processes: Parallel) -> Parallel:
         store.set_timeout(TIMEOUT)
         with watched():
             here = FOLLOWER in os.environ
-            _join(processes, store, network.LOOPBACK if here else network.network_of(store))
+            find = partial(network.network_of, store)
+            _join(processes, store, network.LOOPBACK if here else interruptible(find))
     return processes
 
 
@@ -181,11 +192,8 @@ def _join(processes: Parallel, store: Any, interface: str) -> None:
     store.set(f"ready/{processes.rank}", "")
     try:
         with _variable(network.VARIABLE, interface):
-            distributed.init_process_group(
-                "gloo", store=store, rank=processes.rank, world_size=processes.count,
-                timeout=CONNECT_TIMEOUT,
-            )  # fmt: skip
-            processes.group = distributed.new_group(timeout=TIMEOUT, backend="gloo")
+            processes.group = interruptible(partial(_connect, processes, store))
+            processes.store = store
     except RuntimeError as error:
         raise ProcessLost(
             f"process {processes.rank} of {processes.count} on {platform.node()} cannot connect to "
@@ -193,6 +201,18 @@ def _join(processes: Parallel, store: Any, interface: str) -> None:
             f"each other at any port. Open the firewall between them, or name their network in "
             f"{network.VARIABLE} (now {os.environ.get(network.VARIABLE) or interface or 'unset'})"
         ) from error
+
+
+def _connect(processes: Parallel, store: Any) -> distributed.ProcessGroup:
+    """Connect this process with all others, which have the same store."""
+    hook = sys.excepthook
+    distributed.init_process_group(
+        "gloo", store=store, rank=processes.rank, world_size=processes.count,
+        timeout=CONNECT_TIMEOUT,
+    )  # fmt: skip
+    sys.excepthook = hook  # torch's writes "[rank0]: " before all later errors of this program
+    group: distributed.ProcessGroup = distributed.new_group(timeout=TIMEOUT, backend="gloo")
+    return group
 
 
 @contextlib.contextmanager
@@ -217,7 +237,7 @@ def followed(processes: Processes, session: Session) -> Iterator[None]:
         _raise_problems(processes, None)
         yield
     except ProcessLost as error:
-        raise _explained(session.path, started) from error
+        raise _explained(session, started, error) from error
     finally:
         for process in started:  # first, since torch waits for a sum that has begun
             with process:
@@ -234,13 +254,28 @@ def _start_all(processes: Parallel, started: list[subprocess.Popen[bytes]]) -> N
             host, port, processes.count, is_master=True, timeout=TIMEOUT, wait_for_workers=False,
             master_listen_fd=server.detach(),
         )  # fmt: skip
-    started += [_start(rank, processes.count, host, port) for rank in range(1, processes.count)]
+    with phase("starting the other processes"):
+        _start_others(processes, host, port, store, started)
+    _join(processes, store, network.LOOPBACK)
+
+
+def _start_others(
+    processes: Parallel, host: str, port: int, store: Any, started: list[subprocess.Popen[bytes]]
+) -> None:
+    """Start the other processes, which are added to a list, and wait until they run."""
+    for rank in range(1, processes.count):
+        try:
+            started.append(_start(rank, processes.count, host, port))
+        except OSError as error:
+            raise EnvironmentFailure(
+                f"process {rank} of {processes.count} cannot be started: {error.strerror}; "
+                "expected room for all of them. Use fewer processes"
+            ) from error
     ready = [f"ready/{rank}" for rank in range(1, processes.count)]
     while not store.check(ready):
         if _ended(started):
             raise ProcessLost
         time.sleep(POLL_SECONDS)
-    _join(processes, store, network.LOOPBACK)
 
 
 def _start(rank: int, count: int, host: str, port: int) -> subprocess.Popen[bytes]:
@@ -271,17 +306,22 @@ def _ended(started: list[subprocess.Popen[bytes]]) -> str:
     return ""
 
 
-def _explained(path: Path, started: list[subprocess.Popen[bytes]]) -> ProcessLost:
-    """Return the error for a process that has ended."""
-    for _ in range(ENDING_POLLS if started else 0):
+def _explained(
+    session: Session, started: list[subprocess.Popen[bytes]], error: ProcessLost
+) -> ProcessLost:
+    """Return the error for a process that has ended, or does not answer."""
+    unanswered = isinstance(error, Unanswered)
+    for _ in range(ENDING_POLLS if started and not unanswered else 0):
         if _ended(started):
             break
         time.sleep(POLL_SECONDS)
-    who = _ended(started) or "another process of this training has ended, or did not answer"
-    more = ("--processes", len(started) + 1) if started else ()
+    who = _ended(started) or (
+        str(error) if unanswered else f"{ANOTHER} has ended, or did not answer"
+    )
+    resume = resume_command(run=session.path, processes=session.trainer.processes.count)
     return ProcessLost(
-        f"{who}; expected all of them until training ends. The run is kept up to its newest "
-        f"checkpoint; resume it with: {command('train', '--resume', *more, run=path)}"
+        f"{who}; expected all of them until training ends. The run is kept: "
+        f"{describe_newest(session.path)}. Resume it with: {resume}"
     )
 
 

@@ -7,9 +7,12 @@ the mean of the processes, which is another objective where they have unequal nu
 """
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,11 +27,24 @@ from charlm.text.batches import PADDING, Batch
 from charlm.training.processes import Processes, Result, current_processes
 
 POLL_SECONDS = 1e-4
-"""Wait between two looks at the sum of a step, so that a second Ctrl-C ends a wait for others."""
+"""Wait between two looks at the sum of a step."""
+WAKE_SECONDS = 0.2
+"""Wait between two looks at any other exchange, if it takes long."""
+STOP_SECONDS = 20.0
+"""Longest wait for an answer of others once the user has asked to stop. Slurm and torchrun kill
+their processes after 30."""
+CHECK_SECONDS = 10.0
+"""Time between two looks of another process at whether process 0 still runs, in a long wait. gloo
+misses that its connection was closed while this process was stopped, and waits for hours."""
+ANOTHER = "another process of this training"
 
 
 class ProcessLost(EnvironmentFailure):
     """Another process of this training has ended."""
+
+
+class Unanswered(ProcessLost):
+    """Another process of this training does not answer, and the user has asked to stop."""
 
 
 def check_processes(settings: Settings, device: torch.device) -> None:
@@ -68,7 +84,8 @@ class Parallel(Processes):
     """One of several processes, which exchange numbers through torch.distributed.
 
     Process 0 decides when training stops: what its clock and its user say reaches the others with
-    the sum of the next step. `group` are the processes in torch.distributed, by default all.
+    the sum of the next step. `group` are the processes in torch.distributed, by default all, and
+    `store` is how they met, usually in process 0.
     """
 
     def __init__(self, rank: int, count: int, here: int | None = None) -> None:
@@ -77,10 +94,13 @@ class Parallel(Processes):
         self._sequences: int | None = None
         self.group: distributed.ProcessGroup | None = None
         self._gpus: distributed.ProcessGroup | None = None
+        self.store: Any = None
+        self._hurried: float | None = None
+        self._checked = 0.0
 
     def close(self) -> None:
         """Close the connections with the others; this frees their ports."""
-        self.group = self._gpus = None
+        self.group = self._gpus = self.store = None
         if distributed.is_initialized():
             distributed.destroy_process_group()
 
@@ -131,6 +151,25 @@ class Parallel(Processes):
         self._own_news = self._own_news[0], own
         return (own or "stopped") if self._news[1] else ""
 
+    def hurry(self) -> None:
+        """See `Processes.hurry`. A wait of more than `STOP_SECONDS` raises Unanswered then."""
+        self._hurried = time.monotonic() if self._hurried is None else self._hurried
+
+    def _check_answer(self, began: float) -> None:
+        """Raise an error if a wait for others that began at this time is too long, or in vain.
+
+        Raises Unanswered, or what torch raises if process 0 has ended.
+        """
+        now = time.monotonic()
+        if self.rank and self.store and now - max(began, self._checked) > CHECK_SECONDS:
+            self._checked = now
+            self.store.check(["ready/0"])
+        if self._hurried is None or now - max(began, self._hurried) < STOP_SECONDS:
+            return
+        raise Unanswered(
+            f"{ANOTHER} did not answer within {STOP_SECONDS:g} seconds of the request to stop"
+        )
+
     def from_first(self, function: Callable[[], Result]) -> Result:
         """See `Processes.from_first`. Of errors, only DivergenceError reaches the others."""
         result: tuple[Result | None, DivergenceError | None] = None, None
@@ -154,7 +193,8 @@ class Parallel(Processes):
         """See `Processes.whole_state`."""
         if hidden is None or self._sequences is None:  # no step was taken since the start
             return hidden
-        own = tuple(tuple(tensor[: self._sequences] for tensor in layer) for layer in hidden)
+        count = self._sequences
+        own = tuple(tuple(tensor[:count].cpu() for tensor in layer) for layer in hidden)
         with watched():
             states = self._gather(own)
         return concatenate(states) if states else None
@@ -164,22 +204,60 @@ class Parallel(Processes):
         if numbers.is_cuda and self._gpus is None:
             self._gpus = distributed.new_group(backend="nccl")
         group = self._gpus if numbers.is_cuda else self.group
-        work = distributed.all_reduce(numbers, group=group, async_op=True)
-        while not work.is_completed():  # Python handles no signal while it waits inside torch
-            time.sleep(POLL_SECONDS)
+        work, began = distributed.all_reduce(numbers, group=group, async_op=True), time.monotonic()
+        try:
+            while not work.is_completed():  # Python handles no signal while it waits inside torch
+                self._check_answer(began)
+                time.sleep(POLL_SECONDS)
+        except BaseException:  # the end of Python would wait for a sum that nobody holds
+            threading.Thread(target=_hold, args=(work, group), daemon=True).start()
+            raise
         work.wait()
 
     def _broadcast(self, value: Any) -> Any:
         """Return the value of process 0."""
         values = [value]
-        distributed.broadcast_object_list(values, group=self.group)
+        self._exchange(partial(distributed.broadcast_object_list, values, group=self.group))
         return values[0]
 
     def _gather(self, value: Any) -> list[Any] | None:
         """Return the values of all processes, in process 0."""
         values = None if self.rank else [None] * self.count
-        distributed.gather_object(value, values, group=self.group)
+        self._exchange(partial(distributed.gather_object, value, values, group=self.group))
         return values
+
+    def _exchange(self, function: Callable[[], None]) -> None:
+        """Call a function of torch that waits for others."""
+        interruptible(function, partial(self._check_answer, time.monotonic()))
+
+
+def interruptible(
+    function: Callable[[], Result], check: Callable[[], None] = lambda: None
+) -> Result:
+    """Return what a function of torch returns that waits for other processes.
+
+    It is called in another thread, since Python handles no signal while it waits inside torch: so
+    Ctrl-C ends the wait, as does an error of `check`, which is called now and then.
+    """
+    outcome: futures.Future[Result] = futures.Future()
+
+    def call() -> None:
+        try:
+            outcome.set_result(function())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=call, daemon=True).start()
+    while not futures.wait([outcome], WAKE_SECONDS).done:
+        check()
+    return outcome.result()
+
+
+def _hold(work: distributed.Work, group: distributed.ProcessGroup | None) -> None:
+    """Hold a sum that may never be complete, and its processes, until it fails."""
+    with contextlib.suppress(RuntimeError):
+        work.wait()
+    del group
 
 
 @contextlib.contextmanager
@@ -191,6 +269,5 @@ def watched() -> Iterator[None]:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         raise ProcessLost(
-            "another process of this training has ended, or did not answer; expected all of them "
-            "up to the end"
+            f"{ANOTHER} has ended, or did not answer; expected all of them up to the end"
         ) from error

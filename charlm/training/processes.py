@@ -43,6 +43,9 @@ class Processes:
         """Return the reason to stop of process 0 as of the newest step, or ""."""
         return own
 
+    def hurry(self) -> None:
+        """Wait for others only a little longer from now on: the user has asked to stop."""
+
     def from_first(self, function: Callable[[], Result]) -> Result:
         """Return what a function returns, or raise what it raises, in process 0."""
         return function()

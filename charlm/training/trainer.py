@@ -97,7 +97,7 @@ class Trainer:
     def _share(self) -> None:
         """Put the train state of process 0 into all processes."""
         if self.processes.count > 1:
-            checkpoint = self.processes.from_first(self.checkpoint)
+            checkpoint = self.processes.from_first(self._checkpoint_on_cpu)
             if self.processes.rank:
                 restore(self.state, checkpoint, self.task.batches)
                 self.gradient_step.reset()
@@ -141,6 +141,7 @@ class Trainer:
     def stop(self, reason: str) -> None:
         """Ask the loop to end after the current step."""
         self.stop_reason = reason
+        self.processes.hurry()
 
     @property
     def progress(self) -> float:
@@ -254,6 +255,12 @@ class Trainer:
         """Return everything needed to resume with any number of processes, as of this record."""
         hidden = self.state.hidden if self.processes.count == 1 else self._whole
         return to_checkpoint(self.state, hidden)
+
+    def _checkpoint_on_cpu(self) -> Checkpoint:
+        """Return a checkpoint that other processes can read without the device of this one."""
+        checkpoint = self.checkpoint()
+        tensors = {name: tensor.cpu() for name, tensor in checkpoint.tensors.items()}
+        return replace(checkpoint, tensors=tensors)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint. Raises RunError if it does not fit this model."""
