@@ -4,6 +4,7 @@ import ast
 import json
 import math
 import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -233,3 +234,53 @@ def test_the_notebook_runs_in_a_kernel(here: Path, monkeypatch: pytest.MonkeyPat
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert not any(output.output_type == "error" for output in outputs)
     assert sum("text/html" in output.get("data", {}) for output in outputs) >= 6
+
+
+INTERRUPTED = """
+import json, os, signal, threading
+from pathlib import Path
+import charlm
+text = "the cat sat on the mat, and the dog sat on the log. " * 40
+def options(): return dict(text=text, processes=2, hidden=8, batch=4, bptt=8, evals=2, device="cpu")
+def interrupt():
+    while not (log := Path("checkpoints/a/metrics.jsonl")).exists() or not log.stat().st_size:
+        os.sched_yield()
+    os.kill(os.getpid(), signal.SIGINT)
+---
+threading.Thread(target=interrupt).start()
+charlm.fit(name="a", steps=10**6, **options())
+---
+print(json.loads(Path("checkpoints/a/run.json").read_text())["status"])
+print(charlm.fit(name="b", steps=4, **options()))
+done = []
+thread = threading.Thread(target=lambda: done.append(charlm.fit(name="c", steps=4, **options())))
+thread.start(); thread.join()
+print(done[0])
+---
+print([n for p in Path("/proc/self/task").glob("*/children") for n in p.read_text().split()])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for children")
+def test_two_processes_train_in_a_kernel_that_is_interrupted(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Functions of cells have no module; the run is saved, and no process is left."""
+    nbclient = pytest.importorskip("nbclient")
+    nbformat = pytest.importorskip("nbformat")
+    monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
+    cells = [nbformat.v4.new_code_cell(code) for code in INTERRUPTED.split("---\n")]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    nbclient.NotebookClient(
+        notebook, timeout=PATIENCE, allow_errors=True, resources={"metadata": {"path": here}}
+    ).execute()
+    _, interrupted, again, orphans = notebook.cells
+    (error,) = [each for each in interrupted.outputs if each.output_type == "error"]
+    assert (error.ename, "stopped and saved" in error.evalue) == ("KeyboardInterrupt", True)
+    shown = "".join(each.text for each in interrupted.outputs if each.get("name") == "stderr")
+    assert "starting the other processes" in shown
+    assert shown.count("\n") == 1  # of one bar
+    printed = "".join(each.text for each in again.outputs if each.get("name") == "stdout")
+    assert [line.split("(")[0] for line in printed.splitlines()] == ["stopped", "Model", "Model"]
+    assert orphans.outputs[0].text == "[]\n"
