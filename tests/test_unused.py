@@ -68,6 +68,7 @@ UNTRIED = {
     "freeze_layers",  # of other runs; see test_fine_tuning
     "optimizer", "cell", "schedule",  # modes themselves
     "patience", "average_trigger",  # of validations that gain nothing; see test_trainer
+    "valid_tokens",  # of long texts; see test_valid_tokens
     "calibrate", "on_nonfinite", "epochs", "minutes", "save_minutes", "keep", "device",
     "precision", "engine", "threads", "ngram", "log",
     "task", "target", "condition", "pooling", "both_ways", "freeze", "bag_of_words", "balance",

@@ -1,10 +1,10 @@
 """Texts of word processors and e-books: paragraphs become lines, everything else is left out."""
 
-import time
 import zipfile
 from pathlib import Path
 
 import pytest
+from waiting import bounded
 
 from charlm.errors import CorpusError
 from charlm.text.corpus import Corpus
@@ -117,12 +117,11 @@ def test_open_document_leaves_out_what_is_not_shown(tmp_path: Path) -> None:
 
 def test_many_empty_elements_take_linear_time(tmp_path: Path) -> None:
     """The story: each blank looked back over all elements before it, for minutes in large files."""
-    body = "<t:a/> " * 100_000
+    body = "<t:a/> " * 200_000
     content = f'<o:d xmlns:t="{ODF}" xmlns:o="{OFFICE}"><t:p>{body}</t:p></o:d>'
     path = zipped(tmp_path / "a.odt", content_xml=content)
-    began = time.process_time()
-    assert read(path) == "\n"
-    assert time.process_time() - began < 20  # it was over 100 s
+    with bounded():
+        assert read(path) == "\n"
 
 
 def book(path: Path) -> Path:
