@@ -253,6 +253,7 @@ def _start_all(processes: Parallel, started: list[subprocess.Popen[bytes]]) -> N
         store = distributed.TCPStore(  # type: ignore[attr-defined]
             host, port, processes.count, is_master=True, timeout=TIMEOUT, wait_for_workers=False,
             master_listen_fd=server.detach(),
+            use_libuv=False,  # in torch 2.6 it accepts no socket
         )  # fmt: skip
     with phase("starting the other processes"):
         _start_others(processes, host, port, store, started)
