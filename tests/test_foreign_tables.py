@@ -213,3 +213,34 @@ def test_a_text_of_one_column_keeps_the_delimiter_at_its_end() -> None:
     assert [text for _, text, _ in read("a.csv", quoting="none", delimiter="tab")[0]] == [
         "Hello there,", "and you"
     ]  # fmt: skip
+
+
+FILMS = [("neg", "a film"), ("pos", "a plot"), ("neg", "an end"), ("pos", "a start"), ("pos", "it")]
+FILMS += 2 * [("neg", "a poem")]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+@pytest.mark.parametrize(("opened", "closed"), [(0, 1), (1, 4), (0, 4)])
+def test_a_quote_that_swallows_rows(opened: int, closed: int, order: tuple, end: str) -> None:
+    """A text that begins with a quote and a later one that ends with one are valid CSV together."""
+    rows = [list(row) for row in FILMS]
+    rows[opened][1] = f'"{rows[opened][1]}'
+    rows[closed][1] = f'{rows[closed][1]}"'
+    lines = [",".join(row[column] for column in order) for row in [("label", "text"), *rows]]
+    problem = refused("a.csv", end.join(lines), column="text")
+    assert f"the row that begins in line {opened + 2} has a field of" in problem
+    assert "quoting none if quotes are text" in problem
+    whole = read("b.csv", end.join(lines), column="text", quoting="none")[0]
+    assert [text for _, text, _ in whole] == [row[1] for row in rows]
+    kept, _ = read("c.csv", end.join(lines), column="text", quoting="csv")
+    assert len(kept) == len(rows) - (closed - opened)
+
+
+def test_a_field_of_several_lines_with_delimiters() -> None:
+    """Lines of a poem may have as many commas as a row; their parts are no values of a column."""
+    poem = 'pos,"roses are red,\nviolets, blue\nand, sweet"\n'
+    rows, _ = read("a.csv", "label,text\n" + 3 * poem + "neg,none\n", column="text")
+    assert [len(text) for _, text, _ in rows] == [39, 39, 39, 4]
+    rows, _ = read("b.csv", 'text\n"yes\nno"\nyes\nyes\nno\nno\n', column="text")
+    assert len(rows) == 5

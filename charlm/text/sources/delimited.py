@@ -21,6 +21,7 @@ from charlm.text.sources.rows import (
     Warn,
     listed,
 )
+from charlm.text.sources.unclosed import Fields, without_rows_inside
 from charlm.units import count_of
 
 DELIMITERS = (",", ";", "|", "\t")
@@ -28,8 +29,6 @@ DELIMITERS = (",", ";", "|", "\t")
 DELIMITER_NAMES = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "vertical bars"}
 HEAD_CHARS = 1 << 18
 """Characters at the beginning of a table on which delimiters are tried."""
-Fields = tuple[int, list[str]]
-"""Line where a row begins, and its fields."""
 _EXCEL_LINE = re.compile(r"sep=(.)", re.IGNORECASE)
 """First line that tells Excel the delimiter."""
 _MISSING = frozenset(("NA", "NaN", "nan", "<NA>"))
@@ -94,7 +93,10 @@ def open_table(
     if reading.column != unique[index] or not (is_usual and rule.is_silent(reading.column)):
         what = rule.described(label, unique[index], unique)
         report(what + _separation(unique, delimiter, quoted, reading, kind, rule.usual))
-    records = _records(chain(peeked, fitted), unique, index, cells)
+    kept: Iterator[Fields] = chain(peeked, fitted)
+    if quoted and reading.quoting == "auto":
+        kept = without_rows_inside(kept, peeked, delimiter, label)
+    records = _records(kept, unique, index, cells)
     checked = _checked(records, label, unique[index], warn, literal=not quoted)
     return Opened(unique[index], unique, checked)
 
