@@ -2,6 +2,7 @@
 
 import json
 import math
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -430,3 +431,71 @@ def test_the_scale_of_a_series_changes_only_the_unit_of_its_figures() -> None:
     for one, two in pairs:
         assert np.allclose(one.inputs, two.inputs, atol=1e-6)
         assert np.allclose(one.targets, two.targets, atol=1e-6)
+
+
+# ------------------------------------------------------------------ times beside a series
+
+
+def doubts(rows: list[tuple[str, object]], name: str = "date") -> list[str]:
+    """Return what is reported of a table with times and numbers, apart from its columns."""
+    content = f"{name};value\n" + "".join(f"{time};{value}\n" for time, value in rows)
+    sentences: list[str] = []
+    read_numbers([written("times.csv", content)], ReadSettings(), sentences.append)
+    assert all(sentence.startswith("times.csv: ") for sentence in sentences)
+    return [sentence for sentence in sentences if "is read; fields" not in sentence]
+
+
+DAYS = [(date(2024, 1, 30) + timedelta(days=n)).isoformat() for n in range(50)]
+MONTHS = [f"{2000 + n // 12}-{n % 12 + 1:02d}-01" for n in range(50)]
+
+
+@pytest.mark.parametrize(
+    "form", ["{2}-{1}-{0}", "{0}.{1}.{2}", "{0}/{1}/{2}", "{1}/{0}/{2}", "{2}-{1}-{0}T10:30:00Z"]
+)
+def test_series_whose_times_fall(here, form: str) -> None:
+    """Newest first, as many sites export prices: the series would be learned backwards."""
+    times = [form.format(*reversed(day.split("-"))) for day in DAYS]
+    assert not doubts([(time, n) for n, time in enumerate(times)])
+    (doubt,) = doubts([(time, n) for n, time in enumerate(reversed(times))])
+    assert f"fall, from {times[-1]} to {times[0]}" in doubt
+    swapped = [times[0], times[2], times[1], *times[3:]]
+    (doubt,) = doubts([(time, n) for n, time in enumerate(swapped)])
+    assert 'line 4 is earlier than the row before it by the column "date", 1 such row' in doubt
+
+
+def test_series_of_several_series(here) -> None:
+    (doubt,) = doubts([(day, n) for n, day in enumerate(2 * DAYS)])
+    assert '50 times of the column "date" occur again, such as 2024-01-30 (line 2 and' in doubt
+
+
+def test_series_with_unequal_steps(here) -> None:
+    """Months and years are equal enough; a day that is missing is not."""
+    assert not doubts([(month, n) for n, month in enumerate(MONTHS)])
+    assert not doubts([(str(1900 + n), n) for n in range(50)], "Year")
+    rows = [(day, n) for n, day in enumerate(DAYS)]
+    (doubt,) = doubts([*rows[:9], *rows[11:]])
+    assert "1 of 47 steps" in doubt
+    assert "the usual 1 day, the longest (3 days) before line 11" in doubt
+    (doubt,) = doubts([(str(1900 + n + 4 * (n > 30)), n) for n in range(50)], "Year")
+    assert "the usual 1, the longest (5) before line 33" in doubt
+
+
+def test_a_sum_below_a_series(here) -> None:
+    rows: list[tuple[str, object]] = [(day, n) for n, day in enumerate(DAYS)]
+    (doubt,) = doubts([*rows, ("Total", 1225)])
+    assert "line 52 has 'Total' in the column \"date\"" in doubt
+    (doubt,) = doubts([*rows, ("2024-03-20", ""), ("2024-03-21", "")])
+    assert "2 rows without a number at the end left out" in doubt
+
+
+def test_columns_that_are_no_times(here) -> None:
+    """Numbers are times by their name only; words and places are none."""
+    assert not doubts([(str(50 - n), n) for n in range(50)], "id")
+    assert not doubts([(f"{50 - n} Main St", n) for n in range(50)], "date")
+
+
+def test_points_that_separate_thousands(here) -> None:
+    (doubt,) = doubts([(day, f"{950 + 9 * n:,}".replace(",", ".")) for n, day in enumerate(DAYS)])
+    assert "44 numbers such as 1.004 with a point before three digits" in doubt
+    assert not doubts([(day, f"{1.004 + n:.3f}") for n, day in enumerate(DAYS)])
+    assert not doubts([(day, 5 if n else 0.125) for n, day in enumerate(DAYS)])

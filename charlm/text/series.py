@@ -26,6 +26,7 @@ from charlm.text.dataset import SPLITS, Dataset
 from charlm.text.encoded import EncodedText
 from charlm.text.labelled import run_name
 from charlm.text.series_floors import Values
+from charlm.text.series_rows import SeriesRows
 from charlm.text.sources.files import shown
 from charlm.text.sources.names import find
 from charlm.text.sources.rows import Rows, TextColumn, Warn, chosen_column
@@ -154,7 +155,7 @@ def read_numbers(
     """Return the column and the numbers of one file: a column of a table, or a number a line.
 
     `usual` is the column to read if the settings name none. Raises CorpusError, with the place,
-    for anything that is not a number.
+    for anything that is not a number; what may be misread goes to `warn`.
     """
     reader = LineReader(reading, warn)
     sources = find(names, reader.reading, warn)
@@ -167,10 +168,13 @@ def read_numbers(
     (source,) = sources
     with reader.opened(sources):
         if isinstance(source, Rows):
-            column, _, records = source.read(warn, False, None, NumberColumn(usual))
-            cells = ((record.place, record.text) for record in records)
+            column, _, records = source.read(warn, True, None, NumberColumn(usual))
+            rows = SeriesRows(records)
             advice = f"Choose a column of numbers with {named('column')}"
-            return column, checked_numbers(cells, source.label, advice)
+            values = checked_numbers(rows.cells(), source.label, advice)
+            for doubt in rows.doubts(len(values)):
+                warn(f"{source.label}: {doubt}")
+            return column, values
         numbered = ((f"line {at:,}", line) for at, line in enumerate(reader.lines(source), 1))
         advice = (
             "Remove a heading; name the format of a table with "

@@ -1,0 +1,152 @@
+"""Times of a series: is a table in their order, and are they equally far apart?
+
+date        value     The newest row comes first, so the numbers would be learned backwards. Other
+2024-03-02  1.25      doubts are times that occur again, as of several series in one column, steps
+2024-03-01  1.5       that are not equal, and rows without a time, such as a sum.
+"""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from statistics import median
+from typing import NamedTuple
+
+from charlm.text.sources.files import shown
+from charlm.text.sources.rows import Record
+from charlm.units import count_of
+
+ISO = ""
+NUMBER = "number"
+_DATES = ("%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%Y/%m/%d")
+FORMATS = (
+    ISO,
+    *(date + time for date in _DATES for time in ("", " %H:%M", " %H:%M:%S")),
+    *("%d.%m.%y", "%d/%m/%y", "%m/%d/%y", "%Y-%m", "%m/%Y", "%b %d, %Y", "%d %b %Y", "%d-%b-%Y"),
+)
+"""Formats of times that are known, ISO 8601 first."""
+NUMBER_NAMES = frozenset(("date", "datetime", "epoch", "t", "time", "timestamp", "year"))
+"""Names, in lower case, of columns whose numbers are times."""
+MIN_TIMES = 0.9
+"""Fraction of the first rows with a time from which a column is one of times."""
+MAX_TRIED = 3
+"""Cells at the beginning of a column of which one must have a format for it to be tried."""
+LONG_STEP = 1.5
+"""Steps of this many times the median or more are long; those of months are not."""
+
+
+class TimeColumn(NamedTuple):
+    """Column with the times of a series."""
+
+    name: str
+    formats: Sequence[str]
+    """Formats that fit equally well: 01/02/2024 has two."""
+
+
+class Time(NamedTuple):
+    """Time of a row."""
+
+    place: str
+    cell: str
+    value: float
+    """Seconds, or the number in the cell."""
+
+
+def time_column(head: Sequence[Record]) -> TimeColumn | None:
+    """Return the first column of the first rows of a table that holds times, or None."""
+    for name in head[0].cells if head else ():
+        cells = [record.cells.get(name, "").strip() for record in head]
+        numbers = [NUMBER] if name.strip().casefold() in NUMBER_NAMES else []
+        fitting = {
+            form: sum(_value(cell, form) is not None for cell in cells)
+            for form in (*FORMATS, *numbers)
+            if any(_value(cell, form) is not None for cell in cells[:MAX_TRIED])
+        }
+        most = max(fitting.values(), default=0)
+        if most > 1 and most >= MIN_TIMES * len(head):
+            return TimeColumn(name, [form for form, count in fitting.items() if count == most])
+    return None
+
+
+def doubts_of_times(column: TimeColumn, cells: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """Yield sentences about what is unusual in the places and cells of a column of times.
+
+    Of several formats, the one counts that fits most cells and leaves the fewest out of order.
+    """
+    readings = {form: _times(cells, form) for form in column.formats}
+    form = min(readings, key=lambda each: (-len(readings[each]), len(_falls(readings[each]))))
+    times, name = readings[form], f'the column "{shown(column.name)}"'
+    if len(times) < len(cells):
+        known = {time.place for time in times}
+        place, cell = next(item for item in cells if item[0] not in known)
+        yield (
+            f"{place} has {f'{cell!r:.40}' if cell else 'nothing'} in {name}, where other rows "
+            f"have a time; its number is read. Remove the row if it is a sum or a note."
+        )
+    yield from _doubts_of_order(times, name) or _doubts_of_steps(times, name, form == NUMBER)
+
+
+def _times(cells: Sequence[tuple[str, str]], form: str) -> list[Time]:
+    values = ((place, cell, _value(cell, form)) for place, cell in cells)
+    return [Time(place, cell, value) for place, cell, value in values if value is not None]
+
+
+def _doubts_of_order(times: Sequence[Time], column: str) -> list[str]:
+    """Return a sentence about times that occur again or fall, if there are any."""
+    first: dict[float, Time] = {}
+    again = [time for time in times if first.setdefault(time.value, time) is not time]
+    falls = _falls(times)
+    if again:
+        earlier = first[again[0].value]
+        return [
+            f"{count_of(len(again), 'time')} of {column} {'occurs' if len(again) == 1 else 'occur'}"
+            f" again, such as {again[0].cell[:40]} ({earlier.place} and {again[0].place}); expected"
+            f" one series. If the column of numbers holds several, keep the rows of one."
+        ]
+    if falls and len(falls) == len(times) - 1:
+        return [
+            f"the times of {column} fall, from {times[0].cell[:40]} to {times[-1].cell[:40]}, and "
+            f"numbers are read in the order of the rows, so the series runs backwards. Sort the "
+            f"rows, the oldest first."
+        ]
+    if falls:
+        return [
+            f"{falls[0].place} is earlier than the row before it by {column}, "
+            f"{count_of(len(falls), 'such row')}; numbers are read in the order of the rows. Sort "
+            f"them, the oldest first."
+        ]
+    return []
+
+
+def _doubts_of_steps(times: Sequence[Time], column: str, numbers: bool) -> list[str]:
+    """Return a sentence about times that rise in unequal steps, if they do."""
+    steps = [(after.value - before.value, after.place) for before, after in pairwise(times)]
+    usual = median(step for step, _ in steps) if steps else 0.0
+    long = [step for step in steps if step[0] >= LONG_STEP * usual]
+    if not long:
+        return []
+
+    def shown_step(step: float) -> str:
+        return f"{step:g}" if numbers else str(timedelta(seconds=step)).removesuffix(", 0:00:00")
+
+    longest, place = max(long, key=lambda step: step[0])
+    return [
+        f"{len(long):,} of {len(steps):,} steps between the times of {column} are longer than the "
+        f"usual {shown_step(usual)}, the longest ({shown_step(longest)}) before {place}; numbers "
+        f"are read as if they were equally far apart. Fill the gaps that matter."
+    ]
+
+
+def _falls(times: Sequence[Time]) -> list[Time]:
+    """Return the times that are earlier than the one before."""
+    return [after for before, after in pairwise(times) if after.value < before.value]
+
+
+def _value(cell: str, form: str) -> float | None:
+    """Return the time of a cell in a format, or None if it has another one."""
+    try:
+        if form == NUMBER:
+            return float(cell)
+        time = datetime.fromisoformat(cell) if form == ISO else datetime.strptime(cell, form)
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
