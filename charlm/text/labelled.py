@@ -22,6 +22,7 @@ from charlm.text.dataset import SPLITS, Dataset, training_vocabulary
 from charlm.text.documents import END, check_text
 from charlm.text.encoded import EncodedText, encode_text, id_counts
 from charlm.text.examples import Example, near_targets, read_examples
+from charlm.text.label_doubts import doubts_of_labels
 from charlm.text.labels import UNSEEN, Labelled, Labels, Targets, read_targets
 from charlm.text.sources.files import shown
 from charlm.text.sources.names import find, safe_name, short_name
@@ -312,7 +313,7 @@ def label_advice(
     noun: str = "label",
     unseen_are: str = "counted as wrong",
 ) -> list[str]:
-    """Advise about labels with one training text, and about those that training lacks.
+    """Advise about labels with one training text, doubtful ones, and those that training lacks.
 
     A text without a label has the label "".
     """
@@ -325,6 +326,8 @@ def label_advice(
             f"{len(single):,} {words} only one training text, too few to learn: {listed(single)}"
         )
     owned = {name: part.labels for name, part in parts.items()}
+    others = [label for name, own in owned.items() if name != "train" for label in own]
+    advice += doubts_of_labels(parts["train"].labels, others, noun)
     return advice + unseen_advice(owned, {*counts, ""}, noun, "text", unseen_are)
 
 

@@ -11,6 +11,7 @@ from charlm.errors import CorpusError, named
 from charlm.text.sources.decoding import MAX_LINE_CHARS, line_batches
 from charlm.text.sources.files import shown
 from charlm.text.sources.rows import (
+    MISSING,
     NO_CELLS,
     PEEK_ROWS,
     TEXT_COLUMN,
@@ -31,8 +32,6 @@ HEAD_CHARS = 1 << 18
 """Characters at the beginning of a table on which delimiters are tried."""
 _EXCEL_LINE = re.compile(r"sep=(.)", re.IGNORECASE)
 """First line that tells Excel the delimiter."""
-_MISSING = frozenset(("NA", "NaN", "nan", "<NA>"))
-"""Missing cells as R and pandas write them."""
 _NUMBER = re.compile(r"[+-]?(\d[\d,. ]*|[.,]\d+)([eE][+-]?\d+)?%?|true|false", re.IGNORECASE)
 
 
@@ -137,21 +136,23 @@ def _checked(
 
     These are NA for a missing cell and, if quotes are text (`literal`), quotes around a field.
     """
-    missing = enclosed = doubled = 0
+    missing: dict[str, int] = {}
+    enclosed = doubled = 0
     for record in records:
         text = record.text
-        if text in _MISSING:
-            missing += 1
+        if text in MISSING:
+            missing[text] = missing.get(text, 0) + 1
         elif literal and text and text[0] == text[-1] == '"':
             enclosed += 1
             inner = text[1:-1]
             doubled += '""' in inner and '"' not in inner.replace('""', "")
         yield record
     if missing:
+        total = sum(missing.values())
         warn(
-            f'{label}: {count_of(missing, "text")} of the column "{shown(column)}" '
-            f"{'is' if missing == 1 else 'are'} NA or NaN, read as these letters. If they mean "
-            f'a missing text, leave the cells empty, in R with: na = ""'
+            f'{label}: {count_of(total, "text")} of the column "{shown(column)}" '
+            f"{'is' if total == 1 else 'are'} {' or '.join(missing)}, read as these letters. If "
+            f'they mean a missing text, leave the cells empty, in R with: na = ""'
         )
     if doubled:
         warn(

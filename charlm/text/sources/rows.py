@@ -22,6 +22,9 @@ MAX_LISTED = 20
 TARGET_NAMES = ("label", "labels", "class", "category", "sentiment", "target")
 """Names of a column of labels, in the order of preference."""
 
+MISSING = frozenset(("NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", "None"))
+"""Missing cells as R, pandas, Excel and databases write them."""
+
 Row = Mapping[str, object]
 NO_CELLS: Mapping[str, str] = {}
 
@@ -180,9 +183,11 @@ def _records(
 
 
 def cell_text(cell: object, show: Callable[[object], str]) -> str:
-    """Return a cell beside the text, "" for none; `show` formats what is not text."""
-    if cell is None or isinstance(cell, str):
-        return cell or ""
+    """Return a cell beside the text, "" for none or NaN; `show` formats what is not text."""
+    if cell is None or cell != cell or (type(cell) is Number and cell == "NaN"):
+        return ""
+    if isinstance(cell, str):
+        return cell
     return Nested(show(cell)) if isinstance(cell, list | dict) else show(cell)
 
 
