@@ -73,6 +73,26 @@ def test_valid_utf_8_is_always_utf_8(tmp_path) -> None:
     assert recognise([]) == recognise([b"a"])
 
 
+@pytest.mark.parametrize("language", TEXTS)
+def test_utf_8_with_a_damaged_place_stays_utf_8(tmp_path, language: str) -> None:
+    """A guess such as CP1250 would read every other letter of the file wrongly."""
+    text = TEXTS[language][0]
+    path = tmp_path / "a.txt"
+    path.write_bytes(text.encode() * 3 + b"caf\xe9\n" + text.encode())
+    with pytest.raises(CorpusError) as caught:
+        read(Corpus([str(path)]))
+    assert "line 4" in str(caught.value) and "0xe9 is not valid UTF-8, but most" in str(
+        caught.value
+    )
+    assert "--encoding" not in str(caught.value) and "--errors replace" in str(caught.value)
+    for encoding in ("utf-8", "auto"):
+        corpus = Corpus([str(path)], encoding=encoding, errors="replace")
+        assert read(corpus) == text * 3 + "caf\ufffd\n" + text
+    (tmp_path / "b.txt").write_bytes("café à la forêt\n".encode("cp1252"))
+    with pytest.raises(CorpusError, match=r"a.txt: line 4.*; most of it is valid UTF-8\n.*CP1252"):
+        read(Corpus([str(tmp_path)]))
+
+
 def test_all_badly_encoded_files_are_listed_at_once(tmp_path) -> None:
     (tmp_path / "a.txt").write_text("fine\n")
     for number, (language, codec) in enumerate([("French", "cp1252"), ("Russian", "koi8_r")]):

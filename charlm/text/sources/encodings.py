@@ -23,6 +23,8 @@ COMMON = (
 """Encodings that are tried, the most frequent first. Rarer ones would fit too many texts."""
 SAMPLE_BYTES = 1 << 16
 """Bytes of lines with non-ASCII characters that are enough to recognise an encoding."""
+MIN_VALID = 4
+"""Valid characters outside of ASCII by which a file with invalid places counts as UTF-8."""
 MAX_RIVALS = 3
 MAX_LISTED = 50
 """Files that an error lists."""
@@ -50,7 +52,8 @@ class Guess:
 def recognise(blocks: Iterable[bytes]) -> Guess | None:
     """Return the probable encoding of the bytes of a file, or None if no encoding fits.
 
-    A file that is valid UTF-8 throughout is UTF-8.
+    A file that is valid UTF-8 throughout is UTF-8, and so, less surely, is one with a few invalid
+    places: text in another encoding is hardly ever valid UTF-8 by chance.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
     valid, head, rest, sample = True, b"", b"", b""
@@ -68,7 +71,8 @@ def recognise(blocks: Iterable[bytes]) -> Guess | None:
         return Guess(wide, sure=True)
     if valid and _is_valid(decoder, b"", final=True):
         return Guess("utf-8", sure=True)
-    return _likeliest((sample + rest)[: 2 * SAMPLE_BYTES])
+    sample = (sample + rest)[: 2 * SAMPLE_BYTES]
+    return Guess("utf-8", sure=False) if _is_mostly_valid(sample) else _likeliest(sample)
 
 
 def own_encoding(source: TextFile | Spool, warn: Callable[[str], None]) -> str:
@@ -87,6 +91,8 @@ def own_encoding(source: TextFile | Spool, warn: Callable[[str], None]) -> str:
     if guess.name != "utf-8":
         reason = "" if guess.sure else ", which is a guess"
         warn(f"{source.label} was read as {guess}{reason}. Name another with --encoding.")
+    elif not guess.sure:
+        warn(f"{source.label} is read as UTF-8, as most of it is valid UTF-8.")
     return guess.name
 
 
@@ -102,7 +108,15 @@ def invalid(sources: Iterable[object], encoding: str, error: CorpusError) -> Cor
         return error
     if len(bad) == 1:
         (source, place), guess = bad[0], recognise(blocks(bad[0][0]))
-        if place.startswith(LOOKS_LIKE) or not guess or guess.name == encoding:
+        if place.startswith(LOOKS_LIKE) or not guess:
+            return error
+        if guess.name == encoding == "utf-8":
+            return CorpusError(
+                f"{source.label}: {place} is not valid UTF-8, but most of the file is. Correct "
+                "the file, or read such places as U+FFFD with --errors replace.",
+                place,
+            )
+        if guess.name == encoding:
             return error
         return CorpusError(
             f"{source.label}: {place} is not valid {name}; the file seems to be {guess}. {CONVERT} "
@@ -132,6 +146,8 @@ def _files(sources: Iterable[object]) -> list[TextFile | Spool]:
 
 def _seems(source: TextFile | Spool, place: str) -> str:
     guess = None if place.startswith(LOOKS_LIKE) else recognise(blocks(source))
+    if guess and guess.name == "utf-8":
+        return f"{source.label}: {place}; most of it is valid UTF-8"
     return f"{source.label}: {place}" + (f"; it seems to be {guess.name.upper()}" if guess else "")
 
 
@@ -153,6 +169,14 @@ def _is_valid(decoder: codecs.IncrementalDecoder, block: bytes, *, final: bool =
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _is_mostly_valid(sample: bytes) -> bool:
+    """Return whether most of the characters outside of ASCII are valid UTF-8."""
+    text = sample.decode("utf-8", "replace")
+    others = sum(not char.isascii() for char in text)
+    valid = others - text.count("\ufffd")
+    return valid >= MIN_VALID and 2 * valid > others
 
 
 def _likeliest(sample: bytes) -> Guess | None:
