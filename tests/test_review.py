@@ -36,6 +36,23 @@ def test_each_learning_curve_has_its_diagnosis(train, valid, validations, senten
     assert advice in second
 
 
+def test_a_network_worse_than_its_n_grams_is_not_well_fitted() -> None:
+    """The story: 5 passes over 300 characters gave 3.31 nats, 7-grams 1.64: "well fitted"."""
+    first, second = diagnosis(3.115, 3.309, FALLING, passes=5.0, dropout=0.1, ngrams=1.638)
+    assert first.startswith("under-fitted: ") and "n-grams do (1.638 nats/token; " in first
+    assert "more time" in second
+    first, _ = diagnosis(1.4, 1.55, FALLING, passes=5.0, dropout=0.1, ngrams=1.5)
+    assert first.startswith("well fitted")
+
+
+def test_a_text_that_is_predicted_without_error_is_learned() -> None:
+    """The story: a file of one repeated letter, with a loss of 0.000, was "under-fitted"."""
+    first, second = diagnosis(0.0, 0.0, [9.0, 0.0], passes=70.0, dropout=0.4, ngrams=0.0007)
+    assert first.startswith("learned: ") and "more time" not in second
+    first, _ = diagnosis(0.0, 1.3, FALLING, passes=3.0, dropout=0.2)
+    assert "better than new text" in first
+
+
 def test_less_than_a_pass_is_never_over_fitted() -> None:
     """The story: fewer passes were advised after 0.8 of one."""
     first, second = diagnosis(3.2, 3.3, [9.0, 6.0, 6.2], passes=0.8, dropout=0.0)

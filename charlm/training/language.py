@@ -188,7 +188,8 @@ class LanguageModelTraining:
             session.write_end(finished, whole=False)
             nats = valid.nats_per_token if valid else None
             companion = None if nats is None else _companion(session, scale, nats)
-            reviewed = review(trainer, dataset, backend, nats)
+            ngrams = companion.ngram_nats_per_token if companion else None
+            reviewed = review(trainer, dataset, backend, nats, ngrams)
             finished = replace(finished, review=reviewed, companion=companion)
         return finished
 

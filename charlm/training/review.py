@@ -26,20 +26,37 @@ NGRAM = 8
 SMALL_GAP, LARGE_GAP = 0.05, 0.18
 """Fractions by which new text costs more nats than training text: below, the model is
 under-fitted; above, it has memorised."""
+ALMOST_NOTHING = 0.02
+"""Nats per token on new text below which there is no more to learn."""
+MUCH_WORSE = 1.1
+"""Factor by which a network must be worse than n-grams to count as under-fitted. One that has read
+its text once or twice and one that fits well are nearer to them, or better."""
 WORSE = 0.002
 """Fraction by which the last validation must be worse than the best to count as over-fitted."""
 
 
 def review(
-    trainer: Trainer, dataset: Dataset, backend: Backend, valid_nats: float | None
+    trainer: Trainer,
+    dataset: Dataset,
+    backend: Backend,
+    valid_nats: float | None,
+    ngram_nats: float | None = None,
 ) -> Review:
-    """Review a finished run, whose best weights `backend` computes with."""
+    """Review a finished run, whose best weights `backend` computes with.
+
+    `ngram_nats` are the nats per token of its n-grams on the validation text, if it has any.
+    """
     sample = end_of(dataset.train, TRAINING_SAMPLE)
     with phase("evaluating a part of the training text", total=len(sample.ids)):
         train = evaluate(backend, sample).nats_per_token
     model = trainer.model.settings
     advice = diagnosis(
-        train, valid_nats, trainer.counters.validation_nats, trainer.passes, model.dropout or 0.0
+        train,
+        valid_nats,
+        trainer.counters.validation_nats,
+        trainer.passes,
+        model.dropout or 0.0,
+        ngram_nats,
     )
     memory = None
     if model.direction != "backward" and dataset.train.firsts is None:
@@ -59,17 +76,27 @@ def end_of(text: EncodedText, most: int) -> EncodedText:
 
 
 def diagnosis(
-    train: float, valid: float | None, validations: Sequence[float], passes: float, dropout: float
+    train: float,
+    valid: float | None,
+    validations: Sequence[float],
+    passes: float,
+    dropout: float,
+    ngrams: float | None = None,
 ) -> list[str]:
     """Return sentences about the fit of a run and what would help most.
 
     `train` and `valid` are nats per token without dropout; `validations` are the sums of nats of
-    all validations.
+    all validations; `ngrams` are the nats per token of n-grams on the same text as `valid`.
     """
     if valid is None:
         return ["no text was held out, so its quality on new text is not known"]
     gap = (valid - train) / max(train, 1e-9)
     figures = f"{train:.3f} nats/token on training text, {valid:.3f} on new text"
+    if max(train, valid) < ALMOST_NOTHING:
+        return [
+            f"learned: the text is predicted almost without error ({figures})",
+            "check that the text is the one you meant: hardly any real text is so regular",
+        ]
     if passes < 1.0:
         return [
             f"under-fitted: the run has read {100 * passes:.0f} % of its training text ({figures})",
@@ -90,17 +117,26 @@ def diagnosis(
             f"({figures})",
             f"what helps most: {_against_memory(dropout)}; a larger model would not",
         ]
+    if ngrams is not None and valid > MUCH_WORSE * ngrams:
+        return [
+            f"under-fitted: the network predicts new text worse than its n-grams do "
+            f"({ngrams:.3f} nats/token; network {figures})",
+            f"what helps most: {_less(dropout)}more time (--minutes)",
+        ]
     if gap < SMALL_GAP:
-        more = "less dropout, then " if dropout > 0.1 else ""
         return [
             "under-fitted: training text is predicted barely better than new text "
             f"({figures}), after {passes:.1f} passes",
-            f"what helps most: {more}more time (--minutes), and a larger model with it",
+            f"what helps most: {_less(dropout)}more time (--minutes), and a larger model with it",
         ]
     return [
         f"well fitted ({figures}), after {passes:.1f} passes",
         "what helps most: more time (--minutes), or more text",
     ]
+
+
+def _less(dropout: float) -> str:
+    return "less dropout, then " if dropout > 0.1 else ""
 
 
 def _against_memory(dropout: float) -> str:
