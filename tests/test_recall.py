@@ -111,6 +111,25 @@ def test_the_verdict_is_vanishing_if_little_gradient_is_left(norms, recalled, wo
         assert word in flow_of(norms, recalled=recalled).diagnosis
 
 
+@pytest.mark.parametrize("depth", range(1, PLOT_DECADES + 1))
+def test_a_label_of_the_plot_is_at_its_own_power_of_ten(depth: int) -> None:
+    """The story: at two powers of ten, 1e-01 was the label of 0.28; at twelve, 1e-06 was left out.
+
+    The curve falls by one power of ten at each lag, so it crosses each labelled row once.
+    """
+    norms = [0.0, *(10.0**-lag for lag in range(depth + 1))]
+    labelled = [
+        (label, curve.find("o"))
+        for line in curve_plot([flow_of(norms)], width=depth + 1).plain.splitlines()
+        for label, bar, curve in [line.partition("|")]
+        if bar and label.strip()
+    ]
+    assert [float(label) for label, _ in labelled] == pytest.approx(
+        [10.0**-lag for lag in range(depth + 1)]
+    )
+    assert [column for _, column in labelled] == list(range(depth + 1))
+
+
 def test_all_curves_are_in_one_plot() -> None:
     """A flat one at the top, a falling one down to the bottom; each has a mark in the legend."""
     falling = flow_of([10.0**-k for k in range(101)], "rnn")

@@ -38,7 +38,8 @@ def curve_plot(flows: Sequence[GradientFlow], width: int = 66, height: int = 12)
     """Return a plot of all curves in characters: lag across, logarithm of the norm up.
 
     Each curve shows the norm as a fraction of the largest norm, over at most PLOT_DECADES powers
-    of ten, and ends where it falls below them. Later curves cover earlier ones.
+    of ten, and ends where it falls below them. Later curves cover earlier ones. Each power of ten
+    is a row of its own, so the plot has about `height` rows.
     """
     curves = [
         (label, _decades(layer.norms[1:]))
@@ -47,19 +48,19 @@ def curve_plot(flows: Sequence[GradientFlow], width: int = 66, height: int = 12)
     ]
     lowest = min((v for _, values in curves for v in values if v > -math.inf), default=0.0)
     depth = min(max(math.ceil(-lowest), 1), PLOT_DECADES)
-    grid = [[" "] * width for _ in range(height)]
+    rows = max(1, height // depth)  # of each power of ten
+    grid = [[" "] * width for _ in range(rows * depth + 1)]
     marks = [MARKS[number % len(MARKS)] for number in range(len(curves))]
     for mark, (_, values) in zip(marks, curves, strict=True):
         for column in range(width):
             value = values[round(column * (len(values) - 1) / (width - 1))]
             if value >= -depth:
-                grid[round(-value / depth * (height - 1))][column] = mark
+                grid[round(-value * rows)][column] = mark
     last = max((len(values) for _, values in curves), default=1)
     lines = ["gradient as a fraction of its largest value"]
     for number, row in enumerate(grid):
-        exponent = round(number * depth / (height - 1))
-        new = number == 0 or exponent != round((number - 1) * depth / (height - 1))
-        tick = ("1" if exponent == 0 else f"1e-{exponent:02d}") if new else ""
+        exponent, between = divmod(number, rows)
+        tick = "" if between else f"1e-{exponent:02d}" if exponent else "1"
         lines.append(f"{tick:>6} |{''.join(row)}".rstrip())
     lines.append(f"{'':>6} +{'-' * width}")
     lines.append(f"{'':>8}1{f'{last} tokens back':>{width - 1}}")
@@ -130,6 +131,7 @@ def save_picture(flows: Sequence[GradientFlow], path: Path) -> None:
     axes.set_xlabel("lag k (tokens)")
     axes.set_ylabel("norm of d loss(t) / d state(t - k)")
     axes.set_title("How far back the gradient reaches")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path)
