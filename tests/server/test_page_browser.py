@@ -180,6 +180,20 @@ def test_the_way_back_is_the_view_before(page: Any, server: Serving) -> None:
 
 
 @pytest.mark.browser
+def test_a_text_is_not_called_empty_while_it_is_read(page: Any, server: Serving) -> None:
+    """The story: on a slow machine, "The text is empty." stood below the text."""
+    held: list[Any] = []
+    page.route("**/api/score", lambda route: held.append(route))
+    page.goto(server.url)
+    page.get_by_role("tab", name="Score").click()
+    page.get_by_text("Reading…").wait_for()
+    shown = "() => getComputedStyle(document.getElementById('text'), '::before').content"
+    assert page.evaluate(shown) in ('""', "none") and page.locator("#text").inner_text() == ""
+    held[0].continue_()
+    page.locator("#lines tbody tr").first.wait_for()
+
+
+@pytest.mark.browser
 def test_a_key_is_asked_for(page: Any) -> None:
     """Once for each tab; a wrong one is refused, and without one the page says so."""
     with serving(Service([load(SMALL_RUN)]), access=Access(key="sesame")) as server:

@@ -499,6 +499,7 @@ async function copyWritten() {
 async function showText(view = page.view) {
   const turn = ++page.turn, text = $("input").value, run = page.model.id, status = $("read-status");
   const late = setTimeout(() => say(status, "Reading…"), 150);
+  if (text) regions.text.box.dataset.empty = ""; // the box stays empty until the text has been read
   try {
     if (source.live && !text) return say(status, "Enter a text, then press Read.");
     if (source.live && page.text !== text) {
