@@ -94,6 +94,14 @@ def test_results_stand_beside_the_floors() -> None:
     assert "warning" not in named
 
 
+@pytest.mark.parametrize(("scale", "ignored"), [(0.0, True), (0.0004, True), (0.7, False)])
+def test_a_network_that_is_left_out_is_reported(scale: float, ignored: bool) -> None:
+    """The story: "logits times 0.000" did not say that the network had no part in 0.855."""
+    record = record_of(90, logit_scale=scale, valid_uncalibrated=summary(90) | {"ece": 0.2})
+    calibrated = dict(labels.result_pairs(record, record["results"]))["calibrated"]
+    assert ("(it has no part in the labels)" in calibrated) == ignored
+
+
 def test_a_run_that_learned_nothing_is_reported() -> None:
     """52 right of 100 are not shown to be better than the half of one label."""
     record = record_of(52)

@@ -178,10 +178,12 @@ def result_pairs(record: Json, results: Json) -> list[tuple[str, str]]:
             pairs += _floor_pairs(floors, name, figures, interval) if floors else []
     valid, before = results.get("valid"), results.get("valid_uncalibrated")
     if valid and before:
+        scale = f"{results['logit_scale']:.3f}"
+        without = " (it has no part in the labels)" if float(scale) == 0.0 else ""
         pairs.append(
             (
                 "calibrated",
-                f"logits times {results['logit_scale']:.3f}: calibration error "
+                f"logits of the network times {scale}{without}: calibration error "
                 f"{number(valid['ece'], 3)}, {number(before['ece'], 3)} before",
             )
         )
