@@ -209,6 +209,29 @@ def test_the_source_is_shown_beside_complete_models_only(vocabulary, oov: int, k
     assert ("entropy of source" in drawn(summary_table(record, finished))) == known
 
 
+@pytest.mark.parametrize(("best", "later"), [(1, True), (9, False)])
+def test_a_run_whose_last_steps_did_not_help_says_so(best: int, later: bool) -> None:
+    """The story: a series was best after 119 of 1,030 steps, and nothing said it was over-fitted.
+
+    A language model has a review, which says it.
+    """
+    record = {
+        "name": "a",
+        "settings": {"corpus": BUILT_IN, "vocabulary": {"unit": "word"}},
+        "corpus": {"document": "line", "parts": {}},
+    }
+    finished = FinishedRecord(
+        step=9, epoch=0, tokens=2, seconds=1.0, reason="complete", best_step=best,
+        valid=Tally(nats=2.0, tokens=2, chars=2),
+    )  # fmt: skip
+    words = "of 9; later ones were no better"
+    assert (words in " ".join(drawn(summary_table(record, finished)).split())) == later
+    reviewed = replace(
+        finished, review=Review(train_nats_per_token=1.0, advice=["over-fitted"], memory=None)
+    )
+    assert words not in drawn(summary_table(record, reviewed))
+
+
 @pytest.mark.parametrize(
     "text", ["\u3000\u8eca", "a\u00a0b", "\u0645\u06cc\u200c\u062e", "\ue000", "a\n\tb"]
 )

@@ -173,6 +173,8 @@ def summary_table(record: Mapping[str, Any], finished: FinishedRecord) -> Table:
         pairs += _result_pairs(record, finished)
     if finished.valid:
         best = f"from step {finished.best_step:,}"
+        if not finished.review and finished.complete and finished.best_step < finished.step:
+            best += f" of {finished.step:,}; later ones were no better on the validation text"
         if "from" in record and not finished.best_step:
             best = f"those of run {record['from']['run']}: training has not improved on them"
         pairs.append(("best weights", best))
