@@ -100,7 +100,7 @@ def nearest(name: str, names: Collection[str]) -> str:
     return f"did you mean {near!r}?" if near else ""
 
 
-SYNONYMS = {"gpu": "cuda"}
+SYNONYMS = {"gpu": "cuda", "remove": "rm", "delete": "rm"}
 """Names that are not spelled alike."""
 
 

@@ -35,6 +35,7 @@ pytestmark = pytest.mark.usefixtures("here")
         ("sample --temp 1", "there is no option --temp; did you mean --temperature? See"),
         ("trian", "there is no command 'trian'; did you mean 'train'? See: charlm --help"),
         ("generate", "there is no command 'generate'; did you mean 'sample'? See"),
+        ("runs remove a", "there is no command 'remove'; did you mean 'rm'? See: charlm runs"),
         ("help", "there is no command 'help'. See: charlm --help"),
         ("compare", "RUNS is missing. See: charlm compare --help"),
         ("train x.txt --cell LSTM", "esn (did you mean 'lstm'?)"),
