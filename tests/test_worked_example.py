@@ -1,15 +1,19 @@
 """The worked example: its numbers are those of torch.nn, its gradients those of differences."""
 
+import io
 import itertools
 import json
 import math
+import re
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from charlm.cli import main
-from charlm.inspect.worked_example import STEPS, WorkedExample, worked_example
+from charlm.inspect.worked_example import STEPS, ExampleStep, WorkedExample, worked_example
+from charlm.report.example import example_parts
 
 TORCH = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
 every_cell = pytest.mark.parametrize("cell", STEPS)
@@ -91,3 +95,33 @@ def test_the_command_shows_every_step(capsys: pytest.CaptureFixture[str]) -> Non
     content = json.loads(capsys.readouterr().out)
     assert content["letters"] == ["a", "b"]
     assert len(content["steps"]) == 1
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_the_numbers_of_a_long_row_stay_below_each_other(width: int) -> None:
+    """The story: with eight letters, wrapped lines began at other columns than those above."""
+    values = [(-1.0) ** number * number for number in range(8)]
+    matrix = [values, values]
+    step = ExampleStep(
+        letter="a", target="b", vectors={"x": values}, probabilities=[0.125] * 8, nats=0.5
+    )
+    example = WorkedExample(
+        cell="rnn", letters=list("abcdefgh"), weights={"V": matrix}, gradients={"V": matrix},
+        steps=[step], losses=[1.0, 0.5], seconds=1.0,
+    )  # fmt: skip
+    written = io.StringIO()
+    console = Console(width=width, file=written)
+    for part in example_parts(example):
+        console.print(part)
+    lines = written.getvalue().splitlines()
+    for first in ("x ", "V 1"):
+        at = next(number for number, line in enumerate(lines) if line.startswith(first))
+        rows = [
+            lines[at],
+            *itertools.takewhile(lambda line: line.startswith("  "), lines[at + 1 :]),
+        ]
+        ends = [{match.end() for match in re.finditer(r"\d\.\d{4}", row)} for row in rows]
+        assert all(below <= ends[0] for below in ends)
+    numbers = re.findall(r"-?\d\.\d{4}", " ".join(lines))
+    assert len(numbers) == 8 + 2 * 2 * 8 + 1
+    assert all(len(line) <= width for line in lines)

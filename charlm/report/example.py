@@ -1,8 +1,12 @@
 """The worked example as text and tables."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -31,11 +35,11 @@ def _step_table(number: int, step: ExampleStep, letters: Sequence[str]) -> Table
     table.show_header = False
     for name, values in step.vectors.items():
         table.add_row(name, _numbers(values))
-    chances = "  ".join(
+    chances = [
         f"{visible(letter)} {value:.3f}"
         for letter, value in zip(letters, step.probabilities, strict=True)
-    )
-    table.add_row("softmax", chances)
+    ]
+    table.add_row("softmax", Lines(chances, gap="  "))
     table.add_row(f"loss = -ln P({visible(step.target)})", f"{step.nats:.4f} nats")
     return table
 
@@ -44,8 +48,10 @@ def _gradient_table(example: WorkedExample) -> Table:
     table = plain_table("<", "<weights, row by row", "<gradient of the mean loss")
     for name, rows in example.gradients.items():
         pairs = zip(_matrix(example.weights[name]), _matrix(rows), strict=True)
-        for number, (weights, gradients) in enumerate(pairs):
-            table.add_row(name if number == 0 else "", _numbers(weights), _numbers(gradients))
+        whole = len(_matrix(rows)) == 1
+        for number, (weights, gradients) in enumerate(pairs, start=1):
+            label = name if whole else f"{name} {number}"
+            table.add_row(label, _numbers(weights), _numbers(gradients))
     return table
 
 
@@ -53,5 +59,31 @@ def _matrix(rows: Sequence[Any]) -> Sequence[Sequence[Any]]:
     return rows if isinstance(rows[0], list) else [rows]
 
 
-def _numbers(values: Sequence[Any]) -> str:
-    return " ".join(f"{value:8.4f}" for value in values)
+def _numbers(values: Sequence[Any]) -> "Lines":
+    return Lines([f"{value:8.4f}" for value in values])
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Words of one width, in as many lines as they need, below each other.
+
+    Wrapped as text, a line would begin without the blanks before its first number.
+    """
+
+    words: Sequence[str]
+    gap: str = " "
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        """Yield lines that fit into the width."""
+        step = max(1, (options.max_width + len(self.gap)) // (self._width + len(self.gap)))
+        for at in range(0, len(self.words), step):
+            yield Text(self.gap.join(self.words[at : at + step]), no_wrap=True)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        """Return the width of a word and that of all words in one line."""
+        whole = len(self.words) * (self._width + len(self.gap)) - len(self.gap)
+        return Measurement(self._width, min(whole, options.max_width))
+
+    @property
+    def _width(self) -> int:
+        return max(cell_len(word) for word in self.words)
