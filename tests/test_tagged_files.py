@@ -229,3 +229,53 @@ def test_public_sets_have_their_published_sizes(name: str, sentences: int, words
     found = read(Path(os.environ["CHARLM_DATA"], "tasks", name))
     assert len(found) == sentences and sum(len(each.words) for each in found) == words
     assert sum(len(spans_of(each.tags or ())) for each in found) == spans
+
+
+WORDS = "EU NNP B-ORG\nrejects VBZ O\nit PRP O\n\nAnn NNP B-PER\nleft VBD O\n\n" * 6
+
+
+def with_column(cell) -> str:
+    """Return WORDS with a column before them; `cell` gets the number of the word from 1."""
+    lines, number = [], 0
+    for line in WORDS.splitlines():
+        number = number + 1 if line else 0
+        lines.append(f"{cell(number, line.split()[-1])} {line}" if line else "")
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("cell", "found"),
+    [
+        (lambda number, _: number, "numbers of words"),
+        (lambda number, _: number - 1, "numbers of words"),
+        (lambda *_: "bc/cctv/00/cctv_0000", "the same in each row"),
+        (lambda _, tag: tag, "tags"),
+    ],
+)
+def test_a_first_column_without_words_is_refused(cell, found: str, tmp_path: Path):
+    """As in CoNLL-2009 and CoNLL-2012: the numbers of the words were learned in their place."""
+    path = written(tmp_path / "x.conll", with_column(cell))
+    with pytest.raises(CorpusError, match=f"column 1 holds {found} .line 1: .*cut -d' ' -f2-"):
+        read(path)
+    path = written(tmp_path / "y.conll", with_column(cell).replace(" ", "\t"))
+    with pytest.raises(CorpusError, match=f"column 1 holds {found} .line 1: .*cut -f2-"):
+        read(path, needs_tags=False)
+
+
+def test_words_that_are_numbers_are_read(tmp_path: Path):
+    rows = ["1 CD", "2 CD", "0 CD", "", "1 CD", "3 CD", "O CD", ""]
+    assert len(read(written(tmp_path / "x.conll", "\n".join(rows) + "\n"))) == 2
+
+
+def test_words_of_conllu_without_a_tag(tmp_path: Path):
+    """An underscore is a value of FEATS, but no part of speech; an empty cell is neither."""
+    warnings: list[str] = []
+    path = written(tmp_path / "x.conllu", UNIVERSAL.replace("AUX\tVBP", "_\tVBP"))
+    read(path, warn=warnings.append)
+    assert any("1 word without UPOS (_), learned as a tag" in each for each in warnings)
+    warnings.clear()
+    read(path, "feats", warn=warnings.append)
+    assert not any("learned as" in each for each in warnings)
+    path = written(tmp_path / "y.conllu", UNIVERSAL.replace("AUX\tVBP", "\tVBP"))
+    with pytest.raises(CorpusError, match="line 5 has an empty UPOS"):
+        read(path)

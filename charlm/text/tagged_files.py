@@ -8,7 +8,7 @@ Peter NNP B-PER
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +29,9 @@ COLUMNS = {"lemma": 2, "upos": 3, "xpos": 4, "feats": 5}
 """Columns of CoNLL-U that hold tags, counted from 0."""
 MAX_WORDS = 250
 """Words of a sentence above which there is a warning: the empty lines may be missing."""
+MIN_EQUAL = 20
+"""Rows with one cell in column 1 from which it does not hold words."""
+_TAG = re.compile(r"O|[BIESLU]-\S+")
 _ID = re.compile(r"([0-9]+)([-.][0-9]+)?")
 _DOCUMENT = "-DOCSTART-"
 _EXPECTED = "a word and its tag on each line, and an empty line after each sentence"
@@ -145,7 +148,7 @@ class _Reader(LineReader):
                 f"{named('target')} is {self.target!r}; expected one of {', '.join(COLUMNS)} for "
                 f"CoNLL-U files such as {label}"
             )
-        tagged = False
+        tagged, without = False, 0
         words: list[tuple[str, str]] = []
         begin = 0
         for number, line in chain(numbered, [(0, "")]):
@@ -174,8 +177,14 @@ class _Reader(LineReader):
                     "Correct that line"
                 )
             begin = begin if words else number
-            tag = cells[COLUMNS[name]]
-            tagged |= tag not in ("_", "")
+            tag = cells[COLUMNS[name]].strip()
+            if not tag and self.needed:
+                raise CorpusError(
+                    f"{label}: line {number:,} has an empty {name.upper()}; expected a tag, or _ "
+                    "for none. Correct that line"
+                )
+            tagged |= tag != "_"
+            without += tag == "_" and name != "feats"
             words.append((cells[1], tag))
         if self.needed and not tagged:
             raise CorpusError(
@@ -184,6 +193,11 @@ class _Reader(LineReader):
             )
         if self.needed:
             self._report(label, f"is read as CoNLL-U: words are FORM, tags {name.upper()}.")
+        if self.needed and without:
+            self.warn(
+                f"{label}: {count_of(without, 'word')} without {name.upper()} (_), learned as a "
+                f"tag of that name."
+            )
 
     # -------------------------------------------------------------- CoNLL
 
@@ -194,6 +208,8 @@ class _Reader(LineReader):
         tabs = "\t" in first.strip()
         width = len(_cells(first, tabs)) if first else 0
         column = self._column(width, label) if width else 0
+        if width > 1:
+            _check_words(head, tabs, width, label)
         words: list[tuple[str, str]] = []
         begin = 0
         known, doubtful = set[str](), dict[str, tuple[int, str]]()  # tags; those of rows with "#"
@@ -266,6 +282,33 @@ def _cells(line: str, tabs: bool) -> list[str]:
     if tabs:
         return [cell.strip(" ") for cell in line.rstrip(" \t").split("\t")]
     return [word for word, _ in split_words(line)] or [""]
+
+
+def _check_words(head: Numbered, tabs: bool, width: int, label: str) -> None:
+    """Raise CorpusError if column 1 of the first lines evidently holds something else than words.
+
+    In other formats it holds the number of the word, the document (CoNLL-2012), or the tag.
+    """
+    rows = [(number, _cells(line, tabs)) for number, line in head if _is_row(line)]
+    first = [cells[0] for _, cells in rows if len(cells) == width]
+    if len(first) < 3:
+        return
+    numbers = [int(cell) if cell.isdecimal() else -1 for cell in first]
+    follows = (after in (0, 1, before + 1) for before, after in pairwise(numbers))
+    if numbers[0] in (0, 1) and max(numbers) > 1 and min(numbers) >= 0 and all(follows):
+        found = "numbers of words"
+    elif width > 2 and len(set(first)) == 1 and len(first) >= MIN_EQUAL:
+        found = "the same in each row"
+    elif all(map(_TAG.fullmatch, first)) and set(first) != {"O"}:
+        found = "tags"
+    else:
+        return
+    number, cells = rows[0]
+    cut = "cut -f2-" if tabs else "cut -d' ' -f2-"
+    raise CorpusError(
+        f"{label}: column 1 holds {found} (line {number:,}: {' '.join(cells)!r:.60}); expected "
+        f"words. Leave out the columns before the words, for example with: {cut}"
+    )
 
 
 def _row_problem(place: str, cells: Sequence[str], width: int) -> str:
