@@ -40,6 +40,7 @@ _MAGIC = {
     b"\x1f\x9d": "a file packed by compress",
     b"LZIP": "a file packed by lzip",
     b"ARROW1\0\0": "an Arrow file",
+    b"\xff\xff\xff\xff": "an Arrow stream",
     b"Obj\x01": "an Avro file",
     b"ORC\n": "an ORC file",
     b"\x89HDF\r\n": "an HDF5 file",
@@ -50,12 +51,19 @@ _MAGIC = {
     b"ID3\x04": "an MP3 recording",
 }
 
+_ARROW = (
+    "Write it as Parquet, for example with pyarrow.parquet.write_table, or to_parquet of a data "
+    "set of Hugging Face."
+)
 _ADVICE = {
     b"PAR1": "Read it with --input-format parquet.",
     b"{\\rtf": "Give it as a file that ends in .rtf.",
-    b"PK\x03\x04": "Unpack it; give a document as a file that ends in .docx, .odt or .epub.",
+    b"PK\x03\x04": "Unpack it; give a document as a file that ends in .docx, .odt or .epub, and "
+    "save a spreadsheet as .csv.",
     b"%PDF-": "Convert it to plain text, for example with: pdftotext.",
-    b"\xd0\xcf\x11\xe0": "Save it as .docx or as plain text in the program that wrote it.",
+    b"\xd0\xcf\x11\xe0": "Save it as .docx, a spreadsheet as .csv, in the program that wrote it.",
+    b"ARROW1\0\0": _ARROW,
+    b"\xff\xff\xff\xff": _ARROW,
 }
 
 _WIDE_MARKS = {
