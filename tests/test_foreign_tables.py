@@ -244,3 +244,36 @@ def test_a_field_of_several_lines_with_delimiters() -> None:
     assert [len(text) for _, text, _ in rows] == [39, 39, 39, 4]
     rows, _ = read("b.csv", 'text\n"yes\nno"\nyes\nyes\nno\nno\n', column="text")
     assert len(rows) == 5
+
+
+def test_quotes_around_most_texts_of_a_tsv() -> None:
+    """Their header has none, so quotes are text; a few quotations are no reason to doubt that."""
+    rows, notes = read("a.tsv", 'text\tlabel\n"a film"\tpos\n"a plot"\tneg\nan end\tneg\n')
+    assert [text for _, text, _ in rows] == ['"a film"', '"a plot"', "an end"]
+    assert "2 of 3 texts are in quotes, which are read as a part of them" in notes
+    assert "add --quoting csv" in notes
+    notes = read("b.tsv", 'text\tlabel\n"a film"\tpos\na plot\tneg\nan end\tneg\n')[1]
+    assert "in quotes" not in notes
+
+
+def test_a_blank_before_a_quote() -> None:
+    """The text keeps both; where a comma follows, the row has a field too many."""
+    rows, notes = read("a.csv", 'label,text\npos, "a film"\nneg, none\n', column="text")
+    assert [text for _, text, _ in rows] == [' "a film"', " none"]
+    assert "1 text with a blank before a quote" in notes
+
+
+def test_columns_with_one_name() -> None:
+    """The texts are never taken from one of several; of other columns the names are reported."""
+    rows, notes = read("a.csv", "text,label,label\na,x,y\n")
+    assert rows == [(2, "a", {"label": "x", "label.1": "y"})]
+    assert 'has 2 columns "label"; each after the first has a number, as in "label.1"' in notes
+    assert "each after" not in read("b.csv", ",text,\n1,a,\n2,b,\n")[1]
+
+
+def test_arrow_is_refused_with_what_helps() -> None:
+    table = pyarrow.table({"text": ["a film"], "label": [1]})
+    for name, kind in (("a.arrow", "file"), ("b.arrow", "stream")):
+        with getattr(pyarrow.ipc, f"new_{kind}")(name, table.schema) as writer:
+            writer.write_table(table)
+        assert f"is an Arrow {kind}, not text. Write it as Parquet" in refused(name)

@@ -88,6 +88,11 @@ def open_table(
         return Opened(reading.column or "", names, iter(()))
     index = column_index(label, names, peeked, reading, rule)
     unique = unique_names(names)
+    if repeated := next((name for name in names if name and names.count(name) > 1), ""):
+        warn(
+            f'{label} has {names.count(repeated)} columns "{shown(repeated)}"; each after the '
+            f'first has a number, as in "{shown(repeated)}.1". {listed(unique)}'
+        )
     is_usual = delimiter in ",\t" and not (kind == "tsv" and quoted)
     if reading.column != unique[index] or not (is_usual and rule.is_silent(reading.column)):
         what = rule.described(label, unique[index], unique)
@@ -134,18 +139,24 @@ def _checked(
 ) -> Iterator[Record]:
     """Yield the records, and warn of texts that another program may have meant differently.
 
-    These are NA for a missing cell and, if quotes are text (`literal`), quotes around a field.
+    These are NA for a missing cell and, if quotes are text (`literal`), quotes around a field; if
+    they are not, a blank before a quote.
     """
     missing: dict[str, int] = {}
-    enclosed = doubled = 0
+    texts = enclosed = whole = doubled = spaced = 0
     for record in records:
         text = record.text
+        texts += text is not None
         if text in MISSING:
             missing[text] = missing.get(text, 0) + 1
         elif literal and text and text[0] == text[-1] == '"':
             enclosed += 1
             inner = text[1:-1]
-            doubled += '""' in inner and '"' not in inner.replace('""', "")
+            is_field = '"' not in inner.replace('""', "")  # as in CSV
+            whole += is_field
+            doubled += is_field and '""' in inner
+        elif not literal and text and text[0] == " " and text.strip(" ")[:1] == '"':
+            spaced += 1
         yield record
     if missing:
         total = sum(missing.values())
@@ -159,6 +170,16 @@ def _checked(
             f"{label}: {count_of(doubled, 'text')} of {enclosed:,} in quotes "
             f"{'has' if doubled == 1 else 'have'} doubled quotes inside, as in CSV; they are read "
             f"as they are. If quotes enclose fields, add --quoting csv."
+        )
+    elif whole > max(1, texts / 2):
+        warn(
+            f"{label}: {whole:,} of {texts:,} texts are in quotes, which are read as a part of "
+            f"them. If quotes enclose fields, add --quoting csv."
+        )
+    if spaced:
+        warn(
+            f"{label}: {count_of(spaced, 'text')} with a blank before a quote, and both are read "
+            f"as a part of it. Remove the blank: only a quote at the beginning encloses a field."
         )
 
 
