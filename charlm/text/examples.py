@@ -7,7 +7,7 @@ pos,A stirring film.   __label__neg Dull.                 train/neg/2.txt
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
@@ -60,13 +60,16 @@ def read_examples(
     warn: Warn,
     reported: dict[str, str] | None = None,
     setting: str = "target",
+    earlier: dict[str, str] | None = None,
 ) -> Iterator[Example]:
     """Yield the texts of sources with their labels; `target` names the column of labels.
 
-    Sources that share `reported` report only once how their tables are read. `setting` is the one
+    Sources that share `reported` report only once how their tables are read, and those that share
+    `earlier` read the columns of the first table where others have them too. `setting` is the one
     that named the column, for messages. Raises CorpusError for a source without labels.
     """
-    return _Reader(reading, target, warn, setting=setting).read(sources, reported)
+    reader = _Reader(reading, target, warn, setting=setting, earlier=earlier)
+    return reader.read(sources, reported)
 
 
 def read_texts(
@@ -111,6 +114,10 @@ class LabelColumns(TextColumn):
     """True if a table without labels is refused."""
     setting: str = "target"
     """Setting that names the column: target for labels, condition for conditions."""
+    usual: str = "text"
+    """Column of the texts if none is named: that of an earlier table, if there was one."""
+    usual_target: str | None = None
+    """Column of the labels of an earlier table, which is read if none is named."""
     no_header = "--no-header --target N"
 
     @property
@@ -129,6 +136,8 @@ class LabelColumns(TextColumn):
         """Return the column that is named, else one of `TEXT_NAMES`, else the only one of text."""
         labels = self.label_column(label, columns)
         others = [name for name in texts if name != labels]
+        if named is None and self.usual in others:
+            return self.usual
         folded = {name.casefold(): name for name in reversed(others)}
         known = [folded[name] for name in TEXT_NAMES if name in folded]
         if named is None and known:
@@ -152,6 +161,8 @@ class LabelColumns(TextColumn):
         """
         target = self.target
         if target is None:
+            if self.usual_target in columns:
+                return self.usual_target
             known = target_columns(columns)
             if known or not self.needed:
                 return known[0] if known else None
@@ -183,8 +194,10 @@ class _Reader(LineReader):
         *,
         needed: bool = True,
         setting: str = "target",
+        earlier: dict[str, str] | None = None,
     ) -> None:
         super().__init__(reading, warn)
+        self.earlier = {} if earlier is None else earlier
         self.needed, self.rule = needed, LabelColumns(target, needed, setting)
 
     def read(self, names: Sequence[str], reported: dict[str, str] | None) -> Iterator[Example]:
@@ -211,16 +224,24 @@ class _Reader(LineReader):
             )
 
     def _rows(self, rows: Rows) -> Iterator[Example]:
-        table: Opened = rows.read(self.warn, True, None, self.rule)
+        rule = replace(
+            self.rule,
+            usual=self.earlier.get("text", self.rule.usual),
+            usual_target=self.earlier.get("target"),
+        )
+        table: Opened = rows.read(self.warn, True, None, rule)
         if not table.columns:
             return
-        target = self.rule.label_column(rows.label, table.columns)
+        target = rule.label_column(rows.label, table.columns)
         if target == table.column:
             raise CorpusError(
                 f'{rows.label}: the column "{shown(target)}" is read as text; expected another for '
                 f"the {self.rule.noun}s. {listed(table.columns)} Name the texts with "
                 f"{named('column')}"
             )
+        if target is not None:
+            self.earlier.setdefault("text", table.column)
+            self.earlier.setdefault("target", target)
         for record in table.records:
             label = record.cells.get(target, "") if target is not None else ""
             place = f"{rows.label}: {record.place}"

@@ -254,12 +254,13 @@ def read_parts(
     sources = {"train": corpus.sources, "valid": corpus.valid, "test": corpus.test}
     parts: dict[str, Texts] = {}
     reported: dict[str, str] = {}
+    earlier: dict[str, str] = {}
     for name, names in sources.items():
         if name == "train" and examples is not None:
             parts[name] = kept(_given(examples), "The examples", warn)
         elif names:
             with phase(f"reading the {name} text", unit="texts"):
-                read = read_examples(names, corpus, column, warn, reported, setting)
+                read = read_examples(names, corpus, column, warn, reported, setting, earlier)
                 parts[name] = kept(read, ", ".join(names), warn)
     return parts
 

@@ -179,6 +179,7 @@ def _read(
     sources = {"train": corpus.sources, "valid": corpus.valid, "test": corpus.test}
     parts: dict[str, Texts] = {}
     reported: dict[str, str] = {}
+    earlier: dict[str, str] = {}
     like = _first_file(corpus) if examples is None else None
     for name, names in sources.items():
         if name == "train" and examples is not None:
@@ -187,7 +188,7 @@ def _read(
             with phase(f"reading the {name} text", unit="texts"):
                 read = read_pairs(
                     names, corpus, task.target, warn,
-                    needs_targets=True, like=like, reported=reported,
+                    needs_targets=True, like=like, reported=reported, earlier=earlier,
                 )  # fmt: skip
                 parts[name] = complete(read, ", ".join(names), warn, TRANSLATION)
     return held_out_parts(parts, Labels(()), corpus.valid_frac)  # at random: there are no labels

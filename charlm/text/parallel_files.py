@@ -47,15 +47,18 @@ def read_pairs(
     needs_targets: bool,
     like: str | None = None,
     reported: dict[str, str] | None = None,
+    earlier: dict[str, str] | None = None,
 ) -> Iterator[Pair]:
     """Yield the pairs of tables, or of files and the files that run parallel to them.
 
     `target` names a column of tables or, for plain text, the file that is parallel to the file
     `like` (by default the first source); the names of other parallel files follow from the two (see
     `parallel_name`). Without `needs_targets`, the lines of a file have no translation. Sources that
-    share `reported` report only once how their tables are read. Raises CorpusError and UsageError.
+    share `reported` report only once how their tables are read, and those that share `earlier` read
+    the columns of the first table where others have them too. Raises CorpusError and UsageError.
     """
-    return _Reader(reading, target, warn, needs_targets).read(sources, like, reported)
+    reader = _Reader(reading, target, warn, needs_targets, {} if earlier is None else earlier)
+    return reader.read(sources, like, reported)
 
 
 def parallel_name(source: str, target: str, other: str) -> str:
@@ -95,6 +98,10 @@ class PairColumns(TextColumn):
     """Column of the translations as the user named it."""
     needed: bool = True
     """True if a table without translations is refused."""
+    usual: str = "text"
+    """Column of the texts if none is named: that of an earlier table, if there was one."""
+    usual_target: str | None = None
+    """Column of the translations of an earlier table, which is read if none is named."""
     no_header = "--no-header --target N"
 
     def choose(
@@ -103,6 +110,8 @@ class PairColumns(TextColumn):
         """Return the column that is named, else the first of two, else the only one of text."""
         if named is not None:
             return chosen_column(label, columns, texts, named)
+        if self.usual_target is not None and self.usual in texts:
+            return self.usual
         others = [name for name in texts if name != self._named_target(label, columns)]
         if len(others) == 1 or (self.target is None and len(others) == 2):
             return others[0]
@@ -145,7 +154,9 @@ class PairColumns(TextColumn):
 
     def _named_target(self, label: str, columns: Sequence[str]) -> str | None:
         target = self.target
-        if target is None or target in columns:
+        if target is None:
+            return self.usual_target if self.usual_target in columns else None
+        if target in columns:
             return target
         if target.isdecimal() and 1 <= int(target) <= len(columns):
             return columns[int(target) - 1]
@@ -169,10 +180,15 @@ class _Reader(LineReader):
     """Reader of the sources of one split."""
 
     def __init__(
-        self, reading: ReadSettings, target: str | None, warn: Warn, needs_targets: bool
+        self,
+        reading: ReadSettings,
+        target: str | None,
+        warn: Warn,
+        needs_targets: bool,
+        earlier: dict[str, str],
     ) -> None:
         super().__init__(reading, warn)
-        self.target, self.needed = target, needs_targets
+        self.target, self.needed, self.earlier = target, needs_targets, earlier
 
     def read(
         self, names: Sequence[str], like: str | None, reported: dict[str, str] | None
@@ -186,11 +202,19 @@ class _Reader(LineReader):
                     yield from self._file(source, like or sources[0].label)
 
     def _rows(self, rows: Rows) -> Iterator[Pair]:
-        rule = PairColumns(self.target, self.needed)
+        rule = PairColumns(
+            self.target,
+            self.needed,
+            usual=self.earlier.get("text", TextColumn.usual),
+            usual_target=self.earlier.get("target"),
+        )
         table = rows.read(self.warn, True, None, rule)
         if not table.columns:
             return
         target = rule.target_column(rows.label, table.columns, table.column)
+        if target is not None:
+            self.earlier.setdefault("text", table.column)
+            self.earlier.setdefault("target", target)
         for record in table.records:
             place = f"{rows.label}: {record.place}"
             text = record.cells.get(target, "") if target is not None else ""
