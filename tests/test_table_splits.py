@@ -77,3 +77,11 @@ def test_pairs_are_read_in_the_direction_of_training() -> None:
         assert other.test is not None
         assert other.test.ids.tolist() == first.test.ids.tolist()
         assert other.fingerprint == first.fingerprint
+
+
+def test_translations_that_may_be_missing_are_counted() -> None:
+    pairs = [(f"a dog number {n}", "NA" if n % 10 == 3 else f"Hund {n}") for n in range(40)]
+    corpus = CorpusSettings(sources=[written("train.tsv", ["en", "de"], pairs)])
+    task = TaskSettings(task="translate")
+    warnings = PARALLEL.load(corpus, VocabularySettings(), task).warnings
+    assert any("4 translations such as NA, read as it is written" in each for each in warnings)

@@ -26,7 +26,7 @@ from charlm.text.label_doubts import doubts_of_labels
 from charlm.text.labels import UNSEEN, Labelled, Labels, Targets, read_targets
 from charlm.text.sources.files import shown
 from charlm.text.sources.names import find, safe_name, short_name
-from charlm.text.sources.rows import Warn
+from charlm.text.sources.rows import MISSING, Warn
 from charlm.text.splits import HOLD_OUT_SEED, VALID_FRACTION, Split
 from charlm.text.task_text import Gold, TaskText, gold_of
 from charlm.text.tokenizers.building import BuiltVocabulary
@@ -305,6 +305,12 @@ def complete(
         raise CorpusError(f"{label} has no texts with {noun}s; expected some. Give other files")
     if skipped:
         warn(f"{label}: {count_of(skipped, 'row')} without a text or a {noun} skipped ({first}).")
+    missing = [name for name in labels if name in MISSING]
+    if missing and noun != "label":  # see `doubts_of_labels`
+        warn(
+            f"{label}: {count_of(len(missing), noun)} such as {missing[0]}, read as it is written. "
+            f"Leave the cells empty if there is none."
+        )
     return Texts(texts=texts, labels=labels)
 
 
