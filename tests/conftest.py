@@ -89,6 +89,24 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="session")
+def line_and_stream(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run of lines, and one of a stream, which is newer; tests only read them."""
+    from helpers import started
+
+    folder = tmp_path_factory.mktemp("runs")
+    for name, document in (("lines", "line"), ("stream", "stream")):
+        list(started(folder, name, document=document).records())
+    return folder
+
+
+@pytest.fixture
+def runs(line_and_stream: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the two runs, which commands find from an empty folder."""
+    monkeypatch.setenv("CHARLM_CHECKPOINTS", str(line_and_stream))
+    return line_and_stream
+
+
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     """Open a browser. Skips the test where there is none."""

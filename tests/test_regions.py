@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas
 import pytest
-from helpers import Call, started
+from helpers import Call
 
 import charlm
 from charlm.errors import CorpusError, UsageError
@@ -36,22 +36,11 @@ def rows(*cells: tuple[str, str, str]) -> list[Record]:
     ]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a run of lines, and one of a stream, which is newer."""
-    folder = tmp_path_factory.mktemp("runs")
-    for name, document in (("lines", "line"), ("stream", "stream")):
-        list(started(folder, name, document=document).records())
-    return folder
-
-
 @pytest.fixture
-def runs(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of the runs, which commands find from an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CHARLM_CHECKPOINTS", str(folder))
+def runs(runs: Path) -> Path:
+    """The folder of the runs, which commands find from a folder with a study."""
     Path("study.tsv").write_text(TABLE)
-    return folder
+    return runs
 
 
 def test_rows_are_joined_by_one_blank() -> None:

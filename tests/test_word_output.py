@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas
 import pytest
-from helpers import Call, started
+from helpers import Call
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,23 +35,6 @@ def scored(words: list[str]) -> Score:
         for at, word in enumerate(words)
     )
     return Score(text=" ".join(words), tally=Tally(nats=2.0, tokens=2), words=parts)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a run of lines, and one of a stream, which is newer."""
-    folder = tmp_path_factory.mktemp("runs")
-    for name, document in (("lines", "line"), ("stream", "stream")):
-        list(started(folder, name, document=document).records())
-    return folder
-
-
-@pytest.fixture
-def runs(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of the runs, which commands find from an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CHARLM_CHECKPOINTS", str(folder))
-    return folder
 
 
 @pytest.mark.parametrize(("name", "separator"), [("tsv", "\t"), ("csv", ",")])
