@@ -147,16 +147,21 @@ def corpus_of(text: str, document: str = "stream", chunk: int = 1 << 20) -> Corp
 
 
 def encoded_stream(ids: Iterable[int]) -> EncodedText:
-    return encoded_documents([list(ids)], is_stream=True)
+    """Return one stream of tokens; arrays of millions are quick."""
+    ids = np.array(ids if isinstance(ids, np.ndarray) else list(ids), np.uint8)
+    return _encoded(ids, [len(ids)], is_stream=True)
 
 
 def encoded_documents(documents: list[list[int]], is_stream: bool = False) -> EncodedText:
     """Return encoded documents, each with the EOS that it was given, or one stream."""
     ids = [index for document in documents for index in document]
-    ends = np.cumsum([len(document) for document in documents], dtype=np.int64)
+    return _encoded(np.array(ids, np.uint8), [len(document) for document in documents], is_stream)
+
+
+def _encoded(ids: np.ndarray, lengths: list[int], is_stream: bool) -> EncodedText:
     return EncodedText(
-        ids=np.array(ids, np.uint8),
-        ends=ends,
+        ids=ids,
+        ends=np.cumsum(lengths, dtype=np.int64),
         counts=TextCounts(chars=len(ids), bytes=2 * len(ids), words=3),
         is_stream=is_stream,
     )
