@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,6 +106,32 @@ def nested(**values) -> dict[str, dict]:
     for name, value in values.items():
         sections.setdefault(find_setting(name).section, {})[name] = value
     return sections
+
+
+def for_each(values: Iterable[Any]) -> Callable[[Callable[[Any], None]], Callable[[], None]]:
+    """Make one test of a quick check of many values, which names each value that fails.
+
+    A parametrised test would need several times the time of such a check.
+    """
+
+    def decorate(check: Callable[[Any], None]) -> Callable[[], None]:
+        def test() -> None:
+            failures = []
+            for value in values:
+                try:
+                    check(value)
+                except Exception as error:
+                    failures.append(f"{value}: {type(error).__name__}: {error}")
+            assert not failures, "\n".join(failures)
+
+        test.__name__, test.__doc__, test.__module__ = (
+            check.__name__,
+            check.__doc__,
+            check.__module__,
+        )
+        return test
+
+    return decorate
 
 
 SHORT_TEXT = "abc abd\nab ca\n" * 8

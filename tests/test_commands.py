@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from helpers import Call
+from helpers import Call, for_each
 from hypothesis import given
 from hypothesis import strategies as st
 from waiting import Ticking
@@ -74,7 +74,7 @@ def literals(tree: ast.AST) -> list[str]:
     return texts
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.name)
+@for_each(sorted(PACKAGE.rglob("*.py")))
 def test_no_message_writes_a_command_by_hand(path: Path) -> None:
     """Only `charlm.commands` does, and docstrings with examples."""
     for text in literals(ast.parse(path.read_text(encoding="utf-8"))):

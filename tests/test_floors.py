@@ -11,6 +11,7 @@ from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 import pytest
+from helpers import for_each
 
 import charlm
 from charlm.config.optimizers import OPTIMIZERS
@@ -64,7 +65,7 @@ def name_of(path: Path) -> str:
 FILES = {
     name_of(path): path for path in sorted(PACKAGE.rglob("*.py")) if "_built_in" not in path.parts
 }
-every_module = pytest.mark.parametrize("module", FILES)
+every_module = for_each(FILES)
 
 
 @cache
@@ -157,6 +158,7 @@ def test_a_command_imports_heavy_things_when_it_runs(module: str) -> None:
         assert allowed or packages({imported}) <= set(sys.stdlib_module_names) | {"typer"}
 
 
+@cache
 def calls(module: str) -> set[str]:
     return {ast.unparse(n.func) for n in ast.walk(tree_of(module)) if isinstance(n, ast.Call)}
 
@@ -293,21 +295,22 @@ assert 'torch._dynamo' not in sys.modules"""
     assert "sympy" not in imported_after(code, 0, tmp_path)
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_a_model_is_trained_without_the_compiler_of_torch(optimizer: str, tmp_path: Path) -> None:
+def test_models_are_trained_without_the_compiler_of_torch(tmp_path: Path) -> None:
     """Torch's own optimisers import it when they are made: half of the processor time of torch."""
     code = f"""
 import sys, torch
 from charlm.config.training import TrainingSettings
 from charlm.training.optim import build_optimizer
-weight = torch.nn.Parameter(torch.ones(2))
-optimizer = build_optimizer([weight], TrainingSettings(optimizer={optimizer!r}, learning_rate=0.1))
-weight.square().sum().backward()
-optimizer.step()
-optimizer.load_state_dict(optimizer.state_dict())
-optimizer.zero_grad()
-assert weight.grad is None and (weight < 1.0).all()
-assert 'torch._dynamo' not in sys.modules"""
+for name in {[*OPTIMIZERS]}:
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = build_optimizer([weight], TrainingSettings(optimizer=name, learning_rate=0.1))
+    weight.square().sum().backward()
+    optimizer.step()
+    optimizer.load_state_dict(optimizer.state_dict())
+    optimizer.zero_grad()
+    assert weight.grad is None and (weight < 1.0).all(), name
+    assert 'torch._dynamo' not in sys.modules, name
+    assert 'sympy' not in sys.modules, name"""
     assert "sympy" not in imported_after(code, 0, tmp_path)
 
 
