@@ -164,22 +164,22 @@ def test_the_softmax_does_not_overflow() -> None:
 
 @every_model
 @pytest.mark.parametrize("length", [1, 2, 100])
-@pytest.mark.parametrize("rows", [1, 2, 16])
-@pytest.mark.parametrize("window", [1, 7, 64])
 def test_a_stream_has_one_score_for_any_rows_and_windows(
-    name: str, length: int, rows: int, window: int, monkeypatch
+    name: str, length: int, monkeypatch
 ) -> None:
     """The nats and the state are those of the naive loop, also for a network that never forgets."""
     monkeypatch.setattr(likelihood, "MIN_PIECE", 3)
-    monkeypatch.setattr(likelihood, "WINDOW", window)
     model, ids = MODELS[name], random_ids(length)
-    nats, after = stream_nats(engine(model), ids, rows=rows)
-    assert nats.dtype == np.float64
-    np.testing.assert_allclose(nats, EXPECTED[name][:length], atol=2e-4)
     with torch.no_grad():
         _, last = model(torch.from_numpy(np.concatenate([[EOS], ids[:-1]]))[:, None])
-    np.testing.assert_allclose(flat(after), flat(last), atol=2e-4, rtol=1e-5)
-    assert nats.sum() == pytest.approx(sum(EXPECTED[name][:length]), rel=1e-5)
+    for rows, window in itertools.product([1, 2, 16], [1, 7, 64]):
+        monkeypatch.setattr(likelihood, "WINDOW", window)
+        nats, after = stream_nats(ENGINES[name], ids, rows=rows)
+        case = f"{rows=}, {window=}"
+        assert nats.dtype == np.float64, case
+        np.testing.assert_allclose(nats, EXPECTED[name][:length], atol=2e-4, err_msg=case)
+        np.testing.assert_allclose(flat(after), flat(last), atol=2e-4, rtol=1e-5, err_msg=case)
+        assert nats.sum() == pytest.approx(sum(EXPECTED[name][:length]), rel=1e-5), case
 
 
 EXPECTED = {name: naive_nats(model, random_ids(100)) for name, model in MODELS.items()}
@@ -230,19 +230,16 @@ def test_a_piece_read_again_is_compared_with_its_latest_reading(monkeypatch) -> 
 
 
 @every_model
-@pytest.mark.parametrize("rows", [1, 2, 32])
-@pytest.mark.parametrize("window", [1, 4, 256])
-def test_documents_in_a_batch_score_as_alone(
-    name: str, rows: int, window: int, monkeypatch
-) -> None:
-    monkeypatch.setattr(likelihood, "WINDOW", window)
-    model = MODELS[name]
+def test_documents_in_a_batch_score_as_alone(name: str, monkeypatch) -> None:
     documents = [random_ids(length, seed=length) for length in (3, 0, 1, 12, 3, 7, 0)]
-    scores = document_nats(engine(model), documents, rows=rows)
-    assert [len(nats) for nats in scores] == [3, 0, 1, 12, 3, 7, 0]
-    for ids, nats in zip(documents, scores, strict=True):
-        np.testing.assert_allclose(nats, naive_nats(model, ids), atol=1e-4)
-    assert document_nats(engine(model), []) == []
+    expected = [naive_nats(MODELS[name], ids) for ids in documents]
+    for rows, window in itertools.product([1, 2, 32], [1, 4, 256]):
+        monkeypatch.setattr(likelihood, "WINDOW", window)
+        scores = document_nats(ENGINES[name], documents, rows=rows)
+        assert [len(nats) for nats in scores] == [3, 0, 1, 12, 3, 7, 0], (rows, window)
+        for nats, alone in zip(scores, expected, strict=True):
+            np.testing.assert_allclose(nats, alone, atol=1e-4, err_msg=f"{rows=}, {window=}")
+        assert document_nats(ENGINES[name], []) == []
 
 
 @every_model
@@ -344,22 +341,22 @@ def wide(inner, max_rows: int) -> Counting:
 
 @every_model
 @pytest.mark.parametrize("length", [1, 5, 100])
-@pytest.mark.parametrize("rows", [2, 16])
-@pytest.mark.parametrize("window", [1, 7])
 def test_a_wide_backend_has_the_score_of_the_naive_loop(
-    name: str, length: int, rows: int, window: int, monkeypatch
+    name: str, length: int, monkeypatch
 ) -> None:
     """Also if it continues from a state, and if its pieces are shorter than the memory."""
     monkeypatch.setattr(likelihood, "WIDE_PIECE", 3)
-    monkeypatch.setattr(likelihood, "WIDE_WINDOW", window)
     model, ids = MODELS[name], random_ids(length)
     start = random_state(model)
-    nats, after = stream_nats(wide(ENGINES[name], rows), ids, start, first_input=2)
     expected, limit = naive_nats(model, ids, tensors(start), 2), likelihood.WIDE_SAME_STATE
-    np.testing.assert_allclose(nats, expected, atol=10 * limit)
-    assert nats.mean() == pytest.approx(np.mean(expected), abs=limit)
     _, last = stream_nats(ENGINES[name], ids, start, first_input=2, rows=1)
-    np.testing.assert_allclose(flat(after), flat(last), atol=2e-4, rtol=1e-5)
+    for rows, window in itertools.product([2, 16], [1, 7]):
+        monkeypatch.setattr(likelihood, "WIDE_WINDOW", window)
+        nats, after = stream_nats(wide(ENGINES[name], rows), ids, start, first_input=2)
+        case = f"{rows=}, {window=}"
+        np.testing.assert_allclose(nats, expected, atol=10 * limit, err_msg=case)
+        assert nats.mean() == pytest.approx(np.mean(expected), abs=limit), case
+        np.testing.assert_allclose(flat(after), flat(last), atol=2e-4, rtol=1e-5, err_msg=case)
 
 
 def test_a_wide_backend_reads_a_stream_in_few_steps() -> None:
