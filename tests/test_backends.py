@@ -1,6 +1,7 @@
 """Backends against a float64 loop over the formulas, in every variant, cell and shape."""
 
 import ctypes
+import functools
 import itertools
 import os
 import subprocess
@@ -130,20 +131,26 @@ def assert_states_agree(state, expected, atol: float = 2e-6) -> None:
 # ------------------------------------------------------------------ one truth
 
 
+@functools.cache
+def truth(cell: str, shape: tuple[int, ...]):
+    """Return a model, inputs, targets and a state, and the logits and the state after them."""
+    hidden, embedding, layers, vocab_size, rows, steps = shape
+    sizes = {"hidden_size": hidden, "embedding_size": embedding, "num_layers": layers}
+    model = model_of(cell, vocab_size=vocab_size, **sizes)
+    inputs, targets = (random_ids(vocab_size, steps, rows, seed) for seed in (1, 2))
+    state = random_state(torch_engine(model), rows)
+    return model, inputs, targets, state, *slow_logits(weights_of(model), inputs, state)
+
+
 @every_cell
 @every_engine
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("threads", [1, 3])
 def test_every_backend_computes_the_formulas(name: str, cell: str, shape, threads: int) -> None:
     """Nats, ranks, logits, distributions and states to 1e-5, from a given state."""
-    hidden, embedding, layers, vocab_size, rows, steps = shape
-    sizes = {"hidden_size": hidden, "embedding_size": embedding, "num_layers": layers}
-    model = model_of(cell, vocab_size=vocab_size, **sizes)
+    model, inputs, targets, state, logits, after = truth(cell, shape)
     engine = engine_of(name, model, threads=threads)
-    inputs, targets = (random_ids(vocab_size, steps, rows, seed) for seed in (1, 2))
-    state = random_state(engine, rows)
     kept = [[part.copy() for part in layer] for layer in state]
-    logits, after = slow_logits(weights_of(model), inputs, state)
     expected = slow_nats(logits, targets)
     nats, ended = engine.nats(inputs, targets, state)
     assert nats.dtype == np.float64
@@ -226,13 +233,8 @@ def test_traced_values_follow_the_formulas(name: str, cell: str, shape, threads:
 @pytest.mark.parametrize("threads", [1, 3])
 def test_masses_are_the_sums_of_the_softmax(name: str, cell: str, shape, threads: int) -> None:
     """For any set of entries, from none to all, with the nats and the state of `nats`."""
-    hidden, embedding, layers, vocab_size, rows, steps = shape
-    sizes = {"hidden_size": hidden, "embedding_size": embedding, "num_layers": layers}
-    model = model_of(cell, vocab_size=vocab_size, **sizes)
-    engine = engine_of(name, model, threads=threads)
-    inputs, targets = (random_ids(vocab_size, steps, rows, seed) for seed in (1, 2))
-    state = random_state(engine, rows)
-    logits, _ = slow_logits(weights_of(model), inputs, state)
+    model, inputs, targets, state, logits, _ = truth(cell, shape)
+    engine, vocab_size = engine_of(name, model, threads=threads), logits.shape[-1]
     log_p = logits - slow_nats(logits, np.zeros_like(targets))[..., None] - logits[..., :1]
     alone, ended = engine.nats(inputs, targets, state)
     for fraction in (0.0, 0.3, 0.7, 1.0):
