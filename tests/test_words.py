@@ -2,6 +2,7 @@
 
 import math
 import unicodedata
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -74,35 +75,43 @@ def last_cost(over: Scorer, score: Score) -> float:
     return float(np.logaddexp.reduce(logits[0]) - np.logaddexp.reduce(logits[0][entries]))
 
 
+def in_each_document(text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a text an example of a test for each kind of document."""
+
+    def decorate(test: Callable[..., None]) -> Callable[..., None]:
+        for document in DOCUMENTS:
+            test = example(text=text, document=document)(test)
+        return test
+
+    return decorate
+
+
 @every_name
-@every_boundary
 @every_cut
-@pytest.mark.parametrize("document", DOCUMENTS)
-@given(text=st.text(LETTERS, max_size=12))
-@example(text="the cat sat")
-@example(text=" \u00a0the  cat\u3000\u00a0sat\t")
-@example(text="don’t “stop”' he' said\r\nab")
-@example(text="a\n\u0301b")  # a combining mark at the beginning of a document
-@settings(max_examples=25)
-def test_words_and_gaps_sum_to_the_text(
-    name: str, boundary: str, chars: str, document: str, text: str
-) -> None:
+@given(text=st.text(LETTERS, max_size=12), document=st.sampled_from(DOCUMENTS))
+@in_each_document("the cat sat")
+@in_each_document(" \u00a0the  cat\u3000\u00a0sat\t")
+@in_each_document("don’t “stop”' he' said\r\nab")
+@in_each_document("a\n\u0301b")  # a combining mark at the beginning of a document
+@settings(max_examples=40)
+def test_words_and_gaps_sum_to_the_text(name: str, chars: str, document: str, text: str) -> None:
     """For any Unicode text: -ln P, and B after the last word where nothing follows it."""
     if name == "words" and chars == "text":
         return
-    over = scorer(name, boundary, chars, document)
-    (score,) = over.score([text], by="word")
-    (plain,) = over.score([text])
-    assert score.tally.nats == pytest.approx(plain.tally.nats, abs=1e-5, rel=1e-6)
-    for word in score.words:
-        assert word.word == text[word.start : word.end]
-        assert word.word
-        assert math.isfinite(word.nats)
-        assert word.gap >= -1e-5
-    if score.words:
-        total = sum(word.nats + word.gap for word in score.words)
-        expected = score.tally.nats + (boundary == "trailing") * last_cost(over, score)
-        assert total == pytest.approx(expected, abs=1e-4)
+    (plain,) = scorer(name, document=document).score([text])
+    for boundary in BOUNDARIES:
+        over = scorer(name, boundary, chars, document)
+        (score,) = over.score([text], by="word")
+        assert score.tally.nats == pytest.approx(plain.tally.nats, abs=1e-5, rel=1e-6), boundary
+        for word in score.words:
+            assert word.word == text[word.start : word.end], boundary
+            assert word.word, boundary
+            assert math.isfinite(word.nats), boundary
+            assert word.gap >= -1e-5, boundary
+        if score.words:
+            total = sum(word.nats + word.gap for word in score.words)
+            expected = score.tally.nats + (boundary == "trailing") * last_cost(over, score)
+            assert total == pytest.approx(expected, abs=1e-4), boundary
 
 
 # ------------------------------------------------------------------ probabilities
