@@ -272,26 +272,34 @@ def test_a_set_of_another_vocabulary_is_refused(name: str) -> None:
             engine.masses(ids, ids, entries, state)
 
 
+WINDOWS = [  # a call of the kernels takes 2,048 tokens at once
+    (1, 2100, ([2048],)),
+    (4, 1100, ([1, 2], [1099], [512], [7, 519, 1031])),
+]
+"""Rows, steps, and where they are cut."""
+
+
 @every_cell
 @every_engine
 def test_a_text_in_windows_equals_the_whole_text(name: str, cell: str) -> None:
     """Also for more steps than one call of the kernels takes."""
     engine = engine_of(name, model_of(cell, hidden_size=5), threads=2)
-    inputs, targets = (random_ids(V, 5000, 1, seed) for seed in (1, 2))
-    whole, last = engine.nats(inputs, targets, engine.initial_state(1))
-    traced, logits = (
-        call(inputs, engine.initial_state(1), *signals)[0]
-        for call, signals in ((engine.trace, [["h"]]), (engine.distribution, []))
-    )
-    for cuts in ([1, 2], [4999], [2048], [7, 2055, 4103]):
-        state, pieces = engine.initial_state(1), []
-        for piece, expected in zip(np.split(inputs, cuts), np.split(targets, cuts), strict=True):
-            nats, state = engine.nats(piece, expected, state)
-            pieces.append(nats)
-        np.testing.assert_allclose(np.concatenate(pieces), whole, atol=1e-5)
-        assert_states_agree(state, last, atol=1e-5)
-    np.testing.assert_allclose(slow_nats(logits.astype(np.float64), targets), whole, atol=1e-5)
-    np.testing.assert_allclose(traced["h"][:, -1], [layer[0] for layer in last], atol=1e-5)
+    for rows, steps, every_cut in WINDOWS:
+        inputs, targets = (random_ids(V, steps, rows, seed) for seed in (1, 2))
+        whole, last = engine.nats(inputs, targets, engine.initial_state(rows))
+        traced, logits = (
+            call(inputs, engine.initial_state(rows), *signals)[0]
+            for call, signals in ((engine.trace, [["h"]]), (engine.distribution, []))
+        )
+        for cuts in every_cut:
+            state, pieces = engine.initial_state(rows), []
+            for piece, after in zip(np.split(inputs, cuts), np.split(targets, cuts), strict=True):
+                nats, state = engine.nats(piece, after, state)
+                pieces.append(nats)
+            np.testing.assert_allclose(np.concatenate(pieces), whole, atol=1e-5)
+            assert_states_agree(state, last, atol=1e-5)
+        np.testing.assert_allclose(slow_nats(logits.astype(np.float64), targets), whole, atol=1e-5)
+        np.testing.assert_allclose(traced["h"][:, -1], [layer[0] for layer in last], atol=1e-5)
 
 
 @every_cell
@@ -316,12 +324,9 @@ def test_kernels_give_equal_bits_for_any_rows_and_threads(variant: str, cell: st
 @pytest.mark.parametrize("kind", ["fp32", "bf16", "int8"])
 @every_cell
 def test_a_large_vocabulary_needs_no_table_of_inputs(variant: str, kind: str, cell: str) -> None:
-    sizes = {"hidden_size": 130, "embedding_size": 18, "num_layers": 1, "vocab_size": 33_000}
-    model = model_of(cell, **sizes)
+    model, inputs, targets, state, logits, _ = truth(cell, (130, 18, 1, 33_000, 4, 3))
     engine = engine_of(variant, model, kind, threads=2)
-    inputs, targets = (random_ids(33_000, 3, 4, seed) for seed in (1, 2))
-    logits, _ = slow_logits(weights_of(model), inputs, engine.initial_state(4))
-    nats, _ = engine.nats(inputs, targets, engine.initial_state(4))
+    nats, _ = engine.nats(inputs, targets, state)
     bound = {"fp32": 2e-5, "bf16": 0.1, "int8": 0.3}[kind]
     np.testing.assert_allclose(nats, slow_nats(logits, targets), atol=bound)
 
