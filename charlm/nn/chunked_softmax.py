@@ -1,9 +1,12 @@
-"""The training loss of a large softmax without a logit for each target and entry in memory.
+"""The training loss of a large softmax, which keeps few logits and reads them few times.
 
-Logits, their loss and its gradients are computed for a chunk of targets at a time, in the forward
-pass (Hsu et al. 2024, "Liger kernel", arxiv.org/abs/2410.10989).
+The loss and its gradients are computed in the forward pass, for a chunk of targets at a time (Hsu
+et al. 2024, "Liger kernel", arxiv.org/abs/2410.10989). A processor turns a few rows of logits at a
+time into their gradients, so that they stay in its cache.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,7 +17,9 @@ from torch.nn import functional as F
 from charlm.text.batches import PADDING
 
 MAX_LOGITS = 2**25
-"""Number of logits in a chunk: 128 MB in float32."""
+"""Number of logits in a chunk: 128 MB in float32. Products of small chunks are slow."""
+CACHED_LOGITS = 2**19
+"""Number of logits of which a processor computes the softmax at a time: 2 MB in float32."""
 
 
 def chunked_nats(
@@ -24,18 +29,28 @@ def chunked_nats(
     targets: Tensor,
     smoothing: float = 0.0,
     rows: int | None = None,
+    cached_rows: int | None = None,
 ) -> Tensor:
     """Return the sum of -ln P(target) over targets that are not PADDING, as float32.
 
     P = softmax(W h + b) for `hidden` (N, H), `weight` W (V, H), `bias` b (V,) and `targets` (N,).
     The fraction `smoothing` of each target is spread over all entries. Products are computed in the
-    number type of the arguments, the softmax in float32, `rows` targets at a time. No shape depends
-    on values. There is no second derivative.
+    number type of autocast, else of `hidden`, for `rows` targets at a time; the softmax in float32,
+    for `cached_rows` targets at a time. No shape depends on values. There is no second derivative.
     """
-    rows = rows or max(1, MAX_LOGITS // len(weight))
-    nats: Tensor = _ChunkedNats.apply(  # type: ignore[no-untyped-call]
-        hidden, weight, bias, targets, smoothing, rows
-    )
+    device, entries = hidden.device.type, len(weight)
+    rows = rows or max(1, MAX_LOGITS // entries)
+    if cached_rows is None:
+        cached_rows = max(1, CACHED_LOGITS // entries) if device == "cpu" else rows
+    casts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    low = torch.get_autocast_dtype(device) if casts else hidden.dtype
+    given = [hidden, weight, bias]
+    if not torch.is_grad_enabled():  # which an autograd function does not see
+        given = [tensor.detach() for tensor in given]
+    with torch.autocast(device, enabled=False) if casts else contextlib.nullcontext():
+        nats: Tensor = _ChunkedNats.apply(  # type: ignore[no-untyped-call]
+            *given, targets, smoothing, low, rows, cached_rows
+        )
     return nats
 
 
@@ -50,44 +65,60 @@ class _ChunkedNats(torch.autograd.Function):
         bias: Tensor,
         targets: Tensor,
         smoothing: float,
+        low: torch.dtype,
         rows: int,
+        cached_rows: int,
     ) -> Tensor:
         wide = torch.promote_types(hidden.dtype, torch.float32)
+        x, w, b = (tensor.to(low) for tensor in (hidden, weight, bias))
+        real = (targets != PADDING).to(wide)
         nats = hidden.new_zeros((), dtype=wide)
-        by_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        by_weight = torch.zeros_like(weight, dtype=wide) if ctx.needs_input_grad[1] else None
+        by_hidden = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         by_bias = torch.zeros_like(bias, dtype=wide) if ctx.needs_input_grad[2] else None
-        for first in range(0, len(hidden), rows):
-            part = slice(first, first + rows)
-            real = (targets[part] != PADDING)[:, None]
-            goal = targets[part].clamp(min=0)[:, None]
-            log_p = F.linear(hidden[part], weight, bias).to(wide).log_softmax(-1)
-            loss = -(1 - smoothing) * log_p.gather(1, goal)
-            if smoothing:
-                loss -= smoothing * log_p.mean(1, keepdim=True)
-            nats += torch.where(real, loss, 0.0).sum()
-            by_logits = log_p.exp_() - smoothing / len(weight)
-            by_logits.scatter_add_(1, goal, by_logits.new_full(goal.shape, smoothing - 1))
-            by_logits = torch.where(real, by_logits, 0.0)
-            if by_bias is not None:
-                by_bias += by_logits.sum(0)
-            low = by_logits.to(hidden.dtype)
+        by_weight: Tensor | None = None
+        for chunk in slices(len(x), rows):
+            logits = F.linear(x[chunk], w, b)
+            mask = real[chunk]
+            for part in slices(len(logits), cached_rows):
+                goals = targets[chunk][part].clamp(min=0)
+                losses, by_logits = losses_and_gradients(logits[part].to(wide), goals, smoothing)
+                nats += losses @ mask[part]
+                if by_bias is not None:
+                    by_bias.addmv_(by_logits.T, mask[part])
+                logits[part] = by_logits
             if by_hidden is not None:
-                torch.mm(low, weight, out=by_hidden[part])
-            if by_weight is not None:
-                by_weight += low.T @ hidden[part]
-        ctx.save_for_backward(
-            *(
-                None if made is None else made.to(given.dtype)
-                for made, given in ((by_hidden, hidden), (by_weight, weight), (by_bias, bias))
-            )
-        )
+                by_hidden[chunk] = (logits @ w).mul_(mask[:, None])
+            if ctx.needs_input_grad[1]:
+                new = logits.T @ (x[chunk] * mask[:, None].to(low))
+                by_weight = new if by_weight is None else by_weight.to(wide).add_(new)
+        ctx.save_for_backward(by_hidden, by_weight, by_bias)
+        ctx.types = hidden.dtype, weight.dtype, bias.dtype
         return nats
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, by_nats: Tensor) -> tuple[Tensor | None, ...]:
         gradients = (
-            None if made is None else made * by_nats.to(made.dtype) for made in ctx.saved_tensors
+            None if made is None else (made.to(by_nats.dtype) * by_nats).to(given)
+            for made, given in zip(ctx.saved_tensors, ctx.types, strict=True)
         )
-        return (*gradients, None, None, None)
+        return (*gradients, None, None, None, None, None)
+
+
+def slices(length: int, size: int) -> Iterator[slice]:
+    """Yield slices of `size`, the last one shorter, that cover a length."""
+    for first in range(0, length, size):
+        yield slice(first, min(first + size, length))
+
+
+def losses_and_gradients(logits: Tensor, goals: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+    """Return the loss of each goal (N,) and its gradient by its logits (N, V)."""
+    log_p = logits.log_softmax(-1)
+    losses = -(1 - smoothing) * log_p.gather(1, goals[:, None])[:, 0]
+    if smoothing:
+        losses -= smoothing * log_p.mean(1)
+    gradients = log_p.exp_()
+    if smoothing:
+        gradients -= smoothing / logits.shape[1]
+    gradients.scatter_add_(1, goals[:, None], gradients.new_full((len(goals), 1), smoothing - 1))
+    return losses, gradients

@@ -21,7 +21,7 @@ MIN_ENTRIES, MIN_HIDDEN = 50, 16
 """Smallest sizes of `Adaptive`, whose rarest cluster has a sixteenth of the hidden units."""
 
 MIN_CHUNKED = 4096
-"""Fewest entries for which `Softmax` computes its loss in chunks, on a CUDA device."""
+"""Fewest entries for which `Softmax` computes its loss in chunks."""
 
 
 class Softmax(nn.Linear):
@@ -32,7 +32,7 @@ class Softmax(nn.Linear):
 
         The fraction `smoothing` of each target is spread over all entries.
         """
-        if hidden.is_cuda and self.out_features >= MIN_CHUNKED:
+        if self.out_features >= MIN_CHUNKED:
             return chunked_nats(hidden, self.weight, self.bias, targets, smoothing)
         return summed_nats(self(hidden).float(), targets, smoothing)
 
@@ -123,6 +123,17 @@ def summed_nats(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
 
 
 OutputLayer = Softmax | Mixture | Adaptive
+
+
+def has_chunked_loss(settings: ModelSettings, vocab_size: int) -> bool:
+    """Report whether the output layer is a softmax that computes its loss in chunks."""
+    is_softmax = not settings.adaptive_softmax and settings.mixture == 1
+    return is_softmax and vocab_size >= MIN_CHUNKED
+
+
+def logits_of_a_target(settings: ModelSettings, vocab_size: int) -> float:
+    """Return the number of logits that the training loss needs for each target."""
+    return vocab_size * (SHORTLIST if settings.adaptive_softmax else settings.mixture)
 
 
 def build_output(settings: ModelSettings, hidden: int, width: int, vocab_size: int) -> OutputLayer:

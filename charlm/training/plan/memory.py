@@ -4,6 +4,8 @@ Several processes on a machine need several times as much: each has all weights 
 them, and only the activations are shared out.
 """
 
+import math
+
 import torch
 
 from charlm.config.cells import CELLS
@@ -11,9 +13,10 @@ from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings
 from charlm.config.training import TrainingSettings
 from charlm.errors import named
+from charlm.nn.chunked_softmax import MAX_LOGITS
 from charlm.nn.devices import free_memory
 from charlm.nn.model import count_parameters
-from charlm.nn.output import SHORTLIST
+from charlm.nn.output import has_chunked_loss, logits_of_a_target
 from charlm.training.processes import current_processes
 
 PROCESS_BYTES = 200_000_000
@@ -24,10 +27,14 @@ def training_memory(model: ModelSettings, training: TrainingSettings, vocab_size
     """Return the bytes that training a language model needs in each process, within about a third.
 
     As in `memory_of`, and 5.5 numbers for each logit, of a mixture for each of its softmaxes, of an
-    adaptive softmax for the frequent entries.
+    adaptive softmax for the frequent entries. If the loss is computed in chunks, 2.5 numbers for
+    each logit of one chunk.
     """
-    logits = 5.5 * vocab_size * (SHORTLIST if model.adaptive_softmax else model.mixture)
-    return memory_of(model, training, count_parameters(model, vocab_size), logits=logits)
+    logits, most = 5.5 * logits_of_a_target(model, vocab_size), math.inf
+    if has_chunked_loss(model, vocab_size):
+        logits, most = 2.5 * vocab_size, 2.5 * MAX_LOGITS
+    weights = count_parameters(model, vocab_size)
+    return memory_of(model, training, weights, logits=logits, most_logits=most)
 
 
 def memory_of(
@@ -37,20 +44,22 @@ def memory_of(
     *,
     ways: int = 1,
     logits: float = 0.0,
+    most_logits: float = math.inf,
 ) -> int:
     """Return the bytes that training needs in each process, beyond the program itself.
 
     Measured with torch 2.13 on a processor: 100 MB of buffers; for each of the weights the weight,
     its gradient and two moments; for each token and unit of a layer six numbers a gate and two more
     (1.5 times as many in cells computed step by step), in each of the `ways` in which a text is
-    read. `logits` adds numbers for each token. Several processes read some sequences of a batch
-    each, and keep the sum of their gradients too.
+    read. `logits` adds numbers for each token, `most_logits` at most. Several processes read some
+    sequences of a batch each, and keep the sum of their gradients too.
     """
     count = current_processes().count
     sequences = -(-(training.batch_size or 1) // count)
     spec, tokens = CELLS[model.cell], sequences * (training.bptt or 1)
     units = ways * (model.num_layers or 1) * (model.hidden_size or 1)
-    numbers = tokens * (units * (6.0 * len(spec.blocks) + 2.0) * spec.memory_factor + logits)
+    numbers = tokens * units * (6.0 * len(spec.blocks) + 2.0) * spec.memory_factor
+    numbers += min(tokens * logits, most_logits)
     copies = 4 + bool(training.average or training.average_trigger) + (count > 1)
     return int(1e8 + 4.0 * (copies * weights + numbers))
 
