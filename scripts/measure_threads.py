@@ -63,7 +63,7 @@ def print_rows(
     from charlm.config.model import ModelSettings
     from charlm.nn.devices import Precision, keep_freed_memory
     from charlm.nn.model import multiplied_weights
-    from charlm.training.plan.speed import OPERATIONS_PER_WEIGHT_AND_TOKEN, measured_speed
+    from charlm.training.plan.speed import measured_speed, operations_per_token
 
     keep_freed_memory()
     way = Precision(name="fp32" if precision == "fp32" else "bf16", reason="measured")
@@ -84,7 +84,7 @@ def print_rows(
                     way, seconds,
                 )  # fmt: skip
                 busy = (time.process_time() - processor) / (time.perf_counter() - wall)
-                pace = speed / (OPERATIONS_PER_WEIGHT_AND_TOKEN * weights)
+                pace = speed / operations_per_token(settings, VOCABULARY)
                 paces[number].append(pace)
                 spent[number].append(1e6 * busy / pace)
         first = statistics.median(paces[threads[0]])

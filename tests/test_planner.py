@@ -25,7 +25,11 @@ from charlm.text.encoded import EncodedText
 from charlm.training.plan import constants, speed
 from charlm.training.plan.constants import HIDDEN_SIZES
 from charlm.training.plan.planner import Plan, plan
-from charlm.training.plan.speed import measured_speed, training_threads
+from charlm.training.plan.speed import (
+    OPERATIONS_PER_LOGIT,
+    measured_speed,
+    training_threads,
+)
 from charlm.training.start import _shrunk
 
 CPU = torch.device("cpu")
@@ -308,7 +312,8 @@ def test_the_speed_is_the_median_of_the_measured_steps(
     fp32 = Precision(name="fp32", reason="test")
     rate = measured_speed(settings, 5, (3, 2), CPU, fp32, seconds)
     assert len(measured) == steps + 1
-    assert rate == pytest.approx(6 * multiplied_weights(settings, 5) * 3 * 2 / median)
+    each = 6 * multiplied_weights(settings, 5) + OPERATIONS_PER_LOGIT * 5
+    assert rate == pytest.approx(each * 3 * 2 / median)
 
 
 def test_the_speed_is_measured_with_the_model_that_is_trained(
@@ -541,11 +546,16 @@ def test_only_the_decoupled_weight_decay_grows(optimizer: str) -> None:
 
 @pytest.mark.parametrize("minutes", [1.0, 3.0, 10.0, 30.0])
 def test_minutes_make_the_passes_that_their_operations_allow(minutes: float) -> None:
-    """90 % of the time, at 6 operations for each weight and token; dropout is for those passes."""
+    """90 % of the time, at 6 operations for each weight and token, and those of the softmax.
+
+    The dropout is for those passes.
+    """
     data = stream(900_000)
     result = planned(data, minutes=minutes)
     model = result.settings.model
-    operations = 6 * multiplied_weights(model, len(data.vocabulary)) * 900_000 * result.passes
+    entries = len(data.vocabulary)
+    each = 6 * multiplied_weights(model, entries) + OPERATIONS_PER_LOGIT * entries
+    operations = each * 900_000 * result.passes
     assert operations == pytest.approx(constants.TRAINING_FRACTION * 60 * minutes * result.speed)
     assert result.speed == pytest.approx(SPEED, rel=0.02)  # less the fraction that is padding
     assert model.dropout == planned(data, epochs=result.passes).settings.model.dropout
@@ -565,15 +575,59 @@ def test_tied_weights_get_equal_sizes() -> None:
     ("tokens", "speed"), [(900_000, 5e9), (900_000, 2e10), (900_000, 1e11), (4_000_000, 4e6)]
 )
 def test_a_default_run_takes_about_its_minutes(tokens: int, speed: float) -> None:
-    """6 operations for each weight and token; a hundredth of a pass if one would take too long."""
+    """6 operations for each weight and token, and those of the softmax.
+
+    It makes a hundredth of a pass if one would take too long.
+    """
     result = planned(stream(tokens), measure=lambda: speed)
     model = result.settings.model
     gates, hidden, width = 4, model.hidden_size, model.embedding_size
     weights = gates * hidden * (width + hidden)
     weights += (model.num_layers - 1) * gates * 2 * hidden * hidden
-    weights += hidden * len(VOCABULARIES["char"])
-    seconds = 6 * weights * result.settings.training.epochs * tokens / speed
+    entries = len(VOCABULARIES["char"])
+    operations = 6 * (weights + hidden * entries) + OPERATIONS_PER_LOGIT * entries
+    seconds = operations * result.settings.training.epochs * tokens / speed
     assert 0.8 * 60 * constants.DEFAULT_MINUTES <= seconds <= 60 * constants.DEFAULT_MINUTES
+
+
+@pytest.mark.parametrize("entries", [1_000, 10_000, 40_000])
+def test_a_plan_knows_what_the_softmax_of_a_large_vocabulary_takes(entries: int) -> None:
+    """A small network is not faster by as much as it has fewer weights."""
+    data = words(3_000_000, entries)
+    small, large = (
+        planned(data, model=ModelSettings(num_layers=1, hidden_size=hidden), minutes=1.0).passes
+        for hidden in (32, 256)
+    )
+    gain = small / large
+    each = [
+        6 * multiplied_weights(ModelSettings(
+            num_layers=1, hidden_size=hidden, embedding_size=hidden, tie_weights=True), entries)
+        for hidden in (32, 256)
+    ]  # fmt: skip
+    softmax = OPERATIONS_PER_LOGIT * entries
+    assert gain == pytest.approx((each[1] + softmax) / (each[0] + softmax), rel=1e-6)
+    assert gain < 0.5 * each[1] / each[0]
+
+
+def test_rare_words_do_not_make_a_network_small() -> None:
+    """With the same speed, the product of its size and the vocabulary may grow."""
+    hidden = {
+        entries: planned(words(3_000_000, entries), measure=lambda: 4e11, minutes=1.0)
+        .settings.model.hidden_size
+        for entries in (2_000, 10_000, 40_000)
+    }  # fmt: skip
+    assert hidden[2_000] > hidden[10_000] > hidden[40_000]
+    assert 40_000 * hidden[40_000] > 1.5 * 10_000 * hidden[10_000]
+
+
+def words(tokens: int, entries: int) -> Dataset:
+    """Return a text of words with a vocabulary of this size."""
+    text = " ".join(f"w{number}" for number in range(entries))
+    vocabulary = vocabulary_of(text, "word", max_size=entries, min_count=1)
+    train = encoded_stream(np.zeros(tokens, np.uint16))
+    return Dataset(
+        name="x", vocabulary=vocabulary, train=train, valid=None, test=None, fingerprint=""
+    )
 
 
 def test_a_long_validation_text_is_read_less_often() -> None:

@@ -12,7 +12,6 @@ from charlm.config.settings import Settings
 from charlm.config.text_units import UNITS, UnitSpec
 from charlm.config.training import TrainingSettings
 from charlm.nn.devices import Precision
-from charlm.nn.model import multiplied_weights
 from charlm.runs.parent import Parent
 from charlm.text.batches import BatchStats
 from charlm.text.dataset import Dataset
@@ -94,8 +93,7 @@ class Basis:
 
     def pass_operations(self, model: ModelSettings) -> float:
         """Return the operations of one pass over the text."""
-        weights = multiplied_weights(model, self.vocab_size)
-        return speed.OPERATIONS_PER_WEIGHT_AND_TOKEN * weights * self.tokens
+        return speed.operations_per_token(model, self.vocab_size) * self.tokens
 
     def passes(self, training: TrainingSettings, model: ModelSettings) -> float:
         """Return the expected passes over the text."""

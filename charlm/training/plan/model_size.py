@@ -1,6 +1,5 @@
 """Layers and hidden size of a planned model: as many weights as the time and the text allow."""
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -72,18 +71,25 @@ def _hidden_of_time(basis: Basis, training: TrainingSettings, layers: int) -> in
 
 
 def _fitting_hidden(basis: Basis, training: TrainingSettings, layers: int) -> int:
-    """Return the largest hidden size that the time and the text allow."""
+    """Return the largest hidden size that the time and the text allow.
+
+    The products of `tokens_per_weight` tokens for each weight take no longer than the time. Weights
+    of rare entries are not counted, for few tokens teach them anything.
+    """
     seconds = basis.budget_seconds(training)
     assert seconds is not None, "only asked if the time is known"
-    operations = OPERATIONS_PER_WEIGHT_AND_TOKEN * basis.unit.tokens_per_weight
-    weights = math.sqrt(basis.speed() * seconds / operations)
-    fitting = [
-        size
-        for size in constants.HIDDEN_SIZES
-        if size <= basis.max_hidden
-        and multiplied_weights(basis.sized(size, layers), basis.vocab_size) <= weights
-    ]
-    return max(fitting, default=constants.HIDDEN_SIZES[0])
+    possible = basis.speed() * seconds
+    frequent = min(basis.vocab_size, constants.FREQUENT_ENTRIES)
+
+    def operations(hidden: int) -> float:
+        """Return the operations of the products of so many tokens."""
+        model = basis.sized(hidden, layers)
+        tokens = basis.unit.tokens_per_weight * multiplied_weights(model, frequent)
+        each = OPERATIONS_PER_WEIGHT_AND_TOKEN * multiplied_weights(model, basis.vocab_size)
+        return tokens * each
+
+    sizes = [size for size in constants.HIDDEN_SIZES if size <= basis.max_hidden]
+    return max((size for size in sizes if operations(size) <= possible), default=sizes[0])
 
 
 def _hidden_of_parameters(basis: Basis, model: ModelSettings, most: int) -> int:

@@ -1,10 +1,11 @@
 """Planning: the sizes and lengths that the user left open, from the text and this machine.
 
-The rule, in short. Training costs 6 operations for each weight and token, so a time and a measured
-speed give a number of operations C. The model gets sqrt(C / 6r) weights, so that it reads about r
-tokens for each weight (r = 2 for letters, 0.3 for words, most of whose weights are the output's); a
-small text limits the size. One layer while it is not too wide: it learns more in minutes than two
-with as many weights. The numbers are in `plan.constants`, each with its measurement.
+The rule, in short. Training costs 6 operations for each weight and token, and some for each logit,
+so a time and a measured speed give a number of operations C. The model gets sqrt(C / 6r) weights,
+so that it reads about r tokens for each weight (r = 2 for letters, 0.4 for words, most of whose
+weights are the output's, where those of rare words do not count); a small text limits the size. One
+layer while it is not too wide: it learns more in minutes than two with as many weights. The numbers
+are in `plan.constants`, each with its measurement.
 """
 
 import math
