@@ -136,7 +136,7 @@ def _table(lines: list[str]) -> tuple[str, str] | None:
         return "tsv", DELIMITER_NAMES["\t"]
     for delimiter in ",;|":
         count = sum(row.count(delimiter) for row in rows)
-        in_prose = sum(row.count(f"{delimiter} ") for row in rows)  # commas of sentences
+        in_prose = sum(f"{row} ".count(f"{delimiter} ") for row in rows)  # commas of sentences
         if count > 2 * in_prose and fits([row + "\n" for row in rows], delimiter, quoted=True):
             return "csv", DELIMITER_NAMES[delimiter]
     return None
