@@ -329,6 +329,9 @@ def test_the_text_column_is_chosen_or_asked_for(here):
     (here / "t.jsonl").write_text('{"p": "a", "text": "b"}\n')
     (here / "n.jsonl").write_text('{"n": 1}\n')
     assert "several columns of text. Its columns: p, q, n." in fails(CorpusError, "a.jsonl")
+    advice = "Choose one with --column, or read every file as plain text with --input-format text."
+    assert advice in fails(CorpusError, "a.jsonl")
+    assert read("a.jsonl", input_format="text") == (here / "a.jsonl").read_text()
     assert "no column of text" in fails(CorpusError, "n.jsonl")
     assert 'no column "z". Its columns: p, q, n.' in fails(CorpusError, "a.jsonl", column="z")
     assert read("a.jsonl", column="q") == read("t.jsonl") == f"b{END}"

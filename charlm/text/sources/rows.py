@@ -18,7 +18,8 @@ PEEK_ROWS = 100
 """Rows that are read ahead to find the column with the text."""
 MAX_LISTED = 20
 """Columns that a message names."""
-
+PLAIN_TABLES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv")
+"""Suffixes of tables that can be read as plain text, too."""
 TARGET_NAMES = ("label", "labels", "class", "category", "sentiment", "target")
 """Names of a column of labels, in the order of preference."""
 
@@ -86,7 +87,9 @@ class TextColumn:
         self, label: str, columns: Sequence[str], texts: Sequence[str], named: str | None
     ) -> str:
         """Return the column, as in `chosen_column`."""
-        return chosen_column(label, columns, texts, named)
+        is_plain = Path(label).suffix.lower() in PLAIN_TABLES
+        as_text = ", or read every file as plain text with --input-format text" if is_plain else ""
+        return chosen_column(label, columns, texts, named, otherwise=as_text)
 
     def is_silent(self, named: str | None) -> bool:
         """Return True if the user named every column that is read, so that nothing is reported."""
@@ -197,11 +200,12 @@ def chosen_column(
     texts: Sequence[str],
     named: str | None,
     holds: str = "text",
+    otherwise: str = "",
 ) -> str:
     """Return the column that was named, else "text", else the only one of `texts`.
 
-    `holds` is what these columns hold. Raises CorpusError, with the names of the columns, if there
-    is no such column or several.
+    `holds` is what these columns hold; `otherwise` follows the advice to choose one. Raises
+    CorpusError, with the names of the columns, if there is no such column or several.
     """
     if named is not None:
         if named in columns:
@@ -215,7 +219,7 @@ def chosen_column(
     if len(texts) == 1:
         return texts[0]
     problem = f"{'several columns' if texts else 'no column'} of {holds}"
-    problem = f"{label} has {problem}. {listed(columns)} Choose one with --column."
+    problem = f"{label} has {problem}. {listed(columns)} Choose one with --column{otherwise}."
     raise CorpusError(problem, columns=columns)
 
 
