@@ -631,6 +631,21 @@ def test_a_clock_that_jumps_back_takes_no_seconds_away() -> None:
     assert trainer.counters.finished == "complete"
 
 
+def test_a_pause_takes_no_steps_away() -> None:
+    """The budget is that of the time in which the process was not paused."""
+    clock = Ticking()
+    trainer = make(minutes=1.0, valid=None, clock=clock)
+    usual = len(list(trainer.run()))
+    clock = Ticking()
+    trainer = make(minutes=1.0, valid=None, clock=clock)
+    records = trainer.run()
+    first = next(records)
+    clock.now += 3600.0
+    trainer.clock.leave_out_pause()
+    assert 1 + len(list(records)) == pytest.approx(usual, abs=1)
+    assert trainer.counters.seconds - first.seconds < 61
+
+
 NUMBERED = {
     "stream": encoded_stream(range(V)),
     "documents": encoded_documents([[0, 1, 2], [3], [4, 5, 6, 7], list(range(8, V))]),

@@ -120,7 +120,8 @@ def _signals(session: "Session") -> Iterator[_Stop]:
 
     The first Ctrl-C, SIGTERM or SIGHUP stops after the step and saves; the second stops at once, as
     does the first after the last step. A second SIGTERM or SIGHUP within `REPEAT_SECONDS` does
-    nothing. SIGUSR1 saves. Ignored signals stay ignored (nohup).
+    nothing. SIGUSR1 saves. SIGCONT ends a pause, which is no time of training. Ignored signals stay
+    ignored (nohup).
     """
     stop = _Stop()
 
@@ -144,7 +145,13 @@ def _signals(session: "Session") -> Iterator[_Stop]:
         del number, frame
         session.save_now = True
 
-    handlers = dict.fromkeys(("SIGINT", "SIGTERM", "SIGHUP"), handle) | {"SIGUSR1": save}
+    def resume(number: int, frame: Any) -> None:
+        """Leave out the time in which the process was paused."""
+        del number, frame
+        session.trainer.clock.leave_out_pause()
+
+    handlers = dict.fromkeys(("SIGINT", "SIGTERM", "SIGHUP"), handle)
+    handlers |= {"SIGUSR1": save, "SIGCONT": resume}
     numbers = {getattr(signal, n): handler for n, handler in handlers.items() if hasattr(signal, n)}
     before = {
         number: signal.signal(number, handler)

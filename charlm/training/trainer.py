@@ -29,6 +29,7 @@ from charlm.training.records import EvaluationRecord, Record, StepRecord, Warnin
 from charlm.training.recovery import Recovery, check_weights, text_position
 from charlm.training.schedule import Schedule
 from charlm.training.static_step import step_of
+from charlm.training.stopwatch import Stopwatch
 from charlm.training.train_state import Counters, TrainState
 
 LOG_EVERY = 10
@@ -57,7 +58,7 @@ class Trainer:
         processes: Processes = ALONE,
     ) -> None:
         self.model, self.task, self.settings = model, task, settings
-        self.on_best, self.clock, self.processes = on_best, clock, processes
+        self.on_best, self.clock, self.processes = on_best, Stopwatch(clock), processes
         self.state = TrainState(model, settings, task.target)
         self.schedule = Schedule(settings, task.batches)
         self.gradient_step = step_of(self.state, task, processes)

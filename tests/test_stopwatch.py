@@ -1,0 +1,108 @@
+"""The clock of training, with pauses of the process."""
+
+import os
+import signal
+from types import SimpleNamespace
+
+import pytest
+
+from charlm.cli.progress import _signals
+from charlm.training import stopwatch
+from charlm.training.stopwatch import MIN_PAUSE_SECONDS, Stopwatch
+
+NEEDS_SIGNAL = pytest.mark.skipif(
+    not hasattr(signal, "SIGCONT"), reason="no signal ends a pause here"
+)
+
+
+class Process:
+    """A process whose clock and processor time are set by hand."""
+
+    def __init__(self) -> None:
+        self.clock, self.work = 100.0, 3.0
+        self.stopwatch = Stopwatch(lambda: self.clock, lambda: self.work)
+
+    def works(self, seconds: float) -> None:
+        """Work at full speed."""
+        self.clock += seconds
+        self.work += seconds
+
+    def pauses(self, seconds: float) -> None:
+        """Pause and continue."""
+        self.clock += seconds
+        self.stopwatch.leave_out_pause()
+
+
+def test_a_pause_is_left_out() -> None:
+    """Whether it begins right after the clock was read or in the middle of work."""
+    process = Process()
+    begin = process.stopwatch()
+    process.works(2.0)
+    process.pauses(60.0)
+    process.works(1.0)
+    assert process.stopwatch() - begin == 3.0
+    process.pauses(3600.0)
+    process.pauses(60.0)
+    assert process.stopwatch() - begin == 3.0
+
+
+def test_short_pauses_count() -> None:
+    """So a process that is slowed down by pauses still ends when its minutes are over."""
+    process = Process()
+    begin = process.stopwatch()
+    for _ in range(9):
+        process.works(0.5)
+        process.pauses(MIN_PAUSE_SECONDS - 0.5)
+        process.stopwatch()
+    assert process.stopwatch() - begin == 9 * MIN_PAUSE_SECONDS
+
+
+def test_a_busy_machine_is_no_pause() -> None:
+    """Time that another process takes counts unless this one was paused."""
+    process = Process()
+    begin = process.stopwatch()
+    process.clock += 60.0
+    assert process.stopwatch() - begin == 60.0
+
+
+def test_several_threads_work_more_than_the_clock() -> None:
+    """The time never goes back, and nothing is left out without a pause."""
+    process = Process()
+    begin = process.stopwatch()
+    process.clock, process.work = process.clock + 10.0, process.work + 20.0
+    process.stopwatch.leave_out_pause()
+    assert process.stopwatch() - begin == 10.0
+
+
+def test_a_pause_before_the_first_reading_is_ignored() -> None:
+    process = Process()
+    process.pauses(60.0)
+    begin = process.stopwatch()
+    process.works(1.0)
+    assert process.stopwatch() - begin == 1.0
+
+
+@NEEDS_SIGNAL
+def test_the_signal_to_continue_ends_a_pause() -> None:
+    """Only while a run is trained."""
+    ended: list[bool] = []
+    clock = SimpleNamespace(leave_out_pause=lambda: ended.append(True))
+    with _signals(SimpleNamespace(trainer=SimpleNamespace(clock=clock))):
+        os.kill(os.getpid(), signal.SIGCONT)
+    os.kill(os.getpid(), signal.SIGCONT)
+    assert ended == [True]
+
+
+@NEEDS_SIGNAL
+def test_a_pause_whose_signal_comes_late_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread may receive it, and run after this one has read the clock."""
+    process = Process()
+    monkeypatch.setattr(stopwatch.time, "sleep", lambda _: os.kill(os.getpid(), signal.SIGCONT))
+    before = signal.signal(signal.SIGCONT, lambda *_: process.pauses(0.0))
+    try:
+        begin = process.stopwatch()
+        process.works(1.0)
+        process.clock += 60.0
+        assert process.stopwatch() - begin == 1.0
+    finally:
+        signal.signal(signal.SIGCONT, before)
