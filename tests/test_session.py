@@ -415,6 +415,27 @@ def test_a_failed_save_is_reported_and_tried_again(
     assert checkpoint_folders(session.path)[0].name == "step-12"
 
 
+def test_a_disk_that_stays_full_is_reported_a_few_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of twenty failures in a row five are; the next one after a save is reported again."""
+    session = begun(tmp_path)
+    with monkeypatch.context() as full:
+        full.setattr(session_module.checkpoints, "save_checkpoint", fails(20, None))
+        before = len(session.warnings)
+        for _ in range(20):
+            assert session._try_to_save() is None
+    failures = session.warnings[before:]
+    assert len(failures) == 5
+    assert "failures" not in failures[0]
+    assert "(16 failures in a row)" in failures[-1]
+    assert session._try_to_save()
+    monkeypatch.setattr(session_module.checkpoints, "save_checkpoint", fails(1, None))
+    session._try_to_save()
+    assert session.warnings[before + 5 :] == failures[:1]
+    session.lock.release()
+
+
 def files_with_times(path: Path) -> dict[str, tuple[bytes, int]]:
     return {
         str(f.relative_to(path)): (f.read_bytes(), f.stat().st_mtime_ns)

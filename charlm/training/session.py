@@ -61,6 +61,8 @@ class Session:
     """Number of warnings yielded so far."""
     save_now: bool = False
     """Request for a checkpoint at the next record of training, whatever the interval is."""
+    failed_saves: int = 0
+    """Number of saves that failed since the last that succeeded."""
     rewound: list[WarningRecord] = field(default_factory=list)
     """Warnings about rewinds since the last checkpoint."""
 
@@ -183,14 +185,21 @@ class Session:
             self.unsaved = None
         except EnvironmentFailure as error:
             self.unsaved = copy.deepcopy(model)
-            self.warnings.append(f"{error}. {RETRY}")
+            self._warn_of_failure(error)
 
     def _try_to_save(self) -> SavedRecord | None:
         try:
             return self.save()
         except EnvironmentFailure as error:
-            self.warnings.append(f"{error}. {RETRY}")
+            self._warn_of_failure(error)
             return None
+
+    def _warn_of_failure(self, error: EnvironmentFailure) -> None:
+        """Warn of a save that failed; of many in a row, of the first, second, fourth and so on."""
+        self.failed_saves += 1
+        if not self.failed_saves & (self.failed_saves - 1):
+            times = f" ({self.failed_saves} failures in a row)" if self.failed_saves > 1 else ""
+            self.warnings.append(f"{error}{times}. {RETRY}")
 
     @phase("saving a checkpoint")
     def save(self) -> SavedRecord:
@@ -213,7 +222,7 @@ class Session:
         folder = checkpoints.save_checkpoint(
             self.path, checkpoint, trainer.settings.keep, run_id=self.record.get("id")
         )
-        self.rewound = []
+        self.rewound, self.failed_saves = [], 0
         return SavedRecord(**trainer.state.record_fields(), path=str(folder))
 
     def _finish(self) -> FinishedRecord:
