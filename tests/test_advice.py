@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from charlm.config.corpus import CorpusSettings, VocabularySettings
-from charlm.text.advice import FEW_TOKENS, list_advice, shared_advice, size_advice
+from charlm.text.advice import FEW_TOKENS, MIN_MARKS, list_advice, shared_advice, size_advice
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import load_dataset
 from charlm.text.documents import END
@@ -218,3 +218,26 @@ def test_drafts_in_one_folder_are_reported(tmp_path: Path) -> None:
     corpus = Corpus([str(tmp_path)])
     split_corpus(corpus, CorpusSettings())
     assert corpus.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("unit", "words", "marks", "advised"),
+    [
+        ("word", "text", MIN_MARKS, True),
+        ("word", "bare", MIN_MARKS, True),
+        ("word", "text", MIN_MARKS - 1, False),
+        ("word", "whitespace", MIN_MARKS, False),
+        ("char", "text", MIN_MARKS, False),
+    ],
+)
+def test_a_text_prepared_for_words_is_reported(
+    tmp_path: Path, unit: str, words: str, marks: int, advised: bool
+) -> None:
+    """The story: Penn Treebank with --unit word had perplexity 31, since <unk> and blanks count."""
+    path = tmp_path / "a.txt"
+    path.write_text(" the <unk> of N years \n" * marks + " the group \n" * 60)
+    settings = CorpusSettings(sources=(str(path),), document="stream")
+    dataset = load_dataset(settings, VocabularySettings(unit=unit, words=words))
+    notes = [note for note in dataset.warnings if "--words whitespace" in note]
+    assert len(notes) == advised
+    assert all("<unk>" in note and "10 times" in note for note in notes)

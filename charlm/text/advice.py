@@ -35,6 +35,9 @@ MIN_COPIED = 0.1
 """Fraction of a held-out stream that repeats the training text from which there is a warning."""
 MIN_COVERAGE = 0.9
 """Fraction of training tokens in the vocabulary below which there is a warning."""
+UNKNOWN_MARK, MIN_MARKS = "<unk>", 10
+"""Symbol of texts that were prepared for models of words, and how many of it such a text has at
+its beginning."""
 FEW_TOKENS = 1000
 """Training tokens below which there is a warning."""
 
@@ -155,6 +158,21 @@ def coverage_advice(coverage: float, unit: str, *, built: bool) -> list[str]:
         hint = ". For a script without blanks between its words use --unit char or bpe"
     unknown = f"{100.0 * (1.0 - coverage):.0f} %"
     return [f"{unknown} of the training tokens are not in the vocabulary (UNK){hint}"]
+
+
+def prepared_advice(head: str, unit: str, words: str) -> list[str]:
+    """Advise if a text that is prepared for models of words, as Penn Treebank is, is cut again.
+
+    `head` is the beginning of the text, `words` the rule that splits it.
+    """
+    count = head[:HEAD_CHARS].count(UNKNOWN_MARK)
+    if not UNITS[unit].whole_words or words == "whitespace" or count < MIN_MARKS:
+        return []
+    return [
+        f"The text has {UNKNOWN_MARK} in the place of words ({count:,} times at its beginning), as "
+        f"texts for models of words have; --words {words} cuts {UNKNOWN_MARK} into pieces, and the "
+        "perplexity is not that of publications. To split at blanks use: --words whitespace"
+    ]
 
 
 def size_advice(tokens: int, chars: int, unit: str) -> list[str]:

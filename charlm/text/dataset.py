@@ -13,7 +13,7 @@ import numpy as np
 from charlm.config.corpus import CorpusSettings, VocabularySettings
 from charlm.errors import CorpusError
 from charlm.phases import phase
-from charlm.text.advice import coverage_advice, size_advice
+from charlm.text.advice import coverage_advice, prepared_advice, size_advice
 from charlm.text.boundaries import STREAM, Boundaries
 from charlm.text.corpus import Corpus
 from charlm.text.encoded import EncodedText, id_counts
@@ -85,6 +85,9 @@ def load_dataset(
         built = replace(built, counts=id_counts(train.ids, len(built.vocabulary)))
     unit = built.vocabulary.unit
     warnings += built.warnings
+    if vocabulary is None:
+        head = next(iter(splits["train"].read()), "")
+        warnings += prepared_advice(head, unit, vocabulary_settings.words)
     warnings += coverage_advice(built.coverage, unit, built=vocabulary is None)
     warnings += size_advice(len(train.ids), train.counts.chars, unit)
     return Dataset(
