@@ -137,11 +137,13 @@ def test_the_factors_of_a_mixture_are_the_best_of_a_grid(alike: float) -> None:
 
 
 def test_an_interval_is_that_of_the_binomial_distribution() -> None:
-    """80 of 100 right: a standard deviation of 4 points, and an interval around 0.8."""
+    """80 of 100 right: 0.8 is 1.96 standard deviations from each end, if that is the truth."""
     found = LabelCounts(confusion=((40, 10), (10, 40)))
     low, high = found.intervals()["accuracy"]
-    assert low == pytest.approx(0.8 - 1.96 * 0.04, abs=0.011)
-    assert high == pytest.approx(0.8 + 1.96 * 0.04, abs=0.011)
+    for end in (low, high):
+        distance = abs(end - 0.8) / math.sqrt(end * (1.0 - end) / 100)
+        assert distance == pytest.approx(1.96, abs=1e-4)
+    assert low < 0.8 < high
     assert found.intervals() == found.intervals(seed=0)
     low, high = found.intervals()["macro_f1"]
     assert low < found.macro_f1 < high
@@ -149,6 +151,20 @@ def test_an_interval_is_that_of_the_binomial_distribution() -> None:
     assert half.accuracy == 0.4 and 0.32 < half.intervals()["accuracy"][0] < 0.4
     alone = LabelCounts(confusion=((0, 0), (0, 1)), unseen=1)  # many samples have no known label
     assert alone.intervals()["macro_f1"] == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("count", [1, 12, 1000])
+def test_all_right_of_a_few_texts_is_not_certain(count: int) -> None:
+    """The story: 12 right of 12 had the interval 1.000 to 1.000.
+
+    The ends of Wilson's interval are the fractions p from which what was found is 1.96 standard
+    deviations away; found are 1 and p, so (1 - p) / sqrt(p (1 - p) / count) is 1.96.
+    """
+    low, high = LabelCounts(confusion=((count, 0), (0, 0))).intervals()["accuracy"]
+    assert high == 1.0 and low < 1.0
+    assert (1.0 - low) / math.sqrt(low * (1.0 - low) / count) == pytest.approx(1.96, abs=1e-4)
+    none = LabelCounts(confusion=((0, count), (0, 0))).intervals()["accuracy"]
+    assert none == pytest.approx((0.0, 1.0 - low))
 
 
 def test_no_texts_and_no_answers_are_not_numbers() -> None:

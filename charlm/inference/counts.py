@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from charlm.backends.softmax import log_softmax
 from charlm.inference.adapt.calibration import TargetLogits, fit_scale
-from charlm.inference.bootstrap import DRAWS, interval
+from charlm.inference.bootstrap import DRAWS, fraction_interval, interval
 from charlm.units import finite, ratio
 
 BINS = 20
@@ -223,8 +223,9 @@ class LabelCounts:
     def intervals(self, seed: int = 0) -> dict[str, tuple[float, float]]:
         """Return 95 % intervals of accuracy, macro_f1 and macro_recall.
 
-        Cells of the confusion are sampled from a multinomial distribution, which is the bootstrap
-        over texts (Efron 1979). Without texts there are no intervals.
+        That of the accuracy is Wilson's. For the others, cells of the confusion are sampled from a
+        multinomial distribution, which is the bootstrap over texts (Efron 1979). Without texts
+        there are no intervals.
         """
         table, texts = self.table, self.texts
         if not texts:
@@ -237,11 +238,11 @@ class LabelCounts:
             drawn = random.multinomial(texts, cells / texts)
             again = np.zeros_like(table)
             again[places] = drawn[:-1]
-            figures = {"accuracy": np.trace(again) / texts, **_macro(again)}
-            for name, value in figures.items():
+            for name, value in _macro(again).items():
                 if not math.isnan(value):  # as if all drawn texts have an unseen label
                     samples.setdefault(name, []).append(value)
-        return {name: interval(np.array(values)) for name, values in samples.items()}
+        accuracy = {"accuracy": fraction_interval(int(np.trace(table)), texts)}
+        return accuracy | {name: interval(np.array(values)) for name, values in samples.items()}
 
     def summary(self) -> dict[str, Any]:
         """Return every figure by its name, None if it is not finite, and the confusion."""
