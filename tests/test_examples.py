@@ -13,7 +13,7 @@ from charlm.config.task import TaskSettings
 from charlm.errors import CharlmError
 from charlm.text.encoded import write_encoded
 from charlm.text.examples import Example, near_targets, read_examples, read_texts
-from charlm.text.labelled import load_labelled
+from charlm.text.labelled import LABELLED
 from charlm.text.labels import write_targets
 
 PAIRS = [(f'"Film {i}" is {word}, café!', label) for i in range(12) for word, label in
@@ -105,7 +105,7 @@ def test_copies_of_a_set_give_the_same_files(tmp_path):
     for form, write in FORMATS.items():
         path = write(tmp_path / form if form != "parquet" else tmp_path, pairs)
         settings = CorpusSettings(sources=(str(path),), document="line")
-        data = load_labelled(settings, WORDS, TaskSettings(task="classify"))
+        data = LABELLED.load(settings, WORDS, TaskSettings(task="classify"))
         assert data.labelled is not None
         for name in ("train", "valid"):
             folder = tmp_path / "data" / form / name
@@ -260,7 +260,7 @@ def test_only_a_table_whose_first_row_may_be_data_has_advice_about_it(tmp_path: 
 
 def load(path: Path, target: str | None = None, **settings) -> charlm.text.dataset.Dataset:
     corpus = CorpusSettings(sources=(str(path),), document="line", **settings)
-    return load_labelled(corpus, WORDS, TaskSettings(task="classify", target=target))
+    return LABELLED.load(corpus, WORDS, TaskSettings(task="classify", target=target))
 
 
 def test_a_dataset_has_the_name_of_its_first_folder_or_file(tmp_path):

@@ -12,7 +12,7 @@ from charlm.config.corpus import CorpusSettings, ReadSettings, VocabularySetting
 from charlm.config.task import TaskSettings
 from charlm.text.examples import read_examples
 from charlm.text.label_doubts import doubts_of_labels
-from charlm.text.labelled import load_labelled
+from charlm.text.labelled import LABELLED
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_labels_of_other_splits_are_compared_too(tmp_path: Path) -> None:
     corpus = CorpusSettings(
         sources=[str(tmp_path / "train.csv")], test=[str(tmp_path / "test.csv")]
     )
-    warnings = " ".join(load_labelled(corpus, VocabularySettings(), TaskSettings()).warnings)
+    warnings = " ".join(LABELLED.load(corpus, VocabularySettings(), TaskSettings()).warnings)
     assert '"0", "0.0"' in warnings
     assert '"1", "1.0"' in warnings
 

@@ -7,7 +7,7 @@ from charlm.config.corpus import CorpusSettings, VocabularySettings
 from charlm.config.task import TaskSettings
 from charlm.errors import CorpusError
 from charlm.text.dataset import Dataset
-from charlm.text.labelled import encode_texts, held_out_rows, load_labelled, shortened
+from charlm.text.labelled import LABELLED, encode_texts, held_out_rows, shortened
 from charlm.text.labels import UNSEEN, Labels, read_targets, write_targets
 from charlm.text.tokenizers.tokenizer_json import EOS
 
@@ -17,7 +17,7 @@ TEXTS = [(f"a {name} film, number {i}", name) for i in range(20) for name in ("g
 
 def load(examples=TEXTS, *, valid_frac=None, **task) -> Dataset:
     settings = CorpusSettings(document="line", valid_frac=valid_frac)
-    return load_labelled(settings, WORDS, TaskSettings(task="classify", **task), examples=examples)
+    return LABELLED.load(settings, WORDS, TaskSettings(task="classify", **task), examples=examples)
 
 
 # ------------------------------------------------------------------ labels

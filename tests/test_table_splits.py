@@ -7,7 +7,7 @@ import pytest
 
 from charlm.config.corpus import CorpusSettings, VocabularySettings
 from charlm.config.task import TaskSettings
-from charlm.text.labelled import load_labelled
+from charlm.text.labelled import LABELLED
 from charlm.text.labels import UNSEEN
 from charlm.text.parallel import PARALLEL
 from charlm.text.task_text import TaskText
@@ -34,7 +34,7 @@ def test_labels_are_read_from_the_columns_of_training(order: tuple[int, ...]) ->
     rows = [("a summary", "5", *row) for row in ROWS[:10]]
     moved = [tuple(row[place] for place in order) for row in [tuple(head), *rows]]
     test = written("test.tsv", list(moved[0]), moved[1:])
-    dataset = load_labelled(
+    dataset = LABELLED.load(
         CorpusSettings(sources=[train], test=[test]), VocabularySettings(), TaskSettings()
     )
     assert dataset.test is not None
@@ -47,7 +47,7 @@ def test_labels_are_read_from_the_columns_of_training(order: tuple[int, ...]) ->
 def test_other_names_are_read_if_those_of_training_are_missing() -> None:
     train = written("train.tsv", ["sentence", "sentiment"], ROWS)
     test = written("test.tsv", ["label", "text"], [(b, a) for a, b in ROWS[:4]])
-    dataset = load_labelled(
+    dataset = LABELLED.load(
         CorpusSettings(sources=[train], test=[test]), VocabularySettings(), TaskSettings()
     )
     assert UNSEEN not in dataset.labelled.targets["test"]

@@ -51,51 +51,6 @@ MAX_CONDITIONS = 1000
 """Maximum number of conditions; a column with more values is one of names or numbers."""
 
 
-def load_conditioned(
-    corpus: CorpusSettings,
-    vocabulary_settings: VocabularySettings,
-    column: str,
-    *,
-    examples: Sequence[tuple[str, str]] | None = None,
-    vocabulary: Vocabulary | None = None,
-    grow: bool = False,
-) -> Dataset:
-    """Read texts with the conditions in a column, hold some of each out, and encode.
-
-    `examples` are pairs of text and condition, which may be "", that replace `corpus.sources`;
-    `vocabulary` and `grow` are as in `load_dataset`. Raises CorpusError for texts that cannot be
-    read, UsageError for documents that do not begin in the initial state.
-    """
-    warnings: list[str] = []
-    parts, conditions = _read(corpus, column, examples, collector(warnings))
-    splits = {name: part.split() for name, part in parts.items()}
-    built = training_vocabulary(splits["train"], vocabulary_settings, vocabulary, grow=grow)
-    with phase("encoding the text", total=sum(split.chars for split in splits.values())):
-        encoded = {
-            name: encode_texts(counted(part.texts), built.vocabulary, MAX_COUNT, "start")
-            for name, part in parts.items()
-        }
-    advice = label_advice(parts, conditions, "condition", "read without a condition")
-    targets = {name: conditions.ids(part.labels) for name, part in parts.items()}
-    dataset = finished_dataset(
-        parts,
-        encoded,
-        built,
-        kept=vocabulary is not None,
-        name=run_name(corpus, examples),
-        warnings=[*warnings, *built.warnings, *advice],
-        labelled=Labelled(labels=conditions, targets=targets),
-    )
-    if not dataset.boundaries.resets:
-        raise UsageError(
-            f"{named('condition')} {column} with {named('words')} whitespace, where each line of a "
-            f"text ends with EOS; expected texts of one line. Use {named('words')} text"
-        )
-    train = dataset.train
-    few = size_advice(len(train.ids), train.counts.chars, dataset.vocabulary.unit)
-    return with_firsts(replace(dataset, warnings=[*dataset.warnings, *few]))
-
-
 def with_firsts(dataset: Dataset) -> Dataset:
     """Return a dataset whose documents begin with the symbols of their conditions."""
     targets, size = gold_of(dataset, Labelled).targets, len(dataset.vocabulary)
@@ -161,12 +116,40 @@ class ConditionedText(LabelledText):
         more: Mapping[str, Vocabulary] = {},  # noqa: ARG002
         open_: Collection[str] = (),  # noqa: ARG002
     ) -> Dataset:
-        """See `load_conditioned`."""
+        """Read texts with conditions, hold some of each out, build the vocabulary and encode.
+
+        A condition may be "". Raises CorpusError for texts that cannot be read, UsageError for
+        documents that do not begin in the initial state.
+        """
         column = task.condition or ""
-        return load_conditioned(
-            corpus, vocabulary_settings, column,
-            examples=examples, vocabulary=vocabulary, grow=grow,
-        )  # fmt: skip
+        warnings: list[str] = []
+        parts, conditions = _read(corpus, column, examples, collector(warnings))
+        splits = {name: part.split() for name, part in parts.items()}
+        built = training_vocabulary(splits["train"], vocabulary_settings, vocabulary, grow=grow)
+        with phase("encoding the text", total=sum(split.chars for split in splits.values())):
+            encoded = {
+                name: encode_texts(counted(part.texts), built.vocabulary, MAX_COUNT, "start")
+                for name, part in parts.items()
+            }
+        advice = label_advice(parts, conditions, "condition", "read without a condition")
+        targets = {name: conditions.ids(part.labels) for name, part in parts.items()}
+        dataset = finished_dataset(
+            parts,
+            encoded,
+            built,
+            kept=vocabulary is not None,
+            name=run_name(corpus, examples),
+            warnings=[*warnings, *built.warnings, *advice],
+            labelled=Labelled(labels=conditions, targets=targets),
+        )
+        if not dataset.boundaries.resets:
+            raise UsageError(
+                f"{named('condition')} {column} with {named('words')} whitespace, where each line "
+                f"of a text ends with EOS; expected texts of one line. Use {named('words')} text"
+            )
+        train = dataset.train
+        few = size_advice(len(train.ids), train.counts.chars, dataset.vocabulary.unit)
+        return with_firsts(replace(dataset, warnings=[*dataset.warnings, *few]))
 
     def fingerprint(self, corpus: CorpusSettings, task: TaskSettings) -> str:
         """Read texts with conditions and return the fingerprint of their dataset."""

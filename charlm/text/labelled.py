@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Container, Iterable, Iterator,
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ from charlm.text.tokenizers.building import BuiltVocabulary
 from charlm.text.tokenizers.vocabulary import Ids, Vocabulary
 from charlm.units import count_of
 
+P = TypeVar("P")
 MIN_COVERAGE = 0.75
 """Fraction of training tokens in a vocabulary of their own below which there is a warning; words
 that occur once are a tenth of all in short texts."""
@@ -75,45 +76,6 @@ class Texts:
         )
 
 
-def load_labelled(
-    corpus: CorpusSettings,
-    vocabulary_settings: VocabularySettings,
-    task: TaskSettings,
-    *,
-    examples: Sequence[tuple[str, str]] | None = None,
-    vocabulary: Vocabulary | None = None,
-    grow: bool = False,
-) -> Dataset:
-    """Read texts with labels, hold some out, build the vocabulary (unless given) and encode.
-
-    `examples` are pairs of text and label that replace `corpus.sources`. With `grow`, a given
-    vocabulary gets entries for new types of the training text. Raises CorpusError for
-    texts that cannot be read, or whose labels cannot be learned.
-    """
-    warnings: list[str] = []
-    parts, labels = _read(corpus, task, examples, collector(warnings))
-    splits = {name: part.split() for name, part in parts.items()}
-    built = training_vocabulary(splits["train"], vocabulary_settings, vocabulary, grow=grow)
-    with phase("encoding the text", total=sum(split.chars for split in splits.values())):
-        encoded = {
-            name: encode_texts(
-                counted(part.texts), built.vocabulary, task.max_tokens, task.kept_part
-            )
-            for name, part in parts.items()
-        }
-    return finished_dataset(
-        parts,
-        encoded,
-        built,
-        kept=vocabulary is not None,
-        name=run_name(corpus, examples),
-        warnings=[*warnings, *built.warnings, *label_advice(parts, labels)],
-        labelled=Labelled(
-            labels=labels, targets={name: labels.ids(part.labels) for name, part in parts.items()}
-        ),
-    )
-
-
 def finished_dataset(
     parts: Mapping[str, Texts],
     encoded: Mapping[str, EncodedText],
@@ -150,13 +112,8 @@ def finished_dataset(
 
 
 def labelled_of(dataset: Dataset) -> Labelled:
-    """Return the labels of a dataset of `load_labelled`."""
+    """Return the labels of a dataset of `LABELLED`."""
     return gold_of(dataset, Labelled)
-
-
-def labelled_fingerprint(corpus: CorpusSettings, task: TaskSettings) -> str:
-    """Read texts with labels and return the fingerprint of their dataset."""
-    return parts_fingerprint(_read(corpus, task, None, lambda _: None)[0])
 
 
 class LabelledText:
@@ -174,11 +131,31 @@ class LabelledText:
         more: Mapping[str, Vocabulary] = {},  # noqa: ARG002
         open_: Collection[str] = (),  # noqa: ARG002
     ) -> Dataset:
-        """See `load_labelled`."""
-        return load_labelled(
-            corpus, vocabulary_settings, task,
-            examples=examples, vocabulary=vocabulary, grow=grow,
-        )  # fmt: skip
+        """Read texts with labels, hold some of each out, build the vocabulary and encode.
+
+        Raises CorpusError for texts that cannot be read, or whose labels cannot be learned.
+        """
+        warnings: list[str] = []
+        parts, labels = _read(corpus, task, examples, collector(warnings))
+        splits = {name: part.split() for name, part in parts.items()}
+        built = training_vocabulary(splits["train"], vocabulary_settings, vocabulary, grow=grow)
+        with phase("encoding the text", total=sum(split.chars for split in splits.values())):
+            encoded = {
+                name: encode_texts(
+                    counted(part.texts), built.vocabulary, task.max_tokens, task.kept_part
+                )
+                for name, part in parts.items()
+            }
+        targets = {name: labels.ids(part.labels) for name, part in parts.items()}
+        return finished_dataset(
+            parts,
+            encoded,
+            built,
+            kept=vocabulary is not None,
+            name=run_name(corpus, examples),
+            warnings=[*warnings, *built.warnings, *label_advice(parts, labels)],
+            labelled=Labelled(labels=labels, targets=targets),
+        )
 
     def check_example(self, pair: Any) -> str:
         """Return what is wrong with a pair of a text and its label, or ""."""
@@ -186,8 +163,8 @@ class LabelledText:
         return "" if good else "expected a text and its label, two strings"
 
     def fingerprint(self, corpus: CorpusSettings, task: TaskSettings) -> str:
-        """See `labelled_fingerprint`."""
-        return labelled_fingerprint(corpus, task)
+        """Read texts with labels and return the fingerprint of their dataset."""
+        return parts_fingerprint(_read(corpus, task, None, lambda _: None)[0])
 
     def read(
         self, path: Path, config: Mapping[str, Any], splits: Mapping[str, EncodedText]
@@ -251,17 +228,37 @@ def read_parts(
     examples that are used, by default those of `complete`.
     """
     kept = kept or complete
-    sources = {"train": corpus.sources, "valid": corpus.valid, "test": corpus.test}
-    parts: dict[str, Texts] = {}
     reported: dict[str, str] = {}
     earlier: dict[str, str] = {}
-    for name, names in sources.items():
+
+    def read(names: Sequence[str]) -> Texts:
+        """Return the texts of sources."""
+        found = read_examples(names, corpus, column, warn, reported, setting, earlier)
+        return kept(found, ", ".join(names), warn)
+
+    return read_splits(
+        corpus, examples, lambda pairs: kept(_given(pairs), "The examples", warn), read
+    )
+
+
+def read_splits(
+    corpus: CorpusSettings,
+    examples: Sequence[Any] | None,
+    given: Callable[[Sequence[Any]], P],
+    read: Callable[[Sequence[str]], P],
+    unit: str = "texts",
+) -> dict[str, P]:
+    """Return what `read` makes of the sources of each split that has some.
+
+    `examples` replace the sources of the training text; `given` reads them.
+    """
+    parts: dict[str, P] = {}
+    for name, names in zip(SPLITS, (corpus.sources, corpus.valid, corpus.test), strict=True):
         if name == "train" and examples is not None:
-            parts[name] = kept(_given(examples), "The examples", warn)
+            parts[name] = given(examples)
         elif names:
-            with phase(f"reading the {name} text", unit="texts"):
-                read = read_examples(names, corpus, column, warn, reported, setting, earlier)
-                parts[name] = kept(read, ", ".join(names), warn)
+            with phase(f"reading the {name} text", unit=unit):
+                parts[name] = read(names)
     return parts
 
 

@@ -28,6 +28,7 @@ from charlm.text.labelled import (
     finished_dataset,
     held_out_parts,
     parts_fingerprint,
+    read_splits,
     run_name,
 )
 from charlm.text.labels import Labels
@@ -176,21 +177,23 @@ def _read(
     warn: Warn,
 ) -> dict[str, Texts]:
     """Return the pairs of each split, with a held-out part."""
-    sources = {"train": corpus.sources, "valid": corpus.valid, "test": corpus.test}
-    parts: dict[str, Texts] = {}
     reported: dict[str, str] = {}
     earlier: dict[str, str] = {}
     like = _first_file(corpus) if examples is None else None
-    for name, names in sources.items():
-        if name == "train" and examples is not None:
-            parts[name] = complete(_given(examples), "The examples", warn, TRANSLATION)
-        elif names:
-            with phase(f"reading the {name} text", unit="texts"):
-                read = read_pairs(
-                    names, corpus, task.target, warn,
-                    needs_targets=True, like=like, reported=reported, earlier=earlier,
-                )  # fmt: skip
-                parts[name] = complete(read, ", ".join(names), warn, TRANSLATION)
+
+    def read(names: Sequence[str]) -> Texts:
+        """Return the pairs of sources."""
+        pairs = read_pairs(
+            names, corpus, task.target, warn,
+            needs_targets=True, like=like, reported=reported, earlier=earlier,
+        )  # fmt: skip
+        return complete(pairs, ", ".join(names), warn, TRANSLATION)
+
+    def given(pairs: Sequence[tuple[str, str]]) -> Texts:
+        """Return pairs given in Python."""
+        return complete(_given(pairs), "The examples", warn, TRANSLATION)
+
+    parts = read_splits(corpus, examples, given, read)
     return held_out_parts(parts, Labels(()), corpus.valid_frac)  # at random: there are no labels
 
 

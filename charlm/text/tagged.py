@@ -24,6 +24,7 @@ from charlm.text.labelled import (
     held_out_rows,
     listed,
     parts_fingerprint,
+    read_splits,
     run_name,
     unseen_advice,
 )
@@ -196,19 +197,15 @@ Parts = dict[str, list[Sentence]]
 
 def _read(corpus: CorpusSettings, task: TaskSettings, examples: Any, warn: Warn) -> Parts:
     """Return the sentences of each split that has sources."""
-    sources = {"train": corpus.sources, "valid": corpus.valid, "test": corpus.test}
-    parts: Parts = {}
     reported: dict[str, str] = {}
-    for name, names in sources.items():
-        if name == "train" and examples is not None:
-            parts[name] = list(_given(examples))
-        elif names:
-            with phase(f"reading the {name} text", unit="sentences"):
-                parts[name] = list(
-                    read_sentences(
-                        names, corpus, task.target, warn, needs_tags=True, reported=reported
-                    )
-                )
+
+    def read(names: Sequence[str]) -> list[Sentence]:
+        """Return the sentences of sources."""
+        return list(
+            read_sentences(names, corpus, task.target, warn, needs_tags=True, reported=reported)
+        )
+
+    parts = read_splits(corpus, examples, lambda pairs: list(_given(pairs)), read, unit="sentences")
     if not parts["train"]:
         raise CorpusError("the training text has no sentences; expected some. Give other examples")
     return parts

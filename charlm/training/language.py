@@ -19,7 +19,7 @@ from charlm.runs.built_in import is_built_in_text
 from charlm.runs.parent import Parent
 from charlm.tasks.language_model import language_model_task
 from charlm.tasks.task import Task
-from charlm.text.conditioned import check_conditioned, load_conditioned
+from charlm.text.conditioned import CONDITIONED, check_conditioned
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import Dataset, load_dataset
 from charlm.text.labels import Labelled
@@ -70,8 +70,8 @@ class LanguageModelTraining:
                     f"table with the columns text and {column}. Name its file, or give examples "
                     "in Python"
                 )
-            return load_conditioned(
-                settings.corpus, settings.vocabulary, column,
+            return CONDITIONED.load(
+                settings.corpus, settings.vocabulary, settings.task,
                 examples=examples, vocabulary=vocabulary, grow=grow,
             )  # fmt: skip
         return load_dataset(
