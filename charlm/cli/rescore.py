@@ -4,6 +4,7 @@ import json
 import math
 import shlex
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -62,30 +63,35 @@ Out = Annotated[
 ]
 
 
-def rescore(
-    lists: Lists,
-    format_name: Format = "auto",
-    decoding: options.Decoding = options.NO_FLAGS,
-    acoustic: Acoustic = None,
-    graph: Graph = None,
-    beam: Beam = None,
-    refs: Refs = None,
-    tune: Tune = False,
-    chars: Annotated[bool, typer.Option("--chars", help="Count errors of characters.")] = False,
-    best: Best = False,
-    lm_weight: LmWeight = None,
-    word_bonus: WordBonus = None,
-    pairs: Pairs = None,
-    weights_file: WeightsFile = None,
-    unk_penalty: options.UnkPenalty = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of tuning, bootstrap.")] = 0,
-    out: Out = None,
-    as_json: options.Json = False,
-    with_: options.With = None,
-    engine: options.Engine = "auto",
-    run: options.Run = None,
-    checkpoints: options.Checkpoints = None,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Options of `charlm rescore`."""
+
+    lists: Lists
+    format_name: Format = "auto"
+    decoding: options.Decoding
+    acoustic: Acoustic = None
+    graph: Graph = None
+    beam: Beam = None
+    refs: Refs = None
+    tune: Tune = False
+    chars: Annotated[bool, typer.Option("--chars", help="Count errors of characters.")] = False
+    best: Best = False
+    lm_weight: LmWeight = None
+    word_bonus: WordBonus = None
+    pairs: Pairs = None
+    weights_file: WeightsFile = None
+    unk_penalty: options.UnkPenalty = None
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of tuning, bootstrap.")] = 0
+    out: Out = None
+    as_json: options.Json = False
+    with_: options.With = None
+    engine: options.Engine = "auto"
+    run: options.Run = None
+    checkpoints: options.Checkpoints = None
+
+
+def rescore(asked: Asked) -> None:
     """Rescore the n-best lists of a speech or text recogniser.
 
     Writes the lists with the model's log-probability, or with --best the hypotheses whose weighted
@@ -97,56 +103,49 @@ def rescore(
 
     Example:  charlm rescore dev.jsonl --refs dev.refs --tune --out weights.json
     """
-    _check(lists, refs=refs, tune=tune, best=best, chars=chars, as_json=as_json, out=out)
-    read = {"acoustic": acoustic, "graph": graph, "beam": beam, **decoding}
-    nbest = api.rescoring.read_lists(lists, format=format_name, warn=say, **read)
-    references = refs and api.rescoring.read_references(nbest, refs, **decoding)
-    model = options.open_model(run, checkpoints, engine, with_=with_)
-    nbest = api.rescoring.rescore(model, nbest, unk_penalty=unk_penalty, warn=say)
-    weights = _weights(nbest, weights_file, pairs, lm_weight, word_bonus)
-    if references and tune:
-        weights = api.rescoring.tune_weights(
-            nbest, references, start=weights, chars=chars, seed=seed
-        )
-    if best or references:
+    _check(asked)
+    read = {
+        "acoustic": asked.acoustic, "graph": asked.graph, "beam": asked.beam, **asked.decoding,
+    }  # fmt: skip
+    nbest = api.rescoring.read_lists(asked.lists, format=asked.format_name, warn=say, **read)
+    references = asked.refs and api.rescoring.read_references(nbest, asked.refs, **asked.decoding)
+    model = options.open_model(asked.run, asked.checkpoints, asked.engine, with_=asked.with_)
+    nbest = api.rescoring.rescore(model, nbest, unk_penalty=asked.unk_penalty, warn=say)
+    weights = _weights(nbest, asked)
+    how: dict[str, Any] = {"chars": asked.chars, "seed": asked.seed}
+    if references and asked.tune:
+        weights = api.rescoring.tune_weights(nbest, references, start=weights, **how)
+    if asked.best or references:
         say(f"weights: {_flags(weights)}")
         _warn_of_signs(nbest, weights)
     if references:
-        rates = api.rescoring.error_rates(nbest, references, weights, chars=chars, seed=seed)
-        change = api.rescoring.rate_change(nbest, references, weights, chars=chars, seed=seed)
+        rates = api.rescoring.error_rates(nbest, references, weights, **how)
+        change = api.rescoring.rate_change(nbest, references, weights, **how)
         record = _record(nbest, weights, rates, change)
-        _report(record, rates, change, as_json=as_json, on_stderr=best and out is None)
-        if tune and out:
-            _write_lines([json.dumps(record, indent=2)], out)
-    if best:
+        _report(record, rates, change, asked)
+        if asked.tune and asked.out:
+            _write_lines([json.dumps(record, indent=2)], asked.out)
+    if asked.best:
         chosen = zip(nbest, nbest.best(weights), strict=True)
-        _write_lines((" ".join([one.name, *each.text.split()]) for one, each in chosen), out)
-    elif not references or (out and not tune):
-        _write_lists(nbest, lists, out)
+        _write_lines((" ".join([one.name, *each.text.split()]) for one, each in chosen), asked.out)
+    elif not references or (asked.out and not asked.tune):
+        _write_lists(nbest, asked.lists, asked.out)
 
 
-def _check(
-    lists: Path,
-    *,
-    refs: Path | None,
-    tune: bool,
-    best: bool,
-    chars: bool,
-    as_json: bool,
-    out: Path | None,
-) -> None:
+def _check(asked: Asked) -> None:
     """Raise UsageError for options that do not fit together."""
+    lists, refs, out = asked.lists, asked.refs, asked.out
     if refs is None:
-        meant = {"--tune": tune, "--chars": chars, "--json": as_json}
+        meant = {"--tune": asked.tune, "--chars": asked.chars, "--json": asked.as_json}
         options.check_meant({flag for flag, given in meant.items() if given}, "--refs")
-    if tune and best:
+    if asked.tune and asked.best:
         raise UsageError(
             "--tune and --best were both given; expected one of them. Keep the weights with --out, "
             "then give them with --weights"
         )
-    if best and as_json and out is None:
+    if asked.best and asked.as_json and out is None:
         raise UsageError("--json and --best both write to stdout; expected one. Add --out")
-    if lists.is_dir() and not (refs or best or out):
+    if lists.is_dir() and not (refs or asked.best or out):
         raise UsageError(
             f"{lists} has a file for each utterance; expected a folder for the results. Add --out"
         )
@@ -154,23 +153,17 @@ def _check(
         raise UsageError(f"--out is {out}, which is read; expected another place")
 
 
-def _weights(
-    nbest: "NBestLists",
-    path: Path | None,
-    pairs: list[str] | None,
-    lm_weight: float | None,
-    word_bonus: float | None,
-) -> dict[str, float]:
+def _weights(nbest: "NBestLists", asked: Asked) -> dict[str, float]:
     """Return the default weights, or those of a file, with the weights that were typed."""
     weights = api.rescoring.default_weights(nbest)
-    if path is not None:
-        weights = api.rescoring.read_weights(path, nbest)
-    typed = dict(map(_pair, pairs or ()))
+    if asked.weights_file is not None:
+        weights = api.rescoring.read_weights(asked.weights_file, nbest)
+    typed = dict(map(_pair, asked.pairs or ()))
     if unknown := [name for name in typed if name not in weights]:
         raise UsageError(
             f"--weight names {unknown[0]!r}; expected a feature of the lists: {', '.join(weights)}"
         )
-    named = {"charlm": lm_weight, "words": word_bonus}
+    named = {"charlm": asked.lm_weight, "words": asked.word_bonus}
     typed |= {name: value for name, value in named.items() if value is not None}
     for name, value in (weights | typed).items():
         if not math.isfinite(value):
@@ -234,17 +227,15 @@ def _report(
     record: dict[str, Any],
     rates: "dict[str, ErrorRate]",
     change: "ErrorChange",
-    *,
-    as_json: bool,
-    on_stderr: bool,
+    asked: Asked,
 ) -> None:
     """Write the error rates as a table or JSON; on stderr if stdout has the hypotheses."""
-    if as_json:
+    if asked.as_json:
         write_json(record)
         return
     from charlm.report.tables import error_table
 
-    if on_stderr:
+    if asked.best and asked.out is None:
         say(rendered(error_table(rates, change), stderr=True).rstrip("\n"))
     else:
         render(error_table(rates, change))
