@@ -198,6 +198,6 @@ def test_predict_answers_with_the_mixture(call: Call) -> None:
 
 
 def test_serve_reports_the_mixture(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (model,) = serve._models("a", folder, "auto", "fp32", 1, ["c=0.25"], ())
+    (model,) = serve._models(serve.Asked(run="a", checkpoints=folder, with_=["c=0.25"]))
     assert "mixture: 0.750 a + 0.250 c (weights given)" in capsys.readouterr().err
     close(shares(model), shares(charlm.load("a", with_="c=0.25")))

@@ -3,7 +3,7 @@
 import functools
 import os
 import threading
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -105,25 +105,30 @@ LogFile = Annotated[
 ]
 
 
-def serve(
-    host: Host = "127.0.0.1",
-    port: Port = 8765,
-    open_: Open = False,
-    also: Also = None,
-    with_: options.WithAny = None,
-    key_file: KeyFile = None,
-    insecure: Insecure = False,
-    allow_host: AllowHost = None,
-    cors: Cors = None,
-    page: Page = True,
-    log: LogFile = None,
-    rows: RowLimit = 64,
-    threads: Threads = 1,
-    engine: options.Engine = "auto",
-    weights: options.Weights = "fp32",
-    run: options.Run = None,
-    checkpoints: options.Checkpoints = None,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Options of `charlm serve`."""
+
+    host: Host = "127.0.0.1"
+    port: Port = 8765
+    open_: Open = False
+    also: Also = None
+    with_: options.WithAny = None
+    key_file: KeyFile = None
+    insecure: Insecure = False
+    allow_host: AllowHost = None
+    cors: Cors = None
+    page: Page = True
+    log: LogFile = None
+    rows: RowLimit = 64
+    threads: Threads = 1
+    engine: options.Engine = "auto"
+    weights: options.Weights = "fp32"
+    run: options.Run = None
+    checkpoints: options.Checkpoints = None
+
+
+def serve(asked: Asked) -> None:
     """Serve a model over HTTP: the completions API of OpenAI, and a page.
 
     A run of another task than language models is served at /api/predict, alone or with --also; it
@@ -134,7 +139,7 @@ def serve(
 
     Example:  charlm serve --run tales --open
     """
-    if open_ and not page:
+    if asked.open_ and not asked.page:
         raise UsageError(
             "--open and --no-page exclude each other; expected at most one. Leave one out"
         )
@@ -146,17 +151,17 @@ def serve(
     from charlm.server.security import Guard
     from charlm.server.service import Service
 
-    address = Address(host, port)
-    access = _access(address, _key(key_file), insecure, allow_host or (), cors or ())
-    quiet = log is None and Verbosity.level == 0
-    lines = Log(None if quiet else open_log(log), debug=Verbosity.debug)
+    address = Address(asked.host, asked.port)
+    access = _access(address, _key(asked.key_file), asked)
+    quiet = asked.log is None and Verbosity.level == 0
+    lines = Log(None if quiet else open_log(asked.log), debug=Verbosity.debug)
 
     with address.bind() as listener:  # before the models are loaded, which takes longer
-        models = _models(run, checkpoints, engine, weights, threads, with_, also or ())
-        service, limits = Service(models, rows, checkpoints), fitting_limits()
-        page = page and _has_page(service, open_)
+        service = Service(_models(asked), asked.rows, asked.checkpoints)
+        limits = fitting_limits()
+        page = asked.page and _has_page(service, asked.open_)
         guard = Guard(make_app(service, limits, with_page=page), service, access, lines)
-        answers = functools.partial(_answers, service, access, address, open_)
+        answers = functools.partial(_answers, service, access, address, asked.open_)
         server = Server(guard, listener, limits, answers, functools.partial(_stops, limits))
         server.run()
     if server.stopped_by is not None:
@@ -176,15 +181,7 @@ def _check_extra() -> None:
         ) from error
 
 
-def _models(
-    run: str | None,
-    checkpoints: Path | None,
-    engine: str,
-    weights: str,
-    threads: int,
-    with_: list[str] | None,
-    also: Sequence[str],
-) -> list["Model | TaskModel"]:
+def _models(asked: Asked) -> list["Model | TaskModel"]:
     """Load the models; the first is the one that a request gets if it names none.
 
     Raises UsageError for a run that gives neither text nor answers to texts.
@@ -194,18 +191,19 @@ def _models(
 
     load = functools.partial(
         api.loading.load,
-        engine=engine, weights=weights, threads=threads, checkpoints=checkpoints,
+        engine=asked.engine, weights=asked.weights, threads=asked.threads,
+        checkpoints=asked.checkpoints,
     )  # fmt: skip
-    path = options.locate(run, checkpoints)
+    path = options.locate(asked.run, asked.checkpoints)
     if run_task(path) == LANGUAGE_MODEL:
         first: Model | TaskModel = options.open_model(
-            str(path), checkpoints, engine, weights, with_, threads
+            str(path), asked.checkpoints, asked.engine, asked.weights, asked.with_, asked.threads
         )
     else:
-        first = load(path, with_=with_ or ())
+        first = load(path, with_=asked.with_ or ())
         if first.mixture:
             say(str(first.mixture))
-    models = [first, *map(load, also)]
+    models = [first, *map(load, asked.also or ())]
     for model in models:
         if run_task(model.path) != LANGUAGE_MODEL and verb_of(model.path) != "predict":
             raise no_text(model.path)
@@ -256,13 +254,7 @@ def _key(path: Path | None) -> str | None:
     return key
 
 
-def _access(
-    address: "Address",
-    key: str | None,
-    insecure: bool,
-    names: Sequence[str],
-    origins: Sequence[str],
-) -> "Access":
+def _access(address: "Address", key: str | None, asked: Asked) -> "Access":
     """Return the rules on who may ask.
 
     Raises UsageError for an address beyond this machine without a key.
@@ -270,13 +262,14 @@ def _access(
     from charlm.server.security import HOST, LOOPBACK, ORIGIN, Access
 
     if not address.ip.is_loopback and key is None:
-        if not insecure:
+        if not asked.insecure:
             raise UsageError(
                 f"--host {address.host} can be reached from other machines, and there is no key; "
                 "expected one. Give --key-file FILE, or --insecure to let everyone in"
             )
         say("WARNING: everyone who can reach this machine can use the server: it has no key")
-    hosts = [name.lower() for name in names]
+    hosts = [name.lower() for name in asked.allow_host or ()]
+    origins = asked.cors or ()
     for flag, pattern, values in (("--allow-host", HOST, hosts), ("--cors", ORIGIN, origins)):
         for value in values:
             if not pattern.fullmatch(value):

@@ -164,11 +164,13 @@ def test_the_url_is_one_that_a_browser_can_open(host: str, url: str) -> None:
 
 
 def test_names_of_one_address_are_allowed_hosts() -> None:
-    access = serve._access(Address("127.0.0.2", 0), None, False, ["Models.example.org"], [])
+    access = serve._access(
+        Address("127.0.0.2", 0), None, serve.Asked(allow_host=["Models.example.org"])
+    )
     assert access.hosts == ("127.0.0.1", "localhost", "[::1]", "127.0.0.2", "models.example.org")
     with pytest.raises(ValueError, match="no key"):
-        serve._access(Address("192.0.2.1", 0), None, False, [], [])
-    assert "192.0.2.1" in serve._access(Address("192.0.2.1", 0), "key", False, [], []).hosts
+        serve._access(Address("192.0.2.1", 0), None, serve.Asked())
+    assert "192.0.2.1" in serve._access(Address("192.0.2.1", 0), "key", serve.Asked()).hosts
 
 
 def test_connections_leave_files_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
