@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -51,21 +52,26 @@ Top = Annotated[
 ]
 
 
-def predict(
-    texts: Annotated[list[str] | None, typer.Argument(help="Texts; - is stdin.")] = None,
-    files: Files = None,
-    reading: options.LabelledReading = options.NO_FLAGS,
-    output: Output = "auto",
-    tokens: Tokens = False,
-    top: Top = 1,
-    beam: options.Beam = None,
-    with_: options.WithLabels = None,
-    as_json: options.Json = False,
-    engine: options.Engine = "auto",
-    device: options.Device = "cpu",
-    run: options.Run = None,
-    checkpoints: options.Checkpoints = None,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Options of `charlm predict`."""
+
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts; - is stdin.")] = None
+    files: Files = None
+    reading: options.LabelledReading
+    output: Output = "auto"
+    tokens: Tokens = False
+    top: Top = 1
+    beam: options.Beam = None
+    with_: options.WithLabels = None
+    as_json: options.Json = False
+    engine: options.Engine = "auto"
+    device: options.Device = "cpu"
+    run: options.Run = None
+    checkpoints: options.Checkpoints = None
+
+
+def predict(asked: Asked) -> None:
     """Give texts labels, tags or translations, with a run of charlm train --task.
 
     Runs that give labels answer with their network and the bag of words that is mixed in, if any.
@@ -79,31 +85,27 @@ def predict(
 
     Example:  charlm predict "A stirring, funny film" "Dull."
     """
-    texts = texts or []
-    from_stdin = _check_source(texts, files, reading)
-    path = options.locate(run, checkpoints, verb="predict")
+    from_stdin = _check_source(asked)
+    path = options.locate(asked.run, asked.checkpoints, verb="predict")
     predictions = _predictions(path)
-    check_choice("--format", output, ("auto", *predictions.formats))
-    given = {"--top": top > 1, "--tokens": tokens, "--beam": beam, "--with": with_}
-    others = {name: value for name, value in given.items() if name not in predictions.flags}
-    check_typed(others, path, lambda row: flags_of(row, "predict"))
-    predictions.check(output, tokens=tokens, top=top, as_json=as_json)
-    model = open_run(path, options.on_device(device, engine), with_, checkpoints)
-    top = min(top, max(len(model.labels), 1))
+    _check_output(asked, predictions, path)
+    engine = options.on_device(asked.device, asked.engine)
+    model = open_run(path, engine, asked.with_, asked.checkpoints)
+    top = min(asked.top, max(len(model.labels), 1))
     say(f"engine {model.run.engine}", level=2)
-    if not from_stdin and not files:
-        _about_arguments(model, texts, predictions)
+    if not from_stdin and not asked.files:
+        _about_arguments(model, asked.texts or [], predictions)
+    output = asked.output
     if output == "auto":
         output = predictions.shown if on_terminal() and not from_stdin else predictions.piped
-    groups = _groups(model, texts, files, reading, from_stdin=from_stdin)
-    with phase("reading", unit="texts") if files else nullcontext():
-        how = {} if beam is None else {"beam": beam}
+    groups = _groups(model, asked, from_stdin=from_stdin)
+    with phase("reading", unit="texts") if asked.files else nullcontext():
+        how = {} if asked.beam is None else {"beam": asked.beam}
         rows = _answered(model, groups, how)
-        if tokens:
-            count = _write_readings(
-                model, groups, predictions, top, how, as_json=as_json or output == "jsonl"
-            )
-        elif as_json:
+        if asked.tokens:
+            as_json = asked.as_json or output == "jsonl"
+            count = _write_readings(model, groups, predictions, top, how, as_json=as_json)
+        elif asked.as_json:
             count = _write_document(model, rows, predictions, top)
         elif output == "table":
             count = _write_table(rows, predictions, top)
@@ -124,11 +126,12 @@ def _predictions(path: Path) -> "Predictions":
     return report_of_task(task).predictions
 
 
-def _check_source(texts: list[str], files: list[str] | None, reading: options.Reading) -> bool:
+def _check_source(asked: Asked) -> bool:
     """Return whether texts come from stdin. Raises UsageError for flags that do not fit."""
+    texts, files, reading = asked.texts, asked.files, asked.reading
     if texts and files:
         raise UsageError("texts and --file were both given; expected one of them")
-    from_stdin = (not texts and not files) or texts == STDIN or files == STDIN
+    from_stdin = (not texts and not files) or STDIN in (texts, files)
     if texts and not from_stdin:
         options.check_meant(options.reading_flags(reading), "--file or stdin")
     if from_stdin and reading.get("input_format", "auto") in ("auto", "text"):
@@ -136,6 +139,18 @@ def _check_source(texts: list[str], files: list[str] | None, reading: options.Re
     if from_stdin and sys.stdin.isatty():
         raise UsageError("no texts; expected some as arguments, with --file, or on stdin")
     return from_stdin
+
+
+def _check_output(asked: Asked, predictions: "Predictions", path: Path) -> None:
+    """Raise UsageError for a format or flags that the answers of a run do not have."""
+    check_choice("--format", asked.output, ("auto", *predictions.formats))
+    given = {
+        "--top": asked.top > 1, "--tokens": asked.tokens, "--beam": asked.beam,
+        "--with": asked.with_,
+    }  # fmt: skip
+    others = {name: value for name, value in given.items() if name not in predictions.flags}
+    check_typed(others, path, lambda row: flags_of(row, "predict"))
+    predictions.check(asked.output, tokens=asked.tokens, top=asked.top, as_json=asked.as_json)
 
 
 def _about_arguments(model: "TaskModel", texts: list[str], predictions: "Predictions") -> None:
@@ -147,26 +162,19 @@ def _about_arguments(model: "TaskModel", texts: list[str], predictions: "Predict
     options.warn_of_slips("predict", texts, predictions.act, predictions.done)
 
 
-def _groups(
-    model: "TaskModel",
-    texts: list[str],
-    files: list[str] | None,
-    reading: options.Reading,
-    *,
-    from_stdin: bool,
-) -> Iterator[Group]:
+def _groups(model: "TaskModel", asked: Asked, *, from_stdin: bool) -> Iterator[Group]:
     """Yield the texts in bounded groups; those of stdin as they arrive, if lines are texts."""
     from charlm.runs.layout import run_task
 
-    target, rules = split_target(reading)
+    target, rules = split_target(asked.reading)
     task = api.task_api.api_of(run_task(model.path))
     plain = rules.get("input_format", "auto") in ("auto", "text") and task.reads_lines
-    if from_stdin and not files and plain:
+    if from_stdin and not asked.files and plain:
         batches = api.scoring.stream_sentences(stdin_blocks(), "standard input", rules, say)
         return ([record.text or "" for record in batch] for batch in batches)
-    if from_stdin or files:
-        return task.inputs(files or STDIN, rules, target, say)
-    return iter([texts])
+    if from_stdin or asked.files:
+        return task.inputs(asked.files or STDIN, rules, target, say)
+    return iter([asked.texts or []])
 
 
 def _has_words(text: Any) -> bool:
