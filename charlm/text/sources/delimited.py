@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain, islice
+from typing import NamedTuple
 
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError, named
@@ -53,23 +54,15 @@ def open_table(
     """
     batches = line_batches(pieces, label)
     head = _head(batches)
-    declared = _EXCEL_LINE.fullmatch(head[0].rstrip("\r\n")) if head and kind == "csv" else None
-    before = 1 if declared else 0  # lines before the table
-    head = head[before:]
-    lines = chain(head, chain.from_iterable(batches))
-    quoted = _is_quoted(head, reading, kind)
-    delimiter = declared[1] if declared else _delimiter(head, reading, kind, quoted)
-    rows = split_rows(lines, delimiter, quoted, label, before)
-    begin: list[Fields] = []  # blank lines and the first row
-    for fields in rows:
-        begin.append(fields)
-        if "".join(fields[1]).strip():
-            break
-    else:
+    form = _form(head, reading, kind)
+    lines = islice(chain(head, chain.from_iterable(batches)), form.before, None)
+    rows = split_rows(lines, form.delimiter, form.quoted, label, form.before)
+    begin = _first_rows(rows)
+    if not begin:
         warn(f"{label} has no rows.")
         return Opened(reading.column or "", (), iter(()))
     names = begin[-1][1]
-    if quoted and reading.header is not False and _has_row_names(head, names, delimiter):
+    if form.quoted and reading.header is not False and _has_row_names(head, names, form):
         names = ["", *names]
         report(
             f"{label}: each row begins with its number, which the first row does not name, as in "
@@ -93,32 +86,60 @@ def open_table(
             f'{label} has {names.count(repeated)} columns "{shown(repeated)}"; each after the '
             f'first has a number, as in "{shown(repeated)}.1". {listed(unique)}'
         )
-    is_usual = delimiter in ",\t" and not (kind == "tsv" and quoted)
-    if reading.column != unique[index] or not (is_usual and rule.is_silent(reading.column)):
+    if reading.column != unique[index] or not (form.is_usual and rule.is_silent(reading.column)):
         what = rule.described(label, unique[index], unique)
-        report(what + _separation(unique, delimiter, quoted, reading, kind, rule.usual))
+        report(what + _separation(unique, form, reading, rule.usual))
     kept: Iterator[Fields] = chain(peeked, fitted)
-    if quoted and reading.quoting == "auto":
-        kept = without_rows_inside(kept, peeked, delimiter, label)
+    if form.quoted and reading.quoting == "auto":
+        kept = without_rows_inside(kept, peeked, form.delimiter, label)
     records = _records(kept, unique, index, cells)
-    checked = _checked(records, label, unique[index], warn, literal=not quoted)
+    checked = _checked(records, label, unique[index], warn, literal=not form.quoted)
     return Opened(unique[index], unique, checked)
 
 
-def _separation(
-    names: list[str],
-    delimiter: str,
-    quoted: bool,
-    reading: ReadSettings,
-    kind: str,
-    usual: str,
-) -> str:
+class Form(NamedTuple):
+    """How a table separates its fields."""
+
+    kind: str
+    """csv or tsv."""
+    delimiter: str
+    quoted: bool
+    """True if quotes enclose fields."""
+    before: int
+    """Number of lines before the table."""
+
+    @property
+    def is_usual(self) -> bool:
+        """True if files of its kind usually have this delimiter and these quotes."""
+        return self.delimiter in ",\t" and not (self.kind == "tsv" and self.quoted)
+
+
+def _form(head: list[str], reading: ReadSettings, kind: str) -> Form:
+    """Return how the table that begins with these lines separates its fields."""
+    declared = _EXCEL_LINE.fullmatch(head[0].rstrip("\r\n")) if head and kind == "csv" else None
+    before = 1 if declared else 0
+    quoted = _is_quoted(head[before:], reading, kind)
+    delimiter = declared[1] if declared else _delimiter(head, reading, kind, quoted)
+    return Form(kind, delimiter, quoted, before)
+
+
+def _first_rows(rows: Iterator[Fields]) -> list[Fields]:
+    """Read the blank lines before the first row, and that row; return [] if there is none."""
+    begin: list[Fields] = []
+    for fields in rows:
+        begin.append(fields)
+        if "".join(fields[1]).strip():
+            return begin
+    return []
+
+
+def _separation(names: list[str], form: Form, reading: ReadSettings, usual: str) -> str:
     """Return the end of a sentence about how a table is read."""
-    separator = DELIMITER_NAMES.get(delimiter, repr(delimiter))
+    separator = DELIMITER_NAMES.get(form.delimiter, repr(form.delimiter))
     words = f"; fields are separated by {separator}. {listed(names)}"
     if reading.header is None and reading.column is None and usual not in names:
         words += " They are the first row; if it is data, add --no-header."
-    if kind == "tsv" and quoted and reading.quoting == "auto":
+    if form.kind == "tsv" and form.quoted and reading.quoting == "auto":
         words += " Its names are in quotes, so quotes enclose fields; else add --quoting none."
     return words
 
@@ -183,14 +204,14 @@ def _checked(
         )
 
 
-def _has_row_names(head: list[str], names: list[str], delimiter: str) -> bool:
+def _has_row_names(head: list[str], names: list[str], form: Form) -> bool:
     """Return True if each row begins with a quoted row number without a name, as R writes it."""
-    lines = [line for line in head if not line.isspace()]
+    lines = [line for line in head[form.before :] if not line.isspace()]
     if not all(names) or not all(line[0] == '"' for line in lines):
         return False
     rows: list[list[str]] = []
     with suppress(CorpusError):  # the head ends inside quotes
-        rows += (row for _, row in split_rows(lines, delimiter, True))
+        rows += (row for _, row in split_rows(lines, form.delimiter, True))
     numbers = {row[0] for row in rows[1:] if len(row) == len(names) + 1 and row[0].isdecimal()}
     return len(rows) > 1 and len(numbers) == len(rows) - 1
 
