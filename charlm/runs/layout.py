@@ -137,11 +137,11 @@ def read_config(path: Path) -> dict[str, Any]:
             f"{where}: {LOGIT_SCALE} is {scale}; expected a number above 0. Restore the run from "
             "a copy"
         )
-    _check_task(config, where)
+    _check_tables(config, where)
     return config
 
 
-def _check_task(config: dict[str, Any], where: Path) -> None:
+def _check_tables(config: dict[str, Any], where: Path) -> None:
     """Raise RunError for a table `task` or `conditions` that charlm does not write or know."""
     task, conditions = config.get(TASK), config.get(CONDITIONS)
     table = TASK if task is not None else CONDITIONS if conditions is not None else None
@@ -153,16 +153,25 @@ def _check_task(config: dict[str, Any], where: Path) -> None:
             "Restore the run from a copy"
         )
     if conditions is not None:
-        names, documents = conditions["labels"], conditions["documents"]
-        fits = 0 < len(set(names)) == len(names) == len(documents) and min(documents) > 0
-        if task is not None or not fits:
-            raise RunError(
-                f"{where}: {len(names)} conditions, {len(set(names))} of them different, with the "
-                f"numbers of documents {shown(documents)}; expected one above 0 for each "
-                "condition, and no table task. Restore the run from a copy"
-            )
-    if task is None:
-        return
+        _check_conditions(conditions, where, with_task=task is not None)
+    if task is not None:
+        _check_task(task, where)
+
+
+def _check_conditions(conditions: dict[str, Any], where: Path, *, with_task: bool) -> None:
+    """Raise RunError for conditions that are not different, or without a number of documents."""
+    names, documents = conditions["labels"], conditions["documents"]
+    fits = 0 < len(set(names)) == len(names) == len(documents) and min(documents) > 0
+    if with_task or not fits:
+        raise RunError(
+            f"{where}: {len(names)} conditions, {len(set(names))} of them different, with the "
+            f"numbers of documents {shown(documents)}; expected one above 0 for each "
+            "condition, and no table task. Restore the run from a copy"
+        )
+
+
+def _check_task(task: dict[str, Any], where: Path) -> None:
+    """Raise RunError for a task that is not known, or settings of it that are not valid."""
     name = task["name"]
     row = TASKS.get(name)
     if row is None or not row.labelled:
