@@ -8,7 +8,7 @@ from charlm.commands import command
 from charlm.config.fields import VALIDATION
 from charlm.config.flags import words_of
 from charlm.config.presets import task_defaults
-from charlm.config.settings import Nested, settings_from, table
+from charlm.config.settings import Nested, Settings, settings_from, table
 from charlm.config.tasks import TASKS, is_of_task, task_name
 from charlm.config.unused import facts_of, missing_need
 from charlm.errors import UsageError
@@ -31,18 +31,45 @@ def repeat_command(path: Path, record: Json) -> str | None:
         settings = settings_from(record["settings"], str(path / RECORD))
     except UsageError:  # of another version of charlm
         return None
-    sources = settings.corpus.sources
-    if is_built_in(path):
-        sources = tuple(shipped_sources(path) or ())
-    if not sources or "-" in sources:
+    sources = _sources(path, settings)
+    if not sources:
         return None
     corpus = record["corpus"]
     known = {VALIDATION: "valid" in corpus["parts"], "document": corpus["document"]}
     facts = facts_of(settings) | known
+    defaults = _defaults(settings.task.task, settings.model.dropout)
+    words, skipped = _vocabulary(path, record)
+    if about := record.get("from"):
+        words += _parent_words(about, labelled=TASKS[settings.task.task].labelled)
+        skipped |= _decided_by_parent(record)
+        if about["vocabulary"] == GROW:
+            skipped -= _limit(defaults, record)
     known_settings = table()
-    ngrams = record.get("ngrams")
-    values = {name: facts[name] for name in known_settings}
-    values |= {} if ngrams else _machine(record)
+    for name, value in _values(settings, facts, record).items():
+        setting = known_settings[name]
+        default = defaults.get(setting.section, {}).get(name, setting.default)
+        plain = value is None or value == default
+        if name not in (*skipped, "sources") and not plain and not missing_need(setting, facts):
+            words += words_of(name, value)
+    paths = (f"./{source}" if source.startswith("-") else source for source in sources)
+    if ngrams := record.get("ngrams"):
+        return command("ngram", *paths, "--order", ngrams["order"], *words)
+    return command("train", *paths, *words)
+
+
+def _sources(path: Path, settings: Settings) -> tuple[str, ...]:
+    """Return the sources of a run, or none if they cannot be read again."""
+    sources = settings.corpus.sources
+    if is_built_in(path):
+        sources = tuple(shipped_sources(path) or ())
+    return () if "-" in sources else sources
+
+
+def _values(settings: Settings, facts: Json, record: Json) -> dict[str, Any]:
+    """Return the values of all settings, with those that the machine and the length had."""
+    values = {name: facts[name] for name in table()}
+    if not record.get("ngrams"):
+        values |= _machine(record)
     steps = (record.get("results") or {}).get("step")
     if values["minutes"] and steps:
         values |= {"minutes": None, "steps": steps}
@@ -51,25 +78,20 @@ def repeat_command(path: Path, record: Json) -> str | None:
     values["valid_tokens"] = values["valid_tokens"] or _every_valid_token(record)
     if values["one_hot"]:
         values["embedding_size"] = None
-    words, skipped = _vocabulary(path, record)
-    if about := record.get("from"):
-        words += ["--from", about.get("path", about["run"])]
-        usual = KEEP if TASKS[settings.task.task].labelled else GROW
-        words += ["--vocabulary", about["vocabulary"]] if about["vocabulary"] != usual else []
-        decided = {name for name, why in record["origins"].items() if why == f"run {about['run']}"}
-        skipped |= {n for n in values if f"{known_settings[n].section}.{n}" in decided}
-    layer = _defaults(settings.task.task, values["dropout"])
-    if about and about["vocabulary"] == GROW:
-        skipped -= _limit(layer, record)
-    for name, value in values.items():
-        setting = known_settings[name]
-        default = layer.get(setting.section, {}).get(name, setting.default)
-        plain = value is None or value == default
-        if name not in (*skipped, "sources") and not plain and not missing_need(setting, facts):
-            words += words_of(name, value)
-    paths = (f"./{source}" if source.startswith("-") else source for source in sources)
-    verb, order = ("ngram", ["--order", ngrams["order"]]) if ngrams else ("train", [])
-    return command(verb, *paths, *order, *words)
+    return values
+
+
+def _parent_words(about: Json, *, labelled: bool) -> list[str]:
+    """Return the words that name the run to start from, and what happens to its vocabulary."""
+    words = ["--from", about.get("path", about["run"])]
+    usual = KEEP if labelled else GROW
+    return words + (["--vocabulary", about["vocabulary"]] if about["vocabulary"] != usual else [])
+
+
+def _decided_by_parent(record: Json) -> set[str]:
+    """Return the settings whose values came from the run that a run started from."""
+    origin = f"run {record['from']['run']}"
+    return {name.partition(".")[2] for name, why in record["origins"].items() if why == origin}
 
 
 def repeat_note(record: Json) -> str:
