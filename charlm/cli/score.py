@@ -168,10 +168,11 @@ def score(asked: Asked) -> None:
     elif asked.order is not None:
         options.check_meant({"--order"}, "--group-by")
     _check_output(asked, by)
-    part = scored_part(
-        asked.output, by, asked.closed, asked.log_base, asked.keep, asked.context,
-        asked.context_column, asked.carry,
-    )  # fmt: skip
+    typed = {
+        "--log-base": asked.log_base, "--keep": asked.keep, "--context": asked.context,
+        "--context-column": asked.context_column, "--carry": asked.carry,
+    }  # fmt: skip
+    part = scored_part(asked.output, by, asked.closed, typed)
     from_stdin = _check_source(asked)
     rule = _word_rule(part, asked.boundary, asked.word_chars)
     if by == BY_CONDITION:

@@ -1,5 +1,6 @@
 """Formats of other programs in `charlm score`: which flags fit them, and their writers."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,27 +25,17 @@ Closed = Annotated[
 ]
 
 
-def scored_part(
-    output: str,
-    by: str | None,
-    closed: bool,
-    log_base: str | None,
-    keep: list[str] | None,
-    context: str | None,
-    context_column: str | None,
-    carry: bool,
-) -> str:
+def scored_part(output: str, by: str | None, closed: bool, typed: Mapping[str, Any]) -> str:
     """Return the part to score for a format, if `by` was asked for.
 
+    `typed` has the flags that formats of other programs have no place for, with their values.
     Raises UsageError for flags that do not fit the format.
     """
     if closed and output not in WITH_CLOSED:
         options.check_meant({"--closed"}, f"--format {' or '.join(WITH_CLOSED)}")
     if output not in TOOLKITS:
         return by or "text"
-    unfit: dict[str, Any] = {"--log-base": log_base, "--keep": keep, "--context": context}
-    unfit |= {"--context-column": context_column, "--carry": carry or None}
-    for flag in (flag for flag, value in unfit.items() if value is not None):
+    for flag in (flag for flag, value in typed.items() if value not in (None, False)):
         has = "has a base of its own" if flag == "--log-base" else "has no place for it"
         raise UsageError(f"{flag} with --format {output}, which {has}; leave out {flag}")
     if output == "lm-zoo" and by == "text":
