@@ -56,18 +56,11 @@ def model_card(
         "",
     ]
     lines += _task_results(record) if row.text else _results(record)
-    verbs: list[tuple[str, ...]] = [("sample",), *([] if row.text else [("score", "some text")])]
-    if record["settings"].get("task", {}).get("condition"):
-        counts = record["corpus"]["labels"]["train"]
-        usual = max(counts, key=lambda name: counts[name])
-        verbs = [("sample", "--condition", usual), ("score", "--by", "condition", "some text")]
-    if row.verb == "predict":
-        verbs = [("predict", "some text")]
     lines += [
         "## Use",
         "",
         "```",
-        *(command(verb, "--run", run or name, *words) for verb, *words in verbs),
+        *(command(verb, "--run", run or name, *words) for verb, *words in _uses(record)),
         "```",
         "",
     ]
@@ -81,6 +74,18 @@ def model_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _uses(record: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return the commands that use a run: the verb and its words."""
+    row = _row(record)
+    if row.verb == "predict":
+        return [("predict", "some text")]
+    if record["settings"].get("task", {}).get("condition"):
+        counts = record["corpus"]["labels"]["train"]
+        usual = max(counts, key=lambda name: counts[name])
+        return [("sample", "--condition", usual), ("score", "--by", "condition", "some text")]
+    return [("sample",)] if row.text else [("sample",), ("score", "some text")]
 
 
 def _row(record: Mapping[str, Any]) -> TaskSpec:
