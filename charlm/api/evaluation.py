@@ -15,6 +15,7 @@ from charlm.phases import phase
 from charlm.runs.layout import CONDITIONS
 from charlm.runs.locate import checkpoints_folder
 from charlm.runs.mixtures import check_members, load_members, member_name
+from charlm.runs.run import Run
 from charlm.text.corpus import Corpus
 from charlm.text.encoded import EncodedText
 from charlm.units import Tally
@@ -48,19 +49,9 @@ def evaluate_run(
     training. `reset_every` resets the state after that many tokens. Raises UsageError if the run
     keeps too little text, CorpusError for a text that is empty or cannot be read.
     """
-    adaptation = None
     methods = methods or Methods()
-    others, given = load_members(
-        model.path,
-        methods.others,
-        checkpoints_folder(methods.checkpoints),
-        condition=model.condition,
-    )
-    check_members([model.run, *others])
-    names = [model.path.name, *(member_name(model.path, other.path) for other in others)]
-    if methods.ngram:
-        names.append(f"{methods.ngram}-gram")
-        others, given = [*others, ngram_run(model.run, methods.ngram)], [*given, None]
+    names, others, weights = _mixed_in(model, methods)
+    adaptation = None
     if methods.in_torch:
         from charlm.api.adaptation import Adaptation
 
@@ -68,9 +59,8 @@ def evaluate_run(
     notes: list[str] = []
     if files:
         rules = ReadSettings(**{"keep_cr": model.run.boundaries.crlf, **(reading or {})})
-        texts = {
-            "text": _read(model, files, document or model.run.boundaries.document, rules, notes)
-        }
+        document = document or model.run.boundaries.document
+        texts = {"text": _read(model, files, document, rules, notes)}
     else:
         texts = held_out_texts(model)
     nats = {}
@@ -83,13 +73,33 @@ def evaluate_run(
     if model.weights != "fp32":
         notes += _cost_of_weights(model, texts, plain, reset_every)
     if others:
-        mixed = evaluate_mixture(names, [model.run, *others], given, texts, nats, reset_every)
+        runs = [model.run, *others]
+        mixed = evaluate_mixture(names, runs, weights, texts, nats, reset_every)
         plain, adapted = plain | mixed.plain, adapted | mixed.adapted
         notes.append(mixed.note)
     protocol = "one full pass, state carried"
     if reset_every:
         protocol = f"windows of {reset_every} tokens, each from the zero state"
     return Evaluation(protocol=protocol, plain=plain, adapted=adapted, notes=notes)
+
+
+def _mixed_in(model: Model, methods: Methods) -> tuple[list[str], list[Run], list[float | None]]:
+    """Return the names of the model and of the runs to mix in, these runs, and their weights.
+
+    A weight that was not given is None. Raises UsageError for runs that cannot be mixed.
+    """
+    others, weights = load_members(
+        model.path,
+        methods.others,
+        checkpoints_folder(methods.checkpoints),
+        condition=model.condition,
+    )
+    check_members([model.run, *others])
+    names = [model.path.name, *(member_name(model.path, other.path) for other in others)]
+    if methods.ngram:
+        names.append(f"{methods.ngram}-gram")
+        others, weights = [*others, ngram_run(model.run, methods.ngram)], [*weights, None]
+    return names, others, weights
 
 
 def held_out_texts(model: Model) -> dict[str, EncodedText]:
