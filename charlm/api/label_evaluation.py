@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.api.task_api import held_out
+from charlm.api.task_api import FROM_FILES, held_out
 from charlm.backends.softmax import log_softmax
 from charlm.commands import command
 from charlm.config.corpus import ReadSettings
@@ -23,9 +23,6 @@ from charlm.text.examples import read_texts
 from charlm.text.floors import majority
 from charlm.text.labels import UNSEEN, Targets, few_names
 from charlm.units import count_of
-
-FROM_FILES = "text"
-"""Name of the texts of files."""
 
 
 @dataclass(frozen=True, kw_only=True)

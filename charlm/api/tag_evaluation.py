@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from charlm.api.comparison import common_parts
-from charlm.api.task_api import held_out
+from charlm.api.task_api import FROM_FILES, held_out
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError
 from charlm.inference.crf import Answers
@@ -24,8 +24,6 @@ from charlm.text.tag_floors import FrequentTag
 from charlm.text.tagged_files import read_sentences
 from charlm.units import count_of
 
-FROM_FILES = "text"
-"""Name of the sentences of files."""
 MAX_LISTED = 5
 """Tags that a message names."""
 Part = tuple[Sentences, Targets]

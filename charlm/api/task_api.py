@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from charlm.api.results import History, Predictions
     from charlm.text.sources.rows import Warn
 
+FROM_FILES = "text"
+"""Name of the texts of files in the figures of an evaluation."""
+
 
 class TaskModel:
     """Base of the models of all tasks but language modelling.

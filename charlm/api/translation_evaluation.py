@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from charlm.api.comparison import common_parts
-from charlm.api.task_api import held_out
+from charlm.api.task_api import FROM_FILES, held_out
 from charlm.commands import command
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError
@@ -22,8 +22,6 @@ from charlm.runs.translate_run import TranslateRun
 from charlm.text.parallel_files import read_pairs
 from charlm.units import count_of
 
-FROM_FILES = "text"
-"""Name of the texts of files."""
 Pairs = Sequence[tuple[str, str]]
 
 
