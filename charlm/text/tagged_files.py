@@ -71,6 +71,27 @@ def read_sentences(
 Numbered = Iterable[tuple[int, str]]
 
 
+class _Row(NamedTuple):
+    """A row of a file: the number of its line, the word, and its tag if there are tags."""
+
+    number: int
+    word: str
+    tag: str | None
+
+
+def _sentences(rows: Iterable[_Row | None], label: str) -> Iterator[Sentence]:
+    """Join the rows of each sentence; None ends one."""
+    own: list[_Row] = []
+    for row in rows:
+        if row is not None:
+            own.append(row)
+        elif own:
+            tags = tuple(each.tag for each in own if each.tag is not None)
+            words = tuple(each.word for each in own)
+            yield Sentence(words, tags or None, f"{label}: line {own[0].number:,}")
+            own = []
+
+
 class _Reader(LineReader):
     """Reader of the sources of one split."""
 
@@ -118,9 +139,10 @@ class _Reader(LineReader):
         first = next((line for _, line in head if _is_row(line)), "")
         is_universal = _ID.fullmatch(first.split("\t")[0]) and first.count("\t") == 9
         if is_universal or name.endswith(".conllu"):
-            yield from self._checked(self._universal(rest, source.label), source.label)
+            rows = self._universal(rest, source.label)
         else:
-            yield from self._checked(self._plain(rest, head, source.label), source.label)
+            rows = self._plain(rest, head, source.label)
+        yield from self._checked(_sentences(rows, source.label), source.label)
 
     def _report(self, label: str, sentence: str) -> None:
         """Warn of a fact about a file, unless it was reported of another one."""
@@ -141,7 +163,8 @@ class _Reader(LineReader):
 
     # -------------------------------------------------------------- CoNLL-U
 
-    def _universal(self, numbered: Numbered, label: str) -> Iterator[Sentence]:
+    def _universal(self, numbered: Numbered, label: str) -> Iterator[_Row | None]:
+        """Yield the rows of a file; None ends a sentence."""
         name = (self.target or "upos").lower()
         if name not in COLUMNS:
             raise UsageError(
@@ -149,14 +172,9 @@ class _Reader(LineReader):
                 f"CoNLL-U files such as {label}"
             )
         tagged, without = False, 0
-        words: list[tuple[str, str]] = []
-        begin = 0
         for number, line in chain(numbered, [(0, "")]):
             if not line.strip(" \t"):
-                if words:
-                    forms, tags = zip(*words, strict=True)
-                    yield Sentence(forms, tags, f"{label}: line {begin:,}")
-                words = []
+                yield None
                 continue
             if line.startswith("#"):
                 continue
@@ -176,7 +194,6 @@ class _Reader(LineReader):
                     f"{label}: line {number:,} has {_no_word(cells[1], 'FORM')}; expected a word. "
                     "Correct that line"
                 )
-            begin = begin if words else number
             tag = cells[COLUMNS[name]].strip()
             if not tag and self.needed:
                 raise CorpusError(
@@ -185,7 +202,7 @@ class _Reader(LineReader):
                 )
             tagged |= tag != "_"
             without += tag == "_" and name != "feats"
-            words.append((cells[1], tag))
+            yield _Row(number, cells[1], tag)
         if self.needed and not tagged:
             raise CorpusError(
                 f"{label} has no {name}: its column holds only _; expected tags. Choose another "
@@ -203,29 +220,27 @@ class _Reader(LineReader):
 
     def _plain(
         self, numbered: Numbered, head: Sequence[tuple[int, str]], label: str
-    ) -> Iterator[Sentence]:
+    ) -> Iterator[_Row | None]:
+        """Yield the rows of a file; None ends a sentence."""
         first = next((line for _, line in head if _is_row(line)), "")
         tabs = "\t" in first.strip()
         width = len(_cells(first, tabs)) if first else 0
         column = self._column(width, label) if width else 0
         if width > 1:
             _check_words(head, tabs, width, label)
-        words: list[tuple[str, str]] = []
-        begin = 0
+        inside = False  # of a sentence
         known, doubtful = set[str](), dict[str, tuple[int, str]]()  # tags; those of rows with "#"
         for number, line in chain(numbered, [(0, "")]):
             cells = _cells(line, tabs)
-            comment = line.startswith("#") and not words and len(cells) != width
+            comment = line.startswith("#") and not inside and len(cells) != width
             if comment or not line.strip(" \t") or cells[0] == _DOCUMENT:
-                if words:
-                    forms, tags = zip(*words, strict=True)
-                    yield Sentence(forms, tags if width > 1 else None, f"{label}: line {begin:,}")
-                words = []
+                inside = False
+                yield None
                 continue
             if len(cells) != width or not cells[0].strip() or (self.needed and not cells[column]):
                 raise CorpusError(_row_problem(f"{label}: line {number:,}", cells, width))
-            begin = begin if words else number
-            words.append((cells[0], cells[column]))
+            inside = True
+            yield _Row(number, cells[0], cells[column] if width > 1 else None)
             if not line.startswith("#"):
                 known.add(cells[column])
             elif cells[column] not in known:
