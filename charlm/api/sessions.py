@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from charlm.commands import command
 from charlm.config.presets import combined
-from charlm.config.settings import Settings, settings_from
+from charlm.config.settings import Nested, Settings, settings_from
 from charlm.config.task import TaskSettings
 from charlm.config.tasks import TASKS, is_of_task
 from charlm.config.training import LENGTHS
@@ -36,7 +36,6 @@ PLANNED = {"batch_size", "bptt", "epochs", "steps", "minutes", "evals", "paramet
 MACHINE = {"device", "threads", "save_minutes", "keep", "log"}
 """Settings of the machine and of checkpoints, which may change from session to session."""
 PATHS = ("sources", "valid", "test")
-Nested = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)

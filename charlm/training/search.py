@@ -17,7 +17,7 @@ from typing import Any
 
 from charlm.commands import command
 from charlm.config.presets import overlay
-from charlm.config.settings import Settings, find_setting, settings_from
+from charlm.config.settings import Nested, Settings, find_setting, settings_from
 from charlm.config.tasks import LANGUAGE_MODEL, TASKS, task_name
 from charlm.config.training import LENGTHS, TrainingSettings
 from charlm.config.unused import drop_unused, origins_of_arguments
@@ -102,10 +102,7 @@ def search(
     holds another search or if trials keep failing, EnvironmentFailure while another process
     searches there alone, or if the storage cannot be opened.
     """
-    unknown = [knob for knob in knobs if knob not in KNOBS]
-    if unknown or not knobs:
-        found = f"has an unknown setting {unknown[0]!r}" if any(unknown) else "is empty"
-        raise UsageError(f"{named('knobs')} {found}; expected some of {', '.join(KNOBS)}")
+    _check_knobs(knobs)
     _check_free(settings, knobs)
     drop_unused(settings, origins_of_arguments(settings))
     base = replace(settings, training=replace(settings.training, evals=EVALS, ngram=0))
@@ -114,12 +111,7 @@ def search(
     check_read_again((*corpus.sources, *corpus.valid, *corpus.test), "a search")
     _optuna()
     if not (folder / SETTINGS).exists():
-        planned = plan_run(settings_from(nested))  # report now what would make every trial fail
-        if planned.dataset.valid is None:
-            raise UsageError(
-                "a search without validation text, by which trials are judged; expected some: "
-                "give it with --valid"
-            )
+        _check_plan(nested)
     study = _open(folder, nested, knobs, seed, storage)
     with contextlib.ExitStack() as at_end:
         if not storage:
@@ -134,6 +126,23 @@ def search(
                 raise RunError(
                     f"{failed} trials in a row failed, the last because: {record.problem}"
                 )
+
+
+def _check_knobs(knobs: Sequence[str]) -> None:
+    """Raise UsageError for unknown knobs, or for none."""
+    unknown = [knob for knob in knobs if knob not in KNOBS]
+    if unknown or not knobs:
+        found = f"has an unknown setting {unknown[0]!r}" if any(unknown) else "is empty"
+        raise UsageError(f"{named('knobs')} {found}; expected some of {', '.join(KNOBS)}")
+
+
+def _check_plan(nested: Nested) -> None:
+    """Raise now what would make every trial fail, and UsageError for no validation text."""
+    if plan_run(settings_from(nested)).dataset.valid is None:
+        raise UsageError(
+            "a search without validation text, by which trials are judged; expected some: "
+            "give it with --valid"
+        )
 
 
 def _check_free(settings: Settings, knobs: Sequence[str]) -> None:
@@ -163,7 +172,7 @@ def _check_free(settings: Settings, knobs: Sequence[str]) -> None:
 
 
 def _trial(
-    study: "_Study", nested: dict[str, dict[str, Any]], knobs: Sequence[str], deadline: float,
+    study: "_Study", nested: Nested, knobs: Sequence[str], deadline: float,
     clock: Callable[[], float],
 ) -> TrialRecord:  # fmt: skip
     """Run or resume one trial and return its end."""
@@ -205,13 +214,13 @@ def trial_name(number: int) -> str:
     return f"trial-{number:03d}"
 
 
-def _session(path: Path, nested: dict[str, dict[str, Any]], values: Mapping[str, Any]) -> Session:
+def _session(path: Path, nested: Nested, values: Mapping[str, Any]) -> Session:
     """Start the run of a trial, or resume it; it is judged on some of the validation text."""
     if (path / RECORD).exists():
         _limit_validation(path)
         return resume(path)
     most = nested["training"].get("valid_tokens") or JUDGED_TOKENS
-    chosen: dict[str, dict[str, Any]] = {"training": {"valid_tokens": most}}
+    chosen: Nested = {"training": {"valid_tokens": most}}
     for knob, value in values.items():
         chosen.setdefault(find_setting(knob).section, {})[knob] = value
     settings = settings_from(overlay(nested, chosen))
@@ -354,7 +363,7 @@ def _explained_storage() -> Iterator[None]:
 
 def _open(
     folder: Path,
-    nested: dict[str, dict[str, Any]],
+    nested: Nested,
     knobs: Sequence[str],
     seed: int,
     storage: str | None,
