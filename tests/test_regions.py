@@ -92,14 +92,15 @@ def test_a_column_that_the_table_lacks_is_refused() -> None:
 
 
 def test_regions_have_their_words_and_the_gaps_between_them() -> None:
-    words = [WordScore("a", 1.0, 0.5, 1, False, 0, 1), WordScore("b", 2.0, 0.25, 3, True, 2, 3),
+    words = [WordScore("a", 1.0, 0.5, 1, False, 0, 1, 0.75),
+             WordScore("b", 2.0, 0.25, 3, True, 2, 3),
              WordScore("cc", 4.0, 0.125, 2, False, 4, 6)]  # fmt: skip
     whole, nothing = region_scores("a b cc", words, (0, 5))
-    assert whole == ("a b cc", 7.75, 0.125, 6, True, 0, 6) and nothing is None
+    assert whole == ("a b cc", 7.75, 0.125, 6, True, 0, 6, 0.75) and nothing is None
     first, last = region_scores("a b cc", words, (0, 4))
-    assert first == ("a b", 3.5, 0.25, 4, True, 0, 3) and last == words[2]
+    assert first == ("a b", 3.5, 0.25, 4, True, 0, 3, 0.75) and last == words[2]
     first, last = region_scores("a b cc", words, (0, 4), follows=True)  # the blank before "a"
-    assert first == ("a b", 3.0, 0.75, 4, True, 0, 3) and last == words[2]
+    assert first == ("a b", 3.0, 0.75, 4, True, 0, 3, 0.75) and last == words[2]
     assert region_scores("a b cc", words, (0, 2), follows=True)[0] == words[0]
 
 

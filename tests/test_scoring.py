@@ -156,6 +156,26 @@ def test_ranks_are_those_of_brute_force(carry: bool) -> None:
             last = token.id
 
 
+@every_unit
+@pytest.mark.parametrize("carry", [False, True])
+def test_entropy_is_that_of_the_full_distribution(unit: str, carry: bool) -> None:
+    """Each token has -sum P ln P of the distribution that predicted it; nats and ranks stay."""
+    model, plain = MODELS[unit], scorer(unit, carry=carry).score(TEXTS, by="token")
+    over = scorer(unit, carry=carry)
+    over.entropy = True
+    state, last = None, EOS
+    for score, before in zip(over.score(TEXTS, by="token"), plain, strict=True):
+        if not carry:
+            state, last = None, EOS
+        assert [(t.nats, t.rank) for t in score.tokens] == [(t.nats, t.rank) for t in before.tokens]
+        for token in score.tokens:
+            with torch.no_grad():
+                logits, state = model(torch.tensor([[last]]), state)
+            expected = torch.distributions.Categorical(logits=logits[0, 0].double()).entropy()
+            assert token.entropy == pytest.approx(expected.item(), abs=1e-5)
+            last = token.id
+
+
 @pytest.mark.parametrize("step", [1, 3, 256])
 def test_ranks_do_not_depend_on_how_many_are_read_at_once(step: int) -> None:
     """The pieces carry the state; equal logits share the best rank."""

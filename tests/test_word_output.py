@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import charlm
+from charlm.errors import UsageError
 from charlm.inference.scores import Score
 from charlm.inference.words import WordRule, WordScore
 from charlm.report.formats import FORMATS, ScoredRow
@@ -61,6 +62,56 @@ def test_pandas_reads_each_word_back(
     assert set(exact.item) == {cell}
     assert set(default.word_rule) == {"leading blank"}
     assert default.gap_base_e.tolist() == [0.5 if word else 2.0 for _, word in expected]
+
+
+@pytest.mark.parametrize("name", ["lines", "stream"])
+def test_the_entropy_of_a_word_is_that_of_all_tokens_before_it(runs: Path, name: str) -> None:
+    """Before the first letter of each word; the surprisals are those without the entropies."""
+    model = charlm.load(runs / name)
+    text = "abc abd ca ab"
+    words = model.words(text, entropy=True)
+    for word, plain in zip(words, model.words(text), strict=True):
+        following = model.next(text[: word.start], top=len(model.vocabulary))
+        chances = [each.probability for each in following if each.probability]
+        expected = -sum(chance * math.log(chance) for chance in chances)
+        assert word.entropy == pytest.approx(expected, abs=1e-6)
+        assert word._replace(entropy=None) == plain
+    assert words.to_pandas().entropy.tolist() == [word.entropy for word in words]
+    assert "entropy" not in model.words(text).rows()[0]
+    (score,) = model.score([text], by="token", entropy=True)
+    assert [token.entropy for token in score.tokens][4] == pytest.approx(words[1].entropy)
+    with pytest.raises(UsageError, match="entropy with by='text'"):
+        model.score(text, entropy=True)
+
+
+@pytest.mark.parametrize("by", ["word", "token"])
+def test_the_entropy_has_a_column_in_every_format(call: Call, runs: Path, by: str) -> None:
+    """In the base of the output, beside the surprisal, which does not change."""
+    flags = ("score", "--by", by, "--entropy", "--log-base", "2", "--format")
+    model = charlm.load(runs / "stream")
+    score = model.score("abc ab", by=by, entropy=True)[0]
+    expected = [part.entropy / math.log(2) for part in (score.words or score.tokens)]
+    for name, separator in (("tsv", "\t"), ("csv", ",")):
+        _, out, _ = call(*flags, name, "abc ab")
+        table = pandas.read_csv(io.StringIO(out), sep=separator)
+        assert table.columns.tolist()[3:5] == ["surprisal_base_2", "entropy_base_2"]
+        assert table.entropy_base_2.tolist() == pytest.approx(expected, abs=1e-6)
+    _, out, _ = call(*flags, "jsonl", "abc ab")
+    parts = json.loads(out)[f"{by}_scores"]
+    assert [part["entropy"] for part in parts] == pytest.approx(expected)
+    _, out, _ = call(*flags, "table", "abc ab")
+    assert "entropy" in out and f"{expected[-1]:.3f}" in out
+    writer = FORMATS["csv"](by=by, entropy=True)
+    missing = writer.lines(ScoredRow(number=4, score=None))
+    assert missing.count(",") == writer.header().count(",")
+
+
+@pytest.mark.parametrize("flags", [(), ("--by", "text"), ("--by", "word", "--format", "srilm")])
+def test_an_entropy_without_its_column_is_refused(
+    call: Call, runs: Path, flags: tuple[str, ...]
+) -> None:
+    code, _, err = call("score", "--entropy", *flags, "abc")
+    assert code == 2 and "--entropy" in err
 
 
 def test_a_row_without_text_has_an_empty_row() -> None:

@@ -109,6 +109,7 @@ class Model:
         carry: bool = False,
         context: str | Sequence[str] = "",
         unk_penalty: float | None = None,
+        entropy: bool = False,
     ) -> Scores:
         """Return the log-probability of each text, and of each word or token with `by`.
 
@@ -116,10 +117,17 @@ class Model:
         independent, or with `carry` one continuous text. `context` is a text that precedes each
         text, or a list with one for each: it is read but not scored. The end of a text is scored if
         the model was trained on documents. `unk_penalty` is the cost of an unknown token in nats in
-        `penalized_log_probability`, by default `run.unk_penalty`.
+        `penalized_log_probability`, by default `run.unk_penalty`. With `entropy`, words and tokens
+        also have the entropy of the prediction (see `words`). Raises UsageError for it by text.
         """
-        scorer = self.scorer(carry=carry, unk_penalty=unk_penalty)
-        return score_texts(scorer, texts, "token" if tokens else by, context)
+        by = "token" if tokens else by
+        if entropy and by == "text":
+            raise UsageError(
+                "entropy with by='text'; expected by='word' or by='token': a prediction is of one "
+                "word or token"
+            )
+        scorer = self.scorer(carry=carry, unk_penalty=unk_penalty, entropy=entropy)
+        return score_texts(scorer, texts, by, context)
 
     def words(
         self,
@@ -128,15 +136,19 @@ class Model:
         boundary: str = "trailing",
         word_chars: str = "blank",
         context: str | Sequence[str] = "",
+        entropy: bool = False,
     ) -> Words:
         """Return the surprisal of each word of texts, from tokens of any unit.
 
         With `boundary` "trailing" it includes that the word ends, with "leading" the blank before
         the word. `word_chars` is "blank", for what blanks separate, or "text", for words without
-        punctuation. `context` is as in `score`. Raises UsageError for a model that reads backward.
+        punctuation. `context` is as in `score`. With `entropy`, each word also has the entropy of
+        the prediction of its first token, in nats. Raises UsageError for a model that reads
+        backward.
         """
         rule = WordRule(boundary=boundary, chars=word_chars)
-        return Words(score_texts(self.scorer(word_rule=rule), texts, "word", context))
+        scorer = self.scorer(word_rule=rule, entropy=entropy)
+        return Words(score_texts(scorer, texts, "word", context))
 
     def scorer(
         self,
@@ -145,10 +157,12 @@ class Model:
         lines: bool = False,
         unk_penalty: float | None = None,
         word_rule: WordRule | None = None,
+        entropy: bool = False,
     ) -> Scorer:
         """Return a scorer with the rules of the training text, for texts that arrive one by one.
 
-        `carry` and `unk_penalty` are as in `score`; `lines` and `word_rule` are as in `Scorer`.
+        `carry` and `unk_penalty` are as in `score`; `lines`, `word_rule` and `entropy` are as in
+        `Scorer`.
         """
         return Scorer(
             self.run.backend,
@@ -158,6 +172,7 @@ class Model:
             lines=lines,
             unk_penalty=self.run.unk_penalty if unk_penalty is None else unk_penalty,
             word_rule=word_rule,
+            entropy=entropy,
         )
 
     def evaluate(self, text: str | None = None, *, reset_every: int | None = None) -> Tally:

@@ -66,7 +66,7 @@ def score_groups(
     rows = list(chain.from_iterable(batches))
     scored = score_regions(scorer, rows, columns, order=order, context=context, seen=seen)
     writer = WRITERS["tsv" if output == "auto" else output](
-        log_base, by="word", word_rule=scorer.word_rule
+        log_base, by="word", word_rule=scorer.word_rule, entropy=scorer.entropy
     )
     show = escape_controls if on_terminal() else str
     for lines in score_lines([scored] if scored else [], writer, keep, Counter(), say):

@@ -81,6 +81,13 @@ By = Annotated[
         "a run trained with --condition. (default: text)",
     ),
 ]
+Entropy = Annotated[
+    bool,
+    typer.Option(
+        "--entropy",
+        help="With --by word or token: show the entropy of the prediction beside the surprisal.",
+    ),
+]
 Boundary = Annotated[
     str,
     typer.Option(
@@ -122,6 +129,7 @@ class Asked:
     order: Order = None
     by: By = None
     tokens: Annotated[bool, typer.Option("--tokens", help="Alias of --by token.")] = False
+    entropy: Entropy = False
     boundary: Boundary = "trailing"
     word_chars: WordChars = "blank"
     context: Context = None
@@ -154,7 +162,8 @@ def score(asked: Asked) -> None:
     a condition given the text follows by Bayes' rule.
 
     With --by word, the surprisal of a word is -ln P(its characters, and that it ends there); the
-    rest of the blanks and of the sentence's end is its gap.
+    rest of the blanks and of the sentence's end is its gap. --entropy adds how uncertain the model
+    was before the word: the entropy of its prediction of the word's first token.
 
     With --group-by, rows of a table are words or regions of texts, as in a reading study.
 
@@ -185,8 +194,9 @@ def score(asked: Asked) -> None:
         say(rule.statement)
     batches = _sentences(model, asked, from_stdin=from_stdin)
     scorer = model.scorer(
-        carry=asked.carry, lines=asked.carry, unk_penalty=asked.unk_penalty, word_rule=rule
-    )
+        carry=asked.carry, lines=asked.carry, unk_penalty=asked.unk_penalty, word_rule=rule,
+        entropy=asked.entropy,
+    )  # fmt: skip
     if asked.group_by is not None:
         _score_groups(model, scorer, batches, asked)
         return
@@ -357,6 +367,10 @@ def _check_output(asked: Asked, by: str | None) -> None:
     if output == "scores" and (has_parts or asked.keep):
         flag = "--tokens" if asked.tokens else f"--by {by}" if has_parts else "--keep"
         raise UsageError(f"{flag} with --format scores, which has none; expected another format")
+    if asked.entropy and output in TOOLKITS:
+        raise UsageError(f"--entropy with --format {output}, which has no place for it; leave out")
+    if asked.entropy and by not in ("word", "token"):
+        options.check_meant({"--entropy"}, "--by word or --by token")
     if rank and output not in ("auto", "table"):
         raise UsageError(f"--rank with --format {output}; only the format table shows ranks")
     if rank and asked.carry:

@@ -61,7 +61,9 @@ def format_writer(
 
     if output not in TOOLKITS:
         name = "tsv" if output == "auto" else output
-        return FORMATS[name](log_base or "e", by=by or "text", word_rule=scorer.word_rule)
+        return FORMATS[name](
+            log_base or "e", by=by or "text", word_rule=scorer.word_rule, entropy=scorer.entropy
+        )
     writer = TOOLKIT_FORMATS[output](by=by)
     reader = StepReader(scorer, "token" if by == "token" else "word")
     kind = "mixture" if model.mixture else str(model.config["model"].get("cell", "ngram"))

@@ -14,8 +14,8 @@ def region_scores(
     A word belongs to the region in which it begins. The surprisal of a region is the sum of its
     words and of the gaps between them; its gap is that of its last word. If the text `follows` a
     context, the gap of the first word is the blank between both, and part of the gap of its region.
-    So the sum of both over all regions is the sum over all words. A region in which no word begins
-    is None.
+    So the sum of both over all regions is the sum over all words. The entropy of a region is that
+    of its first word. A region in which no word begins is None.
     """
     own: list[list[WordScore]] = [[] for _ in starts]
     for word in words:
@@ -37,4 +37,5 @@ def _sum(text: str, words: Sequence[WordScore]) -> WordScore:
         oov=any(word.oov for word in words),
         start=first.start,
         end=last.end,
+        entropy=first.entropy,
     )

@@ -15,13 +15,17 @@ FIGURES = ("tokens", "words", "chars", "oov", "bits_per_char", "perplexity", "wo
 
 @dataclass(frozen=True, kw_only=True)
 class TokenScore:
-    """One token of a scored text; the most probable token has rank 1."""
+    """One token of a scored text; the most probable token has rank 1.
+
+    `entropy` is that of the prediction before it was read, in nats, or None if not requested.
+    """
 
     token: str
     id: int
     nats: float
     rank: int
     oov: bool
+    entropy: float | None = None
 
     def __repr__(self) -> str:
         return f"TokenScore({self.token!r}, {self.nats:.3f} nats, rank {self.rank})"
@@ -124,6 +128,7 @@ class Scores(Listing[Score]):
                 "token_id": place,
                 "token": token.token,
                 "surprisal": token.nats,
+                **_entropy(token),
                 "rank": token.rank,
                 "oov": token.oov,
                 "penalized_surprisal": token.nats + score.unk_penalty * token.oov,
@@ -151,6 +156,7 @@ class Words(Listing[WordScore]):
                 "word_id": place,
                 "word": word.word,
                 "surprisal": word.nats,
+                **_entropy(word),
                 "gap": word.gap,
                 "tokens": word.tokens,
                 "oov": word.oov,
@@ -168,6 +174,11 @@ class Words(Listing[WordScore]):
         for row in rows:
             row["word"] = HeatText([Part(row["word"], bits(row["surprisal"]))], WORDS)
         return rows
+
+
+def _entropy(part: TokenScore | WordScore) -> dict[str, float]:
+    """Return the column with the entropy of a token or word, if it has one."""
+    return {} if part.entropy is None else {"entropy": part.entropy}
 
 
 def _token_parts(score: Score, backward: bool) -> list[Part]:

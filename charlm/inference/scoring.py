@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from charlm.backends.interface import Backend, Ids, Nats, State
 from charlm.errors import UsageError, check_choice, named
+from charlm.inference.entropy import with_entropy
 from charlm.inference.likelihood import (
     MAX_ROWS,
     Read,
@@ -42,8 +43,8 @@ class Scorer:
     are read from the zero state. With `carry`, the texts are one stream instead: each is read from
     the state after the text before. With `carry` and `lines` each text is a line of the stream; if
     no EOS ends it, its line end is scored too. `unk_penalty` is passed to every score.
-    `word_rule` says how tokens become words. Raises UsageError for `carry` with a model that reads
-    backward.
+    `word_rule` says how tokens become words. With `entropy`, tokens and words have the entropy of
+    the prediction. Raises UsageError for `carry` with a model that reads backward.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Scorer:
         lines: bool = False,
         unk_penalty: float = 0.0,
         word_rule: WordRule | None = None,
+        entropy: bool = False,
     ) -> None:
         if carry and isinstance(vocabulary, BackwardVocabulary):
             raise UsageError(
@@ -64,6 +66,7 @@ class Scorer:
         self.backend, self.vocabulary, self.carry = backend, vocabulary, carry
         self.boundaries, self.end = boundaries, boundaries.has_ends
         self.unk_penalty, self.word_rule = unk_penalty, word_rule or WordRule()
+        self.entropy = entropy
         self._by_line = boundaries.text_document == "line" and not carry
         line_end = lines and not self.end and not vocabulary.unknown("\n")
         self._suffix = "\n" if line_end else ""
@@ -144,7 +147,15 @@ class Scorer:
         return WordReader(self.vocabulary, self.word_rule, ends=self.end)
 
     def _read(self, by: str) -> Read:
-        """Return the function that reads tokens, with the figures that the parts need."""
+        """Return the function that reads tokens, with the figures that the parts need.
+
+        With `entropy`, parts of a text have a second figure, the entropy.
+        """
+        read = self._read_alone(by)
+        return with_entropy(self.backend, read) if self.entropy and by != "text" else read
+
+    def _read_alone(self, by: str) -> Read:
+        """Return the function that reads tokens, with one figure of each beside its nats."""
         if by == "token":
             return self.backend.ranks
         entries = self._words.entries if by == "word" else None
@@ -237,8 +248,9 @@ class Scorer:
         scores.backward = isinstance(self.vocabulary, BackwardVocabulary)
         return scores
 
-    def _token_nats(self, item: "_Item", nats: Nats, log_masses: Nats) -> TokenNats:
+    def _token_nats(self, item: "_Item", nats: Nats, log_masses: NDArray[Any]) -> TokenNats:
         """Return the tokens of a text with the characters of it that they cover."""
+        log_masses, entropies = _divided(log_masses)
         text, ids = item.text, item.ids
         skip = len(item.context)
         all_ids = np.concatenate([item.context, ids[:-1] if self.end else ids])
@@ -255,9 +267,11 @@ class Scorer:
             ends=ends,
             log_masses=log_masses,
             before=item.marked[: item.begin].removesuffix(" ")[-1:] if skip else "",
+            entropies=entropies,
         )
 
     def _tokens(self, item: "_Item", nats: Nats, ranks: NDArray[Any]) -> tuple[TokenScore, ...]:
+        ranks, entropies = _divided(ranks)
         names = self.vocabulary.pieces(item.marked.replace(END, "\n"))[len(item.context) :]
         unknown = item.ids == self.vocabulary.unk
         own_end = self._by_line and item.text.endswith("\n")  # named like those inside
@@ -268,13 +282,19 @@ class Scorer:
                 nats=float(nats[at]),
                 rank=int(ranks[at]),
                 oov=bool(unknown[at]),
+                entropy=None if entropies is None else float(entropies[at]),
             )
             for at, name in enumerate(names + ["\n" if own_end else "<eos>"] * self.end)
         )
 
 
 Figures = tuple[Nats, NDArray[Any]]
-"""Nats of the tokens of a text, and another figure of each."""
+"""Nats of the tokens of a text, and another figure of each, (tokens,); with entropy (tokens, 2)."""
+
+
+def _divided(figures: NDArray[Any]) -> tuple[NDArray[Any], Nats | None]:
+    """Return the figures of tokens without their entropies, and the entropies or None."""
+    return (figures, None) if figures.ndim == 1 else (figures[:, 0], figures[:, 1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -312,7 +332,7 @@ def read_tokens(
     first_input: int = EOS,
     step: int = 256,
 ) -> NDArray[Any]:
-    """Return the figure that `read` gives for each token of a text beside its nats."""
+    """Return the figure, or several, that `read` gives for each token of a text beside its nats."""
     targets = np.asarray(ids, np.int64)[:, None]
     inputs = np.concatenate([[[first_input]], targets[:-1]])
     state = backend.initial_state(1) if state is None else state
@@ -320,5 +340,7 @@ def read_tokens(
     for start in range(0, len(targets), step):
         span = slice(start, start + step)
         _, values, state = read(inputs[span], targets[span], state)
+        if start == 0:
+            figures = np.zeros((len(targets), *values.shape[2:]))
         figures[span] = values[:, 0]
     return figures

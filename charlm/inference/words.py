@@ -96,7 +96,9 @@ class WordScore(NamedTuple):
     `nats` is its surprisal. `gap` holds the nats of the blanks and ends after it, and for the first
     word of those before it, that are not part of a word. `tokens` counts its tokens, with
     `leading` also the blank before it; `oov` is true if one of them is unknown. `start` and `end`
-    are character offsets in the text, half open.
+    are character offsets in the text, half open. `entropy` is that of the prediction of the first
+    token with a character of the word, in nats, or None: the least entropy that the prediction of
+    the word can have, since what follows its first token adds to it.
     """
 
     word: str
@@ -106,6 +108,7 @@ class WordScore(NamedTuple):
     oov: bool
     start: int
     end: int
+    entropy: float | None = None
 
     def __repr__(self) -> str:
         return f"WordScore({self.word!r}, {self.nats:.3f} nats)"
@@ -117,6 +120,7 @@ class TokenNats:
 
     `log_masses` has ln B before each token, and, if no EOS ends the text, after the last.
     `before` is the last character of the context, without a space that is scored; "" without one.
+    `entropies` are of the prediction of each token; None without.
     """
 
     ids: Ids
@@ -125,6 +129,7 @@ class TokenNats:
     ends: Places
     log_masses: Nats
     before: str
+    entropies: Nats | None = None
 
 
 class WordReader:
@@ -273,11 +278,12 @@ class WordReader:
         unknown = every.unknown[words.stops] > every.unknown[begins]
         starts, ends = words.starts - offsets, words.ends - offsets
         columns = (words.texts, starts, ends, nats, gaps, words.stops - begins, unknown)
-        rows = zip(*[column.tolist() for column in columns], strict=True)
+        entropies = every.entropies[words.firsts].tolist()
+        rows = zip(*[column.tolist() for column in columns], entropies, strict=True)
         texts = every.texts
         scores = [
-            WordScore(texts[text][start:end], cost, gap, count, oov, start, end)
-            for text, start, end, cost, gap, count, oov in rows
+            WordScore(texts[text][start:end], cost, gap, count, oov, start, end, entropy)
+            for text, start, end, cost, gap, count, oov, entropy in rows
         ]
         cuts = np.searchsorted(words.texts, np.arange(len(texts) + 1))
         return [tuple(scores[cut:stop]) for cut, stop in pairwise(cuts.tolist())]
@@ -299,7 +305,8 @@ class _Tokens:
 
     Characters are counted through all texts, with a gap between two of them; `offsets` has the
     first of each text, `begins` its first token, `stops` the place after its last. `unknown` has
-    the number of UNKs before each place, `before` the character before each text.
+    the number of UNKs before each place, `before` the character before each text, `entropies` the
+    entropy of each token, or None.
     """
 
     def __init__(self, texts: Sequence[str], tokens: Sequence[TokenNats]) -> None:
@@ -314,11 +321,14 @@ class _Tokens:
         self.starts, self.ends = np.empty(count, np.int64), np.empty(count, np.int64)
         self.log_masses, nats = np.zeros(count), np.zeros(count + 1)
         self.before = [each.before for each in tokens]
+        self.entropies = np.full(count, None, object)
         places = zip(self.begins.tolist(), self.stops.tolist(), self.offsets.tolist(), strict=True)
         for at, (begin, stop, offset) in enumerate(places):
             own, length = tokens[at], len(texts[at])
             self.ids[begin:stop], nats[begin + 1 : stop + 1] = own.ids, own.nats
             self.starts[begin:stop], self.ends[begin:stop] = own.starts, own.ends
+            if own.entropies is not None:
+                self.entropies[begin:stop] = own.entropies[: stop - begin].tolist()
             self.starts[stop] = self.ends[stop] = length
             self.starts[begin] = max(self.starts[begin], -1)
             self.starts[begin : stop + 1] += offset

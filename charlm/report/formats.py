@@ -11,8 +11,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from charlm.inference.scores import Score
-from charlm.inference.words import WordRule
+from charlm.inference.scores import Score, TokenScore
+from charlm.inference.words import WordRule, WordScore
 from charlm.text.sources.delimited import quoted_field
 from charlm.units import LOG_BASES, Tally, finite
 
@@ -37,7 +37,7 @@ class Writer(ABC):
     """Base of the formats.
 
     `by` is what has a line: "text", "word" or "token". `word_rule` is the rule of the words, `kept`
-    are columns to copy.
+    are columns to copy. `entropy` adds the entropy of words or tokens.
     """
 
     def __init__(
@@ -47,8 +47,9 @@ class Writer(ABC):
         by: str = "text",
         word_rule: WordRule | None = None,
         kept: Sequence[str] = (),
+        entropy: bool = False,
     ) -> None:
-        self.log_base, self.kept = log_base, kept
+        self.log_base, self.kept, self.entropy = log_base, kept, entropy
         self.by: str | None = by
         self.word_rule = word_rule or WordRule()
 
@@ -84,12 +85,13 @@ class _Delimited(Writer):
     def own_columns(self) -> list[str]:
         """See `Writer.own_columns`."""
         base = f"base_{self.log_base}"
+        entropy = [f"entropy_{base}"] * self.entropy
         if self.by == "word":
-            return ["sentence_id", "word_id", "word", f"surprisal_{base}", f"gap_{base}", "tokens",
-                    "oov", "start", "end", "word_rule"]  # fmt: skip
+            return ["sentence_id", "word_id", "word", f"surprisal_{base}", *entropy, f"gap_{base}",
+                    "tokens", "oov", "start", "end", "word_rule"]  # fmt: skip
         if self.by == "token":
-            return ["sentence_id", "token_id", "token", f"surprisal_{base}", "rank", "oov",
-                    f"penalized_surprisal_{base}"]  # fmt: skip
+            return ["sentence_id", "token_id", "token", f"surprisal_{base}", *entropy, "rank",
+                    "oov", f"penalized_surprisal_{base}"]  # fmt: skip
         return ["sentence_id", f"log_probability_{base}", "tokens", "oov", "bits_per_char",
                 f"penalized_log_probability_{base}", "text"]  # fmt: skip
 
@@ -122,19 +124,28 @@ class _Delimited(Writer):
         rule = str(self.word_rule)
         for place, word in enumerate(score.words, start=score.first_word):
             yield [
-                str(place), self._field(word.word), self._figure(word.nats), self._figure(word.gap),
-                str(word.tokens), "1" if word.oov else "0", str(word.start), str(word.end), rule,
+                str(place), self._field(word.word), self._figure(word.nats),
+                *self._entropy_cells(word), self._figure(word.gap), str(word.tokens),
+                "1" if word.oov else "0", str(word.start), str(word.end), rule,
             ]  # fmt: skip
         if score.tally.tokens and not score.words:
-            yield ["", "", "", self._figure(score.tally.nats), "", "", "", "", rule]
+            gap = self._figure(score.tally.nats)
+            yield ["", "", "", *[""] * self.entropy, gap, "", "", "", "", rule]
 
     def _token_cells(self, score: Score) -> Iterable[list[str]]:
         for place, token in enumerate(score.tokens, start=1):
             price = score.unk_penalty if token.oov else 0.0
             yield [
-                str(place), self._field(token.token), self._figure(token.nats), str(token.rank),
-                str(int(token.oov)), self._figure(token.nats + price),
+                str(place), self._field(token.token), self._figure(token.nats),
+                *self._entropy_cells(token), str(token.rank), str(int(token.oov)),
+                self._figure(token.nats + price),
             ]  # fmt: skip
+
+    def _entropy_cells(self, part: TokenScore | WordScore) -> list[str]:
+        """Return the cell with the entropy of a token or word, if there is such a column."""
+        if not self.entropy:
+            return []
+        return ["" if part.entropy is None else self._figure(part.entropy)]
 
     def _figure(self, nats: float) -> str:
         """Return nats in the base of the output with 6 decimals, and zero without a sign."""
@@ -189,6 +200,7 @@ class Jsonl(Writer):
                 {
                     "word": word.word,
                     "surprisal": finite(self._log(word.nats)),
+                    **self._entropy_member(word),
                     "gap": finite(self._log(word.gap)),
                     "tokens": word.tokens,
                     "oov": word.oov,
@@ -202,12 +214,18 @@ class Jsonl(Writer):
                 {
                     "token": token.token,
                     "surprisal": finite(self._log(token.nats)),
+                    **self._entropy_member(token),
                     "rank": token.rank,
                     "oov": token.oov,
                 }
                 for token in (score.tokens if score else ())
             ]
         return content
+
+    def _entropy_member(self, part: TokenScore | WordScore) -> dict[str, float]:
+        """Return the member with the entropy of a token or word, if it is to be written."""
+        has_entropy = self.entropy and part.entropy is not None
+        return {"entropy": self._log(part.entropy or 0.0)} if has_entropy else {}
 
 
 class Numbers(Writer):

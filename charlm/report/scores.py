@@ -9,8 +9,8 @@ from rich.text import Text
 
 from charlm.errors import UsageError
 from charlm.files.escapes import escape_unprintable
-from charlm.inference.scores import Score
-from charlm.inference.words import WordRule
+from charlm.inference.scores import Score, TokenScore
+from charlm.inference.words import WordRule, WordScore
 from charlm.report.formats import ScoredRow, Writer, output_names
 from charlm.report.tables import BAR_WIDTH, plain_table
 from charlm.report.text import number, shortened, visible
@@ -104,9 +104,10 @@ def _ranks(scores: Sequence[Score | None]) -> tuple[dict[int, int], int | None]:
 
 
 def token_table(score: Score, log_base: str) -> Table:
-    """Return a row for each token of a text: surprisal, rank, running sum, bar."""
+    """Return a row for each token of a text: surprisal, entropy if known, rank, sum, bar."""
     unit = LOG_BASES[log_base]
-    table = plain_table("<token", HEADS[log_base], "rank", "sum", "<surprisal")
+    entropy = _entropy_head(score.tokens)
+    table = plain_table("<token", HEADS[log_base], *entropy, "rank", "sum", "<surprisal")
     total = 0.0
     most = max((token.nats for token in score.tokens), default=0.0)
     for token in score.tokens:
@@ -114,6 +115,7 @@ def token_table(score: Score, log_base: str) -> Table:
         table.add_row(
             Text(visible(token.token) + (" (UNK)" if token.oov else "")),
             number(token.nats / unit, 3),
+            *(number((token.entropy or 0.0) / unit, 3) for _ in entropy),
             str(token.rank),
             number(total / unit, 3),
             _bar(token.nats, most),
@@ -122,19 +124,27 @@ def token_table(score: Score, log_base: str) -> Table:
 
 
 def word_table(score: Score, log_base: str, rule: WordRule) -> Table:
-    """Return a row for each word of a text: surprisal, gap, tokens, bar."""
+    """Return a row for each word of a text: surprisal, entropy if known, gap, tokens, bar."""
     unit = LOG_BASES[log_base]
-    table = plain_table("<word", HEADS[log_base], "gap", "tokens", f"<surprisal ({rule})")
+    entropy = _entropy_head(score.words)
+    heads = ("<word", HEADS[log_base], *entropy, "gap", "tokens")
+    table = plain_table(*heads, f"<surprisal ({rule})")
     most = max((word.nats for word in score.words), default=0.0)
     for word in score.words:
         table.add_row(
             Text(shortened(word.word, WORD_WIDTH) + (" (UNK)" if word.oov else "")),
             number(word.nats / unit, 3),
+            *(number((word.entropy or 0.0) / unit, 3) for _ in entropy),
             number(word.gap / unit + 0.0, 3),
             number(word.tokens),
             _bar(word.nats, most),
         )
     return table
+
+
+def _entropy_head(parts: Sequence[TokenScore] | Sequence[WordScore]) -> list[str]:
+    """Return the heading of a column of entropies, if tokens or words have them."""
+    return ["entropy"] if any(part.entropy is not None for part in parts) else []
 
 
 def _bar(nats: float, most: float) -> Text:
