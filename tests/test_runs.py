@@ -77,6 +77,26 @@ def test_a_row_has_the_facts_of_the_run(folder: Path) -> None:
     assert info.changed == max(path.joinpath(n).stat().st_mtime for n in (WEIGHTS, RECORD, METRICS))
 
 
+def test_a_figure_of_a_part_of_the_validation_text_is_marked(folder: Path, call: Call) -> None:
+    """In the list a star with its meaning, in JSON both numbers; of all of the text none."""
+    record = read_record(copied(folder / "whole", folder / "part"))
+    every = record["corpus"]["parts"]["valid"]["tokens"]
+    record["results"]["valid"]["tokens"] = every - 1
+    write_json(folder / "part" / RECORD, record)
+    listed = {line.split()[0]: line for line in call("runs")[1].splitlines()}
+    assert "*" in listed["part"] and "*" not in listed["whole"]
+    assert "* on a part of the validation text" in call("runs")[1]
+    rows = {each["name"]: each for each in json.loads(call("runs", "--json")[1])["runs"]}
+    assert (rows["part"]["valid_read"], rows["part"]["valid_total"]) == (every - 1, every)
+    assert (rows["whole"]["valid_read"], rows["whole"]["valid_total"]) == (every, every)
+    del record["results"]  # as while it trains: the figures are those of its log
+    write_json(folder / "part" / RECORD, record)
+    assert row(folder, "part").valid_read == every
+    (folder / "part" / RECORD).rename(folder / "record")
+    shutil.rmtree(folder / "part")
+    assert "on a part" not in call("runs")[1]
+
+
 def test_runs_that_ship_are_last(folder: Path) -> None:
     """Also where their own folder is listed: once."""
     assert [run.name for run in list_runs(folder)][-len(BUILT_IN_RUNS) :] == list(BUILT_IN_RUNS)

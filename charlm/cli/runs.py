@@ -59,7 +59,8 @@ def list_(
 ) -> None:
     """List the runs with their size, best validation, age, status and disk space.
 
-    The trials of a search are below it. The runs that ship with charlm are last.
+    A star marks a figure of a part of the validation text (setting valid_tokens); charlm eval
+    reads all of it. The trials of a search are below it. The runs that ship with charlm are last.
 
     Example:  charlm runs --sort figure
     """
@@ -67,10 +68,10 @@ def list_(
     if as_json:
         write_json({"schema_version": 1, "runs": [row.to_dict() for row in rows]})
         return
-    from charlm.report.run_list import problem_lines, run_lines
+    from charlm.report.run_list import part_lines, problem_lines, run_lines
 
     render(run_lines(rows, datetime.now(UTC).timestamp(), terminal_width()))
-    for line in problem_lines(rows):
+    for line in [*part_lines(rows), *problem_lines(rows)]:
         write(f"{line}\n")
     if all(row.built_in for row in rows):
         say(f"no runs of your own yet; train one with: {command('train', 'corpus.txt')}")

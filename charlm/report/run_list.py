@@ -29,6 +29,8 @@ SHORT = {"accuracy": "acc", "f1": "F1", "chrf": "chrF", "mse": "MSE"}
 """Names of figures in the list, if they are not their keys."""
 LEFT = (0, 1, 2, 6)
 """Columns that are aligned to the left."""
+PART_MARK = "*"
+"""Mark of a figure that is of a part of the validation text."""
 TEXT_COLUMN, MIN_TEXT = 1, 8
 """Column that is cut on a narrow terminal, and its minimum width."""
 
@@ -77,7 +79,7 @@ def _figure(run: RunInfo) -> str:
     """Return the headline of a run: its bits per byte, or a figure of its task by name."""
     value = run.figures.get(run.headline)
     if value is None or run.headline == "bits_per_byte":
-        return number(value)
+        return number(value) + PART_MARK * bool(run.part)
     shown = f"{value:.2g}" if 0.0 < value < 1e-3 else number(value, 3)
     return f"{SHORT.get(run.headline, run.headline)} {shown}"
 
@@ -105,6 +107,16 @@ def _status(run: RunInfo) -> str:
     if run.kind == SEARCHED and run.status == FINISHED:
         return count_of(len(run.trials), "trial")
     return run.status
+
+
+def part_lines(runs: Sequence[RunInfo]) -> list[str]:
+    """Return the line that explains the mark of figures, if a run has it."""
+    if not any(_figure(run).endswith(PART_MARK) for _, run in _with_trials(runs)):
+        return []
+    return [
+        f"{PART_MARK} on a part of the validation text: charlm info RUN shows which, and charlm "
+        "eval --run RUN reads all of it"
+    ]
 
 
 def problem_lines(runs: Sequence[RunInfo]) -> list[str]:

@@ -269,8 +269,12 @@ def _figure_rows(figures: Mapping[str, Any], names: Mapping[str, str]) -> list[s
 
 def part_read(record: Mapping[str, Any], tokens: int) -> str:
     """Return which part of the validation text these tokens are, or "" for all of it."""
-    every = record["corpus"]["parts"].get("valid", {}).get("tokens", 0)
-    return f"{tokens:,} of {every:,} validation tokens" if tokens < every else ""
+    return part_text(tokens, record["corpus"]["parts"].get("valid", {}).get("tokens", 0))
+
+
+def part_text(read: int, every: int) -> str:
+    """Return which part of the validation text was read, or "" for all of it; both in tokens."""
+    return f"{read:,} of {every:,} validation tokens" if read < every else ""
 
 
 def _results(record: Mapping[str, Any]) -> list[str]:

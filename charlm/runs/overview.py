@@ -18,7 +18,7 @@ from charlm.errors import RunError
 from charlm.files.safe_read import parse_json, read_bytes, read_json
 from charlm.runs import layout
 from charlm.runs.built_in import BUILT_IN_RUNS, built_in_run, is_built_in
-from charlm.runs.card import model_shape
+from charlm.runs.card import model_shape, part_text
 from charlm.runs.folders import is_training
 from charlm.runs.locate import best_trial
 from charlm.runs.pair import backward_half, is_pair
@@ -41,7 +41,9 @@ class RunInfo:
     `kind` is network, ngram, search or empty (unknown). `status` is "training now", "finished",
     "interrupted", "diverged", "broken", or "pruned" (a trial); `problem` says what is broken.
     `size` counts weights, or n-grams. `figures` are those of the best model on the validation text,
-    empty if there are none, and `headline` is the key of the most important one. `changed` is the
+    empty if there are none, and `headline` is the key of the most important one. They are of
+    `valid_read` of the `valid_total` tokens of that text, None if unknown (setting `valid_tokens`
+    reads a part). `changed` is the
     time of the last change in seconds since 1970, `bytes` the size on disk with everything in the
     folder.
     """
@@ -57,6 +59,8 @@ class RunInfo:
     size: int | None = None
     figures: Figures = field(default_factory=dict)
     headline: str = "bits_per_byte"
+    valid_read: int | None = None
+    valid_total: int | None = None
     step: int | None = None
     seconds: float | None = None
     created: str = ""
@@ -64,6 +68,11 @@ class RunInfo:
     bytes: int = 0
     built_in: bool = False
     trials: tuple["RunInfo", ...] = ()
+
+    @property
+    def part(self) -> str:
+        """Which part of the validation text the figures are of, or "" for all of it."""
+        return part_text(self.valid_read or 0, self.valid_total or 0) if self.valid_read else ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -159,6 +168,8 @@ def _search(path: Path, times: Mapping[str, float], size: int) -> RunInfo:
         size=chosen.size if chosen else None,
         figures=chosen.figures if chosen else {},
         headline=chosen.headline if chosen else "bits_per_byte",
+        valid_read=chosen.valid_read if chosen else None,
+        valid_total=chosen.valid_total if chosen else None,
         seconds=math.fsum(row.seconds or 0.0 for row in trials),
         changed=max([times[layout.SEARCH], *(row.changed for row in trials)]),
         bytes=size,
@@ -196,6 +207,7 @@ def _described(
     if not results or status == TRAINING:  # run.json has the results of the end alone
         valid, step, seconds = _logged(path, valid)
     task = config.get(layout.TASK, {}).get("name", LANGUAGE_MODEL)
+    read, total = _extent(task, record, valid)
     model = layout.WEIGHTS if network else layout.NGRAMS
     missing = status == FINISHED and model not in times
     return about(
@@ -208,6 +220,8 @@ def _described(
         size=record.get("parameters") if network else sum(ngrams["sizes"]) if ngrams else None,
         figures=_chosen(valid, FIGURES_OF.get(task, FIGURES)),
         headline=TASKS[task].headline(valid),
+        valid_read=read,
+        valid_total=total,
         step=step,
         seconds=seconds,
         created=record["created"],
@@ -252,6 +266,16 @@ def _chosen(figures: Mapping[str, Any], names: Iterable[str]) -> Figures:
     """Return the figures of the list of runs, of those of a text; none if it has no loss."""
     found = {name: figures.get(name) for name in names}
     return found if any(value is not None for value in found.values()) else {}
+
+
+def _extent(
+    task: str, record: Mapping[str, Any], figures: Mapping[str, Any]
+) -> tuple[int | None, int | None]:
+    """Return how many tokens of the validation text the figures are of, and how many it has."""
+    if task != LANGUAGE_MODEL:
+        return None, None
+    part = (record["corpus"].get("parts") or {}).get("valid") or {}
+    return figures.get("tokens"), part.get("tokens")
 
 
 def _logged(
