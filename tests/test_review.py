@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from helpers import encoded_documents, encoded_stream, engine, tiny_model, vocabulary_of
 
+from charlm.errors import naming
 from charlm.inference.generation import Piece
 from charlm.text.boundaries import Boundaries
 from charlm.text.dataset import Dataset
@@ -21,13 +22,13 @@ FALLING = [9.0, 7.0, 6.0, 5.9]
     ("train", "valid", "validations", "sentence", "advice"),
     [
         (1.0, 1.3, [9.0, 6.0, 5.0, 5.2, 5.5], "over-fitted: validation was best after 60 %",
-         "more text, then more dropout (--dropout 0.35), or fewer passes"),
+         "more text, then more dropout (dropout 0.35), or fewer passes"),
         (1.0, 1.3, FALLING, "predicts its training text 30 % better",
          "more text, then more dropout"),
         (1.4, 1.42, FALLING, "under-fitted: training text is predicted barely better",
          "less dropout, then more time"),
         (1.4, 1.55, FALLING, "well fitted (1.400 nats/token on training text, 1.550 on new",
-         "more time (--minutes), or more text"),
+         "more time (minutes), or more text"),
     ],
 )  # fmt: skip
 def test_each_learning_curve_has_its_diagnosis(train, valid, validations, sentence, advice) -> None:
@@ -51,6 +52,13 @@ def test_a_text_that_is_predicted_without_error_is_learned() -> None:
     assert first.startswith("learned: ") and "more time" not in second
     first, _ = diagnosis(0.0, 1.3, FALLING, passes=3.0, dropout=0.2)
     assert "better than new text" in first
+
+
+def test_advice_names_settings_as_the_caller_does() -> None:
+    """As flags on the command line, as settings in Python."""
+    for names, expected in (({}, "(dropout 0.35)"), ({"dropout": "--dropout"}, "(--dropout 0.35)")):
+        with naming(names):
+            assert expected in diagnosis(1.0, 1.3, FALLING, passes=3.0, dropout=0.2)[1]
 
 
 def test_less_than_a_pass_is_never_over_fitted() -> None:

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import json
+import math
 import random
 from collections import Counter
 from dataclasses import replace
@@ -23,7 +24,7 @@ from waiting import Ticking
 
 from charlm.config.cells import CELLS
 from charlm.config.training import TrainingSettings
-from charlm.errors import DivergenceError, EnvironmentFailure, RunError
+from charlm.errors import DivergenceError, EnvironmentFailure, RunError, naming
 from charlm.inference.likelihood import evaluate
 from charlm.nn.devices import Precision
 from charlm.runs.checkpoints import Checkpoint
@@ -34,7 +35,7 @@ from charlm.text.dataset import Dataset
 from charlm.text.encoded import EncodedText
 from charlm.training import trainer as trainer_module
 from charlm.training.records import EvaluationRecord, Record, StepRecord, WarningRecord
-from charlm.training.recovery import MAX_SKIPPED, check_weights
+from charlm.training.recovery import MAX_SKIPPED, check_weights, diverged
 from charlm.training.train_state import MAX_WARNINGS, Counters
 from charlm.training.trainer import Trainer
 from charlm.units import Tally
@@ -340,11 +341,34 @@ def test_a_number_that_is_not_finite_stops_before_the_update(where: str, value: 
         trainer.model.output.bias.register_hook(lambda gradient: gradient * value)
     else:
         trainer.model.output.register_forward_hook(lambda _, __, out: out * value)
-    with pytest.raises(DivergenceError, match=r"at step 4.*Expected finite.*--learning-rate"):
+    with pytest.raises(DivergenceError, match=r"at step 4.*Expected finite.*learning_rate"):
         list(steps)
     changed = differences(trainer.snapshot(), before)
     assert all(name.startswith("hidden.") or name == "generator" for name in changed)
     assert all(weight.isfinite().all() for weight in trainer.model.parameters())
+
+
+@pytest.mark.parametrize("flags", [True, False])
+def test_messages_name_settings_as_the_caller_does(flags: bool) -> None:
+    """As flags on the command line, as settings in Python."""
+    settings = ("learning_rate", "clip_norm", "on_nonfinite", "bptt", "hidden_size")
+    names = {name: f"--{name.replace('_', '-')}" for name in settings if flags}
+    trainer = make(valid=None)
+    with naming(names), pytest.raises(EnvironmentFailure) as full:
+        trainer.recovery._split_more(1)
+    with naming(names):
+        problem = str(diverged("step 4"))
+    with torch.no_grad():
+        next(trainer.model.parameters()).fill_(math.nan)
+    with naming(names), pytest.raises(DivergenceError) as broken:
+        check_weights(trainer.state)
+    expected = ("--learning-rate", "--on-nonfinite rewind", "--bptt or --hidden-size")
+    if not flags:
+        expected = ("learning_rate", "on_nonfinite='rewind'", "bptt or hidden_size")
+        assert "--" not in f"{problem}{broken.value}{full.value}"
+    for text in (problem, str(broken.value)):
+        assert expected[0] in text and expected[1] in text
+    assert expected[2] in str(full.value)
 
 
 def broken_at(trainer: Trainer, steps: tuple[int, ...], where: str = "loss") -> Trainer:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from charlm.errors import DivergenceError, EnvironmentFailure
+from charlm.errors import DivergenceError, EnvironmentFailure, assigned, named
 from charlm.runs.weights import MAX_WEIGHT
 from charlm.text.batches import Batch
 from charlm.training.step import MemoryFull, Overflow, Step
@@ -89,7 +89,7 @@ class Recovery:
         if counters.parts >= size:
             raise EnvironmentFailure(
                 f"{device.type} has too little memory for one sequence of this model; "
-                "expected enough for one. Use a smaller --bptt or --hidden"
+                f"expected enough for one. Use a smaller {named('bptt')} or {named('hidden_size')}"
             )
         self.settle()
         counters.parts = min(2 * counters.parts, size)
@@ -123,7 +123,8 @@ def diverged(problem: str) -> DivergenceError:
     """Return the error for a number that is not finite."""
     return DivergenceError(
         f"training diverged at {problem}. Expected finite numbers; nothing of this step "
-        "was kept. Try a smaller --learning-rate or --clip-norm, or --on-nonfinite rewind",
+        f"was kept. Try a smaller {named('learning_rate')} or {named('clip_norm')}, or "
+        f"{assigned('on_nonfinite', 'rewind')}",
         problem,
     )
 
@@ -146,6 +147,7 @@ def check_weights(state: TrainState) -> None:
             problem = f"{name} is not finite after step {state.counters.step}"
             raise DivergenceError(
                 f"training diverged: {problem}; expected finite numbers. This model was "
-                "not saved. Try a smaller --learning-rate, or --on-nonfinite rewind",
+                f"not saved. Try a smaller {named('learning_rate')}, or "
+                f"{assigned('on_nonfinite', 'rewind')}",
                 problem,
             )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from charlm.backends.interface import Backend
+from charlm.errors import named
 from charlm.inference.adapt.calibration import sample_of
 from charlm.inference.generation import generate
 from charlm.inference.likelihood import evaluate
@@ -100,7 +101,7 @@ def diagnosis(
     if passes < 1.0:
         return [
             f"under-fitted: the run has read {100 * passes:.0f} % of its training text ({figures})",
-            "what helps most: more time (--minutes)",
+            f"what helps most: more time ({named('minutes')})",
         ]
     best = min(range(len(validations)), key=lambda at: validations[at], default=0)
     late = len(validations) - 1 - best
@@ -121,17 +122,18 @@ def diagnosis(
         return [
             f"under-fitted: the network predicts new text worse than its n-grams do "
             f"({ngrams:.3f} nats/token; network {figures})",
-            f"what helps most: {_less(dropout)}more time (--minutes)",
+            f"what helps most: {_less(dropout)}more time ({named('minutes')})",
         ]
     if gap < SMALL_GAP:
         return [
             "under-fitted: training text is predicted barely better than new text "
             f"({figures}), after {passes:.1f} passes",
-            f"what helps most: {_less(dropout)}more time (--minutes), and a larger model with it",
+            f"what helps most: {_less(dropout)}more time ({named('minutes')}), and a larger "
+            "model with it",
         ]
     return [
         f"well fitted ({figures}), after {passes:.1f} passes",
-        "what helps most: more time (--minutes), or more text",
+        f"what helps most: more time ({named('minutes')}), or more text",
     ]
 
 
@@ -141,7 +143,8 @@ def _less(dropout: float) -> str:
 
 def _against_memory(dropout: float) -> str:
     if dropout < 0.45:
-        return f"more text, then more dropout (--dropout {min(dropout + 0.15, 0.5):.2g})"
+        more = f"{named('dropout')} {min(dropout + 0.15, 0.5):.2g}"
+        return f"more text, then more dropout ({more})"
     return "more text, or a smaller model"
 
 

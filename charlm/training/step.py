@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from charlm.errors import DivergenceError, EnvironmentFailure
+from charlm.errors import DivergenceError, EnvironmentFailure, named
 from charlm.nn.encoder import State, concatenate
 from charlm.tasks.task import Sums, Task
 from charlm.text.batches import Batch
@@ -155,7 +155,7 @@ class Step:
             raise EnvironmentFailure(
                 f"{self.state.generator.device.type} has too little memory for a step of the "
                 "optimiser; expected enough for one. The last checkpoint is intact. Use a smaller "
-                "--batch-size or --hidden"
+                f"{named('batch_size')} or {named('hidden_size')}"
             )
         for weight in [weight for weight in optimizer.state if weight not in known]:
             del optimizer.state[weight]

@@ -16,7 +16,7 @@ from functools import partial
 
 from charlm.config.optimizers import SCHEDULES
 from charlm.config.training import TrainingSettings
-from charlm.errors import DivergenceError
+from charlm.errors import DivergenceError, assigned, named
 from charlm.inference.figures import Figures
 from charlm.nn.devices import return_freed_memory
 from charlm.nn.encoder import Encoder, State
@@ -246,8 +246,8 @@ class Trainer:
             problem = f"step {self.counters.step}: the validation loss is {tally.nats:.4g}"
             raise DivergenceError(
                 f"training diverged at {problem}. Expected a finite number; the earlier best "
-                "weights and checkpoint are kept. Try a smaller --learning-rate, or --on-nonfinite "
-                "rewind",
+                f"weights and checkpoint are kept. Try a smaller {named('learning_rate')}, or "
+                f"{assigned('on_nonfinite', 'rewind')}",
                 problem,
             )
         return tally, best is None or badness(tally) < badness(best)
