@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,9 +31,10 @@ from charlm.inference.likelihood import evaluate
 from charlm.runs import data as data_module
 from charlm.runs.checkpoints import checkpoint_folders
 from charlm.runs.layout import CONFIG, LOGIT_SCALE, read_record, write_record
+from charlm.runs.networks import load_backend
 from charlm.runs.tensors import tensors_from_file, tensors_to_bytes
 from charlm.runs.verify import verify_run
-from charlm.runs.weights import OLD_SCALE
+from charlm.runs.weights import OLD_SCALE, load_arrays
 from charlm.tasks import language_model
 from charlm.text.corpus import Corpus
 from charlm.text.encoded import encode_text
@@ -1055,6 +1057,34 @@ def test_the_last_average_must_gain_enough_over_the_best(
     assert load(session.path).evaluate(held).nats == pytest.approx(best, rel=1e-5)
 
 
+@pytest.mark.parametrize("cell", ["lstm", "qrnn"])
+def test_the_end_of_a_run_reads_its_best_weights_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: str
+) -> None:
+    """With a calibration and n-grams, which need several factors, in any backend.
+
+    The weights of training differ from the best ones here, so reading those would show.
+    """
+    reads = list[Path]()
+
+    def load(path: Path, *rest: Any) -> dict[str, Any]:
+        reads.append(path)
+        return load_arrays(path, *rest)
+
+    for module in ("charlm.training.calibrating", "charlm.runs.networks"):
+        monkeypatch.setattr(f"{module}.load_arrays", load)
+    text = MEMORISED * 9
+    session = begun(tmp_path, text=text, epochs=20.0, evals=2, cell=cell, ngram=2)
+    *_, last = session.records()
+    assert last.companion is not None
+    assert reads == [session.path / WEIGHTS]
+    stored = load_backend(
+        reads[0], session.trainer.model.settings, len(session.dataset.vocabulary),
+        logit_scale=last.logit_scale,
+    )  # fmt: skip
+    assert evaluate(stored, session.dataset.valid).nats == pytest.approx(last.valid.nats, rel=1e-6)
+
+
 def test_a_factor_that_helps_only_the_sample_is_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1069,10 +1099,8 @@ def test_a_factor_that_helps_only_the_sample_is_not_kept(
     monkeypatch.setattr(calibrating, "sample_to_fit", lambda *_: unlike)
     *_, last = session.records()
     assert (last.logit_scale, last.valid_uncalibrated) == (1.0, None)
-    nats = [
-        evaluate(calibrating.best_backend(session.path, session.trainer, scale), unlike).nats
-        for scale in (1.0, 0.5)
-    ]
+    best = calibrating.BestWeights(session.path, session.trainer)
+    nats = [evaluate(best.backend(scale), unlike).nats for scale in (1.0, 0.5)]
     assert nats[1] < 0.9 * nats[0]  # the sample alone would have kept a factor
 
 

@@ -1,7 +1,8 @@
 """The network of a run as a backend, from its file of weights, or as a model of torch."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,7 @@ def load_backend(
     logit_scale: float | None = None,
     conditions: int = 0,
     first: int | None = None,
+    arrays: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> Backend:
     """Return a backend that computes with the weights in a file.
 
@@ -38,8 +40,9 @@ def load_backend(
     `engine_on`). `weights` is the type in which the kernels keep weights: fp32, bf16 or int8. All
     logits are multiplied by `logit_scale`, by default the factor that older runs keep in the file.
     `conditions` is the number of conditions in the file, and `first` the one with which texts
-    begin, None for EOS. Raises UsageError for unknown names or a wrong combination,
-    EnvironmentFailure if the kernels are missing, RunError for a damaged file.
+    begin, None for EOS. `arrays` are the weights in the file if they were read before. Raises
+    UsageError for unknown names or a wrong combination, EnvironmentFailure if the kernels are
+    missing, RunError for a damaged file.
     """
     engine = chosen_engine(settings, engine, weights)
     check = unchanged(path)
@@ -49,7 +52,10 @@ def load_backend(
         """Return the settings and weights of the model that begins texts with `first`."""
         return begun_with(stored, load_arrays(path, stored, vocab_size, None, conditions), first)
 
-    settings, arrays = read()
+    if arrays is None:
+        settings, arrays = read()
+    else:
+        settings, arrays = begun_with(stored, dict(arrays), first)
     scale = old_logit_scale(path) if logit_scale is None else logit_scale
     if uses_torch(engine):
         from charlm.nn.devices import choose_device
@@ -74,7 +80,7 @@ def load_backend(
 def torch_network(
     settings: ModelSettings,
     vocab_size: int,
-    arrays: dict[str, Any],
+    arrays: Mapping[str, NDArray[np.float32]],
     threads: int | None = None,
     conditions: int = 0,
 ) -> "RecurrentLanguageModel":

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from charlm.backends.interface import Backend
 from charlm.inference.adapt.calibration import fitting_tokens, sample_to_fit, text_logits
@@ -25,7 +27,7 @@ MIN_GAIN = 0.001
 
 
 def calibrate(
-    path: Path, trainer: Trainer, dataset: Dataset, save: Callable[[], object]
+    weights: "BestWeights", trainer: Trainer, dataset: Dataset, save: Callable[[], object]
 ) -> tuple[Tally, float]:
     """Fit the factor on all logits of a run's best weights, and keep it if it helps.
 
@@ -38,8 +40,8 @@ def calibrate(
     assert text is not None and before is not None, "there are validation figures"
     enough = (1.0 - MIN_GAIN) * before.nats
     most = tokens_to_fit(trainer)
-    scale = _fitted(best_backend(path, trainer), text, most)
-    after = before if scale == 1.0 else evaluate(best_backend(path, trainer, scale), text)
+    scale = _fitted(weights.backend(), text, most)
+    after = before if scale == 1.0 else evaluate(weights.backend(scale), text)
     best = trainer.counters.best_step
     if trainer.state.average:
         model = cast(RecurrentLanguageModel, trainer.model)
@@ -48,14 +50,15 @@ def calibrate(
             scaled = TorchBackend(model, own_scale)
             last = evaluate(scaled, text) if own_scale != 1.0 else before
             if last.nats < min(after.nats, enough):
-                write_weights(path, model)
+                write_weights(weights.path, model)
+                weights.forget()
                 trainer.counters.take_as_best(evaluate(TorchBackend(model), text))
                 scale, after = own_scale, last
     if trainer.counters.best_step != best:
         save()  # the trained weights, not their average
     if scale == 1.0 or after.nats > enough:
         return before, 1.0
-    write_logit_scale(path, scale)
+    write_logit_scale(weights.path, scale)
     return after, scale
 
 
@@ -73,22 +76,52 @@ def _fitted(backend: Backend, text: EncodedText, most: int) -> float:
     return scale if after <= (1.0 - MIN_GAIN) * before else 1.0
 
 
-def best_backend(path: Path, trainer: Trainer, logit_scale: float = 1.0) -> Backend:
-    """Load a run's best weights on the training device; on a CPU, with the fastest backend."""
-    model, device = cast(RecurrentLanguageModel, trainer.model), trainer.state.generator.device
-    if model.conditions is not None:  # only torch reads several in one text
-        arrays = load_arrays(
-            path / WEIGHTS, model.settings, model.vocab_size, None, len(model.conditions.weight)
-        )
-        best = torch_network(
-            model.settings, model.vocab_size, arrays, torch.get_num_threads(),
-            len(model.conditions.weight),
+class BestWeights:
+    """The best weights of a run, read from its file once; backends compute with them.
+
+    They are on the training device; on a CPU, the fastest backend has them.
+    """
+
+    def __init__(self, path: Path, trainer: Trainer) -> None:
+        self.path = path
+        self._model = cast(RecurrentLanguageModel, trainer.model)
+        self._device = trainer.state.generator.device
+        self._arrays: dict[str, NDArray[np.float32]] | None = None
+        self._network: RecurrentLanguageModel | None = None
+
+    def forget(self) -> None:
+        """Read the file again when a backend is needed, since it has changed."""
+        self._arrays = self._network = None
+
+    def backend(self, logit_scale: float = 1.0) -> Backend:
+        """Return a backend that multiplies all logits by a factor."""
+        if self._network is not None:
+            return TorchBackend(self._network, logit_scale)
+        model, count = self._model, self._conditions
+        if self._arrays is None:
+            self._arrays = load_arrays(
+                self.path / WEIGHTS, model.settings, model.vocab_size, None, count
+            )
+        if count:  # only torch reads several in one text
+            best = torch_network(
+                model.settings, model.vocab_size, self._arrays, torch.get_num_threads(), count
+            )
+            return self._kept(best, logit_scale)
+        backend = load_backend(
+            self.path / WEIGHTS, model.settings, model.vocab_size,
+            "auto" if self._device.type == "cpu" else "torch",
+            logit_scale=logit_scale, arrays=self._arrays,
         )  # fmt: skip
-        return TorchBackend(best.to(device), logit_scale)
-    name = "auto" if device.type == "cpu" else "torch"
-    backend = load_backend(
-        path / WEIGHTS, model.settings, model.vocab_size, name, logit_scale=logit_scale
-    )
-    if isinstance(backend, TorchBackend):
-        return TorchBackend(backend.model.to(device), backend.logit_scale)
-    return backend
+        if isinstance(backend, TorchBackend):
+            return self._kept(backend.model, logit_scale)
+        return backend
+
+    @property
+    def _conditions(self) -> int:
+        conditions = self._model.conditions
+        return 0 if conditions is None else len(conditions.weight)
+
+    def _kept(self, network: RecurrentLanguageModel, logit_scale: float) -> Backend:
+        """Keep a network in place of the arrays, and return its backend."""
+        self._network, self._arrays = network.to(self._device), None
+        return TorchBackend(self._network, logit_scale)

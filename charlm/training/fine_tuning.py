@@ -37,7 +37,7 @@ from charlm.text.direction import mirrored
 from charlm.text.encoded import EncodedText, id_counts, read_encoded, write_encoded
 from charlm.text.labels import Labelled
 from charlm.text.tokenizers.tokenizer_json import EOS, UNK
-from charlm.training.calibrating import best_backend
+from charlm.training.calibrating import BestWeights
 from charlm.training.task_training import Tensors
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ def begin(session: "Session") -> None:
     """
     trainer, about = session.trainer, session.record["from"]
     write_weights(session.path, trainer.model)
-    backend = best_backend(session.path, trainer)
+    backend = BestWeights(session.path, trainer).backend()
     figures: dict[str, Mapping[str, Any] | None] = {"valid": None, "old_valid": None}
     with phase("evaluating the weights to start from"):
         if (valid := session.dataset.valid) is not None:

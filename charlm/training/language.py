@@ -27,7 +27,7 @@ from charlm.text.task_text import gold_of
 from charlm.text.tokenizers.vocabulary import Vocabulary
 from charlm.training import fine_tuning, pretrained
 from charlm.training.calibrating import (
-    best_backend,
+    BestWeights,
     calibrate,
     tokens_to_fit,
 )
@@ -164,10 +164,11 @@ class LanguageModelTraining:
         trainer, dataset, counters = session.trainer, session.dataset, session.trainer.counters
         stopped = trainer.stop_reason  # requests to stop are too late from here on
         valid, scale = counters.best, 1.0
+        weights = BestWeights(session.path, trainer)
         if not stopped and trainer.settings.calibrate and valid:
             with phase("calibrating"):
-                valid, scale = calibrate(session.path, trainer, dataset, session.save)
-        backend, text, test = best_backend(session.path, trainer, scale), dataset.test, None
+                valid, scale = calibrate(weights, trainer, dataset, session.save)
+        backend, text, test = weights.backend(scale), dataset.test, None
         if not stopped and text is not None:
             with phase("evaluating the test text", total=len(text.ids)):
                 test = evaluate(backend, text)
@@ -187,7 +188,7 @@ class LanguageModelTraining:
         if not stopped:  # save the results first: the review takes a moment
             session.write_end(finished, whole=False)
             nats = valid.nats_per_token if valid else None
-            companion = None if nats is None else _companion(session, scale, nats)
+            companion = None if nats is None else _companion(session, weights, scale, nats)
             ngrams = companion.ngram_nats_per_token if companion else None
             reviewed = review(trainer, dataset, backend, nats, ngrams)
             finished = replace(finished, review=reviewed, companion=companion)
@@ -210,7 +211,9 @@ def _without_ngrams(settings: Settings) -> tuple[Settings, dict[str, str]]:
     return replace(settings, corpus=corpus, training=training), reasons
 
 
-def _companion(session: "Session", scale: float, nats: float) -> Companion | None:
+def _companion(
+    session: "Session", weights: BestWeights, scale: float, nats: float
+) -> Companion | None:
     """Fit the n-gram companion; one that cannot be saved is a warning.
 
     The network has these `nats` per token on the validation text, calibrated by `scale`.
@@ -223,7 +226,7 @@ def _companion(session: "Session", scale: float, nats: float) -> Companion | Non
     try:
         return fit_companion(
             session.path, order, session.dataset,
-            lambda factor: best_backend(session.path, session.trainer, factor * scale),
+            lambda factor: weights.backend(factor * scale),
             nats_per_token=nats,
             most=tokens_to_fit(session.trainer),
         )  # fmt: skip
