@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -292,6 +293,23 @@ def looped(folder: Path, name: str, **changes) -> Session:
 def losses(session: Session) -> list[float]:
     """Train to the end; return the losses of the steps."""
     return [r.nats_per_token for r in session.records() if isinstance(r, StepRecord)]
+
+
+@pytest.mark.parametrize(
+    ("windows", "loops"),
+    [({"bptt": 7}, False), ({"bptt": 8}, True), ({"bptt": 4, "random_bptt": True}, True)],
+)
+def test_a_run_of_short_windows_is_not_said_to_use_the_loop(
+    tmp_path: Path, calls: list[type], windows: dict[str, Any], loops: bool
+) -> None:
+    """The record names the loop only if it computes windows, and the run resumes without a word."""
+    session = looped(tmp_path, "x", steps=30, **windows)
+    losses(session)
+    assert bool(calls) == loops
+    assert ("kernels" in read_record(session.path)["precision"]) == loops
+    session = resume(session.path, {"training": {"steps": 31}})
+    assert not [text for text in session.warnings if "precision" in text]
+    session.lock.release()
 
 
 def test_a_run_in_the_loop_learns_as_in_torch_and_resumes_to_the_same_bits(

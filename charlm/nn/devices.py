@@ -12,7 +12,7 @@ import math
 import os
 import platform
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -25,7 +25,14 @@ from charlm.backends.training_library import VARIABLE, chosen_variant
 from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
 from charlm.errors import EnvironmentFailure, UsageError, assigned, named
-from charlm.nn.kernel_layers import LOOP, changed_steps, computes, kernels_in_use, loop_pays
+from charlm.nn.kernel_layers import (
+    LOOP,
+    MIN_STEPS_OF_LOOP,
+    changed_steps,
+    computes,
+    kernels_in_use,
+    loop_pays,
+)
 from charlm.nn.low_precision import LowCopy, can_be_static
 from charlm.nn.model import RecurrentLanguageModel, multiplied_weights
 
@@ -95,6 +102,14 @@ class Precision:
         autocast = torch.autocast(device.type, torch.bfloat16) if low else contextlib.nullcontext()
         with autocast, kernels_in_use(self.kernels):
             yield
+
+    def for_windows(self, steps: int) -> "Precision":
+        """Return the precision for windows of at most this many steps.
+
+        Without the loop if torch computes all of them in its place, since they are too short.
+        """
+        unused = self.kernels == LOOP and steps < MIN_STEPS_OF_LOOP
+        return replace(self, kernels=None) if unused else self
 
     def record(self) -> dict[str, str]:
         """Return the entry of run.json."""

@@ -14,10 +14,12 @@ from charlm.backends.processor import processor_name
 from charlm.backends.training_library import open_library
 from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings
+from charlm.config.tasks import LANGUAGE_MODEL
 from charlm.errors import EnvironmentFailure
 from charlm.nn import devices
 from charlm.nn.model import multiplied_weights
 from charlm.phases import phase
+from charlm.text.batches import MAX_LONGER
 from charlm.text.dataset import Dataset
 from charlm.training.parallel import check_processes
 from charlm.training.plan.memory import memory_of, memory_problem
@@ -157,10 +159,22 @@ def choose_precision(
 ) -> devices.Precision:
     """Return the precision in which the layers of a model have correct gradients here."""
     task, training = training_of(settings), settings.training
-    return devices.choose_precision(
+    chosen = devices.choose_precision(
         training.precision, task.networks(settings, dataset), task.outputs(settings, dataset),
         device, training.engine, training.batch_size or 1, static=_is_static(settings),
     )  # fmt: skip
+    return of_windows(chosen, settings)
+
+
+def of_windows(precision: devices.Precision, settings: Settings) -> devices.Precision:
+    """Return the precision of a training, without the loop if its windows are too short for it.
+
+    The windows of other tasks than language models are whole texts.
+    """
+    training = settings.training
+    if settings.task.task != LANGUAGE_MODEL or not training.bptt:
+        return precision
+    return precision.for_windows(training.bptt + MAX_LONGER * training.random_bptt)
 
 
 def _is_static(settings: Settings) -> bool:

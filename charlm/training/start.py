@@ -50,7 +50,13 @@ from charlm.training.fine_tuning import (
     freeze,
     keep_old_text,
 )
-from charlm.training.machine import Machine, machine_record, session_precision, session_threads
+from charlm.training.machine import (
+    Machine,
+    machine_record,
+    of_windows,
+    session_precision,
+    session_threads,
+)
 from charlm.training.parallel import check_processes
 from charlm.training.plan.constants import SHORT_TEXT, SHORTER_TEXT
 from charlm.training.plan.memory import memory_problem
@@ -271,7 +277,9 @@ def _record(
 ) -> dict[str, Any]:
     """Return the planned content of run.json. `given` holds the origins of given settings."""
     settings = planned.settings
-    precision = machine.precision(settings.model, settings.training.batch_size)
+    precision = of_windows(
+        machine.precision(settings.model, settings.training.batch_size), settings
+    )
     threads = machine.set_threads(settings.model, settings.training.batch_size or 1)
     task = training_of(settings)
     return {
