@@ -4,11 +4,15 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from helpers import nested
 from waiting import bounded
 
+from charlm.config.settings import settings_from
 from charlm.errors import CorpusError
 from charlm.text.corpus import Corpus
+from charlm.text.sources import word_processors
 from charlm.text.sources.rtf import rtf_text
+from charlm.training.start import start
 
 WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
 ODF = "urn:oasis:names:tc:opendocument:xmlns:text:1.0"
@@ -285,3 +289,37 @@ def test_folders_of_manuscripts(tmp_path: Path) -> None:
     assert "".join(corpus.chunks()) == "s\na\n"
     assert [warning for warning in corpus.warnings if "cover.jpg skipped" in warning]
     assert read(tmp_path / "Book.scriv") == "s"
+
+
+def test_a_training_converts_a_document_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The story: six conversions of a novel in one run, 0.2 s each."""
+    calls = list[Path]()
+    convert = word_processors._convert
+
+    def counted(path: Path) -> bytes:
+        calls.append(path)
+        return convert(path)
+
+    monkeypatch.setattr(word_processors, "_convert", counted)
+    novel = docx(tmp_path / "novel.docx", "<w:p><w:r><w:t>abc abd cab</w:t></w:r></w:p>" * 40)
+    settings = nested(
+        sources=[str(novel)], steps=2, hidden_size=4, num_layers=1, batch_size=2, bptt=5, seed=1
+    )
+    list(start(settings_from(settings), tmp_path / "runs").records())
+    assert calls == [novel]
+
+
+def test_a_changed_document_is_converted_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Texts are kept up to a limit, the oldest goes first, and a change of the file shows."""
+    novel = docx(tmp_path / "a.docx", "<w:p><w:r><w:t>old</w:t></w:r></w:p>")
+    assert read(novel) == "old\n"
+    docx(novel, "<w:p><w:r><w:t>newer</w:t></w:r></w:p>")
+    assert read(novel) == "newer\n"
+    monkeypatch.setattr(word_processors, "MAX_KEPT", 8)
+    other = docx(tmp_path / "b.docx", "<w:p><w:r><w:t>other</w:t></w:r></w:p>")
+    assert (read(other), read(novel)) == ("other\n", "newer\n")
+    assert sum(map(len, word_processors._KEPT.values())) <= 8

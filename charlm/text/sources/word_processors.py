@@ -12,6 +12,7 @@ import codecs
 import lzma
 import posixpath
 import re
+import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -25,6 +26,11 @@ from charlm.errors import CorpusError
 from charlm.files.escapes import escape_unprintable
 from charlm.text.sources.rtf import rtf_text
 
+MAX_KEPT = 1 << 25
+"""Bytes of converted texts that are kept: some ten long novels."""
+_KEPT: dict[tuple[Path, int, int, int], bytes] = {}
+"""Converted texts by path, inode, size and modification time of the file; the newest is last."""
+_LOCK = threading.Lock()
 MAX_BYTES = 1 << 28
 """Limit of the parts read from a file, unpacked; ten times the longest novels with their markup."""
 
@@ -349,9 +355,25 @@ def _reason(error: Exception) -> str:
 def converted(path: Path) -> bytes:
     """Return the text of a file of a word processor in UTF-8.
 
-    Raises CorpusError if it is damaged, protected or of another format, OSError if it cannot be
-    read.
+    A corpus reads its files several times, so the newest texts are kept, up to MAX_KEPT bytes.
+    Raises CorpusError if the file is damaged, protected or of another format, OSError if it cannot
+    be read.
     """
+    status = path.stat()
+    key = path.absolute(), status.st_ino, status.st_size, status.st_mtime_ns
+    with _LOCK:
+        text = _KEPT.pop(key, None)
+    if text is None:
+        text = _convert(path)
+    with _LOCK:
+        _KEPT[key] = text  # as the newest
+        while sum(map(len, _KEPT.values())) > MAX_KEPT:
+            del _KEPT[next(iter(_KEPT))]
+    return text
+
+
+def _convert(path: Path) -> bytes:
+    """Convert a file; see `converted`."""
     suffix = path.suffix.lower()
     try:
         return CONVERTED[suffix](path).encode("utf-8")
