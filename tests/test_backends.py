@@ -591,3 +591,65 @@ def test_backends_import_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n", done.stderr
+
+
+class Cramped:
+    """The `read` of a model on a device with room for this many tokens at once."""
+
+    def __init__(self, model: RecurrentLanguageModel, most: int) -> None:
+        self.plain, self.most = model.read, most
+        self.shapes: list[tuple[int, ...]] = []
+
+    def __call__(self, ids, state=None, generator=None):
+        self.shapes.append(tuple(ids.shape))
+        if ids.numel() > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.plain(ids, state, generator)
+
+
+@pytest.mark.parametrize("most", [34, 20, 7, 2, 1])
+def test_a_window_that_does_not_fit_in_memory_is_read_in_parts(most: int, monkeypatch) -> None:
+    """With equal results: fewer rows at once, then fewer steps of one row; larger ones never again.
+
+    The story: too little memory of a GPU in a validation ended the run.
+    """
+    model = model_of("lstm", num_layers=2)
+    plain, backend = torch_engine(model), torch_engine(model)
+    cramped = Cramped(model, most)
+    ids, targets = (np.array(seeded_ids(seed, 7, 5)) for seed in (1, 2))
+    state = plain.nats(ids, targets, plain.initial_state(5))[1]
+    entries = np.arange(V) % 2 == 0
+    reads = {
+        "nats": (targets, state),
+        "ranks": (targets, state),
+        "masses": (targets, entries, state),
+        "logits": (state,),
+        "distribution": (state,),
+        "contexts": (targets, state),
+    }
+    expected = {name: getattr(plain, name)(ids, *rest) for name, rest in reads.items()}
+    monkeypatch.setattr(model, "read", cramped)
+    for name, rest in reads.items():
+        found = getattr(backend, name)(ids, *rest)
+        for left, right in zip(flat(found), flat(expected[name]), strict=True):
+            np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-5)
+    refused = [shape for shape in cramped.shapes if np.prod(shape) > most]
+    assert len(refused) == len(set(refused)) > 0
+
+
+def test_too_little_memory_for_one_token_is_an_error(monkeypatch) -> None:
+    model = model_of("gru")
+    backend = torch_engine(model)
+    monkeypatch.setattr(model, "read", Cramped(model, 0))
+    ids = np.zeros((3, 2), np.int64)
+    with pytest.raises(EnvironmentFailure, match="too little memory to read one token"):
+        backend.nats(ids, ids, backend.initial_state(2))
+
+
+def seeded_ids(seed: int, steps: int, rows: int) -> list[list[int]]:
+    return torch.randint(V, (steps, rows), generator=seeded(seed)).tolist()
+
+
+def flat(value) -> list[np.ndarray]:
+    """Return the arrays in nested tuples."""
+    return [a for each in value for a in flat(each)] if isinstance(value, tuple) else [value]

@@ -2,19 +2,33 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from charlm.backends.interface import Array, Entries, Ids, Logits, Nats, State, check_entries
+from charlm.backends.interface import (
+    Array,
+    Entries,
+    Ids,
+    Logits,
+    Nats,
+    State,
+    check_entries,
+    join_rows,
+    select_rows,
+)
+from charlm.errors import EnvironmentFailure, named
 from charlm.nn import encoder
 from charlm.nn.layers import layer_signals, recorded_calls
 from charlm.nn.model import RecurrentLanguageModel
 
-Result = TypeVar("Result")
+Figures = tuple[np.ndarray, ...]
+Compute = Callable[[Tensor, Tensor, Tensor], Figures]
+"""Function of the output layer's inputs (T, B, H), logits (T, B, V) and targets (T, B).
+
+It returns arrays of the shape (T, B) or (T, B, ...)."""
 GPU_ROWS = 256
 """Sequences that a GPU reads side by side: it takes little longer for them than for a few."""
 
@@ -41,7 +55,8 @@ def float32_layers() -> Iterator[None]:
 class TorchBackend:
     """Compute with a model on the device of its weights, without gradients.
 
-    `logit_scale` multiplies all logits.
+    `logit_scale` multiplies all logits. A device with too little memory for a window reads fewer
+    rows at once, or fewer steps of one row, from then on; that changes results by rounding alone.
     """
 
     def __init__(self, model: RecurrentLanguageModel, logit_scale: float = 1.0) -> None:
@@ -54,6 +69,8 @@ class TorchBackend:
             memory = torch.cuda.get_device_properties(self.device).total_memory
             self.max_logits = gpu_logits(memory)
         self.logits_each = model.vocab_size * model.settings.mixture
+        self._most_rows: int | None = None  # None while all fit in memory
+        self._most_steps: int | None = None
 
     def initial_state(self, batch_size: int) -> State:
         """See `Backend.initial_state`."""
@@ -61,19 +78,21 @@ class TorchBackend:
 
     def nats(self, inputs: Ids, targets: Ids, state: State) -> tuple[Nats, State]:
         """See `Backend.nats`; the softmax is in float32."""
-        return self._read(inputs, state, lambda _, logits: _nats(logits, self._tensor(targets)))
+        (nats,), after = self._read(
+            inputs, state, lambda _, logits, correct: (_nats(logits, correct),), targets
+        )
+        return nats, after
 
     def ranks(self, inputs: Ids, targets: Ids, state: State) -> tuple[Nats, Ids, State]:
         """See `Backend.ranks`."""
-        correct = self._tensor(targets)
 
-        def nats_and_ranks(_: Tensor, logits: Tensor) -> tuple[Nats, Ids]:
+        def nats_and_ranks(_: Tensor, logits: Tensor, correct: Tensor) -> tuple[Nats, Ids]:
             """Return the losses of the correct tokens and their ranks."""
             own = logits.gather(-1, correct[..., None])
             ranks = (logits > own).sum(dim=-1) + 1
             return _nats(logits, correct), ranks.cpu().numpy()
 
-        (nats, ranks), after = self._read(inputs, state, nats_and_ranks)
+        (nats, ranks), after = self._read(inputs, state, nats_and_ranks, targets)
         return nats, ranks, after
 
     def masses(
@@ -81,25 +100,27 @@ class TorchBackend:
     ) -> tuple[Nats, Nats, State]:
         """See `Backend.masses`."""
         check_entries(entries, self.vocab_size)
-        correct, chosen = self._tensor(targets), self._tensor(np.flatnonzero(entries))
+        chosen = self._tensor(np.flatnonzero(entries))
 
-        def nats_and_masses(_: Tensor, logits: Tensor) -> tuple[Nats, Nats]:
+        def nats_and_masses(_: Tensor, logits: Tensor, correct: Tensor) -> tuple[Nats, Nats]:
             """Return the losses of the correct tokens and the log-masses of the entries."""
             log_masses = logits[..., chosen].logsumexp(dim=-1) - logits.logsumexp(dim=-1)
             return _nats(logits, correct), log_masses.cpu().double().numpy()
 
-        (nats, log_masses), after = self._read(inputs, state, nats_and_masses)
+        (nats, log_masses), after = self._read(inputs, state, nats_and_masses, targets)
         return nats, log_masses, after
 
     def logits(self, inputs: Ids, state: State) -> tuple[Logits, State]:
         """See `Backend.logits`."""
-        return self._read(
-            inputs, state, lambda _, logits: logits[-1].cpu().double().numpy(), last=1
+        (logits,), after = self._read(
+            inputs, state, lambda _, logits, __: (logits.cpu().double().numpy(),), last=1
         )
+        return logits[0], after
 
     def distribution(self, inputs: Ids, state: State) -> tuple[Array, State]:
         """See `Backend.distribution`."""
-        return self._read(inputs, state, lambda _, logits: logits.cpu().numpy())
+        (logits,), after = self._read(inputs, state, lambda _, logits, __: (logits.cpu().numpy(),))
+        return logits, after
 
     @torch.inference_mode()
     def log_probabilities(self, logits: Array | Logits) -> Nats:
@@ -131,35 +152,106 @@ class TorchBackend:
 
     def contexts(self, inputs: Ids, targets: Ids, state: State) -> tuple[Array, Nats, State]:
         """Return the output layer's inputs (T, B, H), the nats of the targets, and the state."""
-        correct = self._tensor(targets)
         (contexts, nats), after = self._read(
             inputs,
             state,
-            lambda hidden, logits: (hidden.float().cpu().numpy(), _nats(logits, correct)),
+            lambda hidden, logits, correct: (hidden.float().cpu().numpy(), _nats(logits, correct)),
+            targets,
         )
         return contexts, nats, after
 
-    @torch.inference_mode()
-    @float32_layers()
     def _read(
         self,
         inputs: Ids,
         state: State,
-        compute: Callable[[Tensor, Tensor], Result],
+        compute: Compute,
+        targets: Ids | None = None,
         last: int = 0,
-    ) -> tuple[Result, State]:
-        """Return compute(hidden, logits) for the inputs, and the state after them.
+    ) -> tuple[Figures, State]:
+        """Return the results of `compute` for the inputs, and the state after them.
 
-        With `last`, compute gets only that many of the last steps.
+        Without targets, the inputs take their place. With `last`, compute gets only that many of
+        the last steps. Raises EnvironmentFailure if there is too little memory for one token.
         """
+        targets = inputs if targets is None else targets
+        rows = inputs.shape[1]
+        most = min(self._most_rows or rows, rows)
+        figures, states = list[Figures](), list[State]()
+        begin = 0
+        while begin < rows or not figures:
+            span = slice(begin, begin + most)
+            own = state if most == rows else select_rows(state, list(range(rows)[span]))
+            part = self._read_steps(inputs[:, span], own, compute, targets[:, span], last)
+            if part is None:  # most rows do not fit
+                self._most_rows = most = max(1, most // 2)
+                continue
+            figures.append(part[0])
+            states.append(part[1])
+            begin += most
+        after = states[0] if len(states) == 1 else join_rows(states)
+        return _joined(figures, axis=1), after
+
+    def _read_steps(
+        self, inputs: Ids, state: State, compute: Compute, targets: Ids, last: int
+    ) -> tuple[Figures, State] | None:
+        """Return what `_read` does for rows that are read side by side.
+
+        None if there is too little memory for them, and fewer rows can be tried. One row is read in
+        fewer steps at once.
+        """
+        steps, rows = inputs.shape
+        most = min(self._most_steps or steps, steps) if rows == 1 else steps
+        figures, begin = list[Figures](), 0
+        while begin < steps or not figures:
+            span = slice(begin, begin + most)
+            part = self._read_part(inputs[span], state, compute, targets[span], last)
+            if part is None and rows > 1:
+                return None
+            if part is None and most == 1:
+                raise EnvironmentFailure(
+                    f"{self.device.type} has too little memory to read one token with this model; "
+                    "expected enough for one. Use a smaller model, or another "
+                    f"{named('device')}"
+                )
+            if part is None:
+                self._most_steps = most = most // 2
+                continue
+            figures.append(part[0])
+            state = part[1]
+            begin += most
+        return (figures[-1] if last else _joined(figures, axis=0)), state
+
+    def _read_part(
+        self, inputs: Ids, state: State, compute: Compute, targets: Ids, last: int
+    ) -> tuple[Figures, State] | None:
+        """Return what `_read` does, or None if there is too little memory."""
+        with contextlib.suppress(torch.OutOfMemoryError):
+            return self._read_at_once(inputs, state, compute, targets, last)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return None
+
+    @torch.inference_mode()
+    @float32_layers()
+    def _read_at_once(
+        self, inputs: Ids, state: State, compute: Compute, targets: Ids, last: int
+    ) -> tuple[Figures, State]:
+        """Return what `_read` does. Raises OutOfMemoryError."""
         before = tuple(tuple(self._tensor(array) for array in layer) for layer in state)
         _, hidden, after = self.model.read(self._tensor(inputs), before)
-        hidden = hidden[-last:]
+        hidden, correct = hidden[-last:], self._tensor(targets[-last:])
         logits = self.model.output(hidden).float() * self.logit_scale
-        return compute(hidden, logits), _arrays(after)
+        return compute(hidden, logits, correct), _arrays(after)
 
     def _tensor(self, array: Ids | np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+
+def _joined(figures: Sequence[Figures], axis: int) -> Figures:
+    """Return the arrays of parts of a window as those of all of it."""
+    if len(figures) == 1:
+        return figures[0]
+    return tuple(np.concatenate(arrays, axis=axis) for arrays in zip(*figures, strict=True))
 
 
 def gpu_logits(memory: int) -> int:
