@@ -1,6 +1,7 @@
 """Rows that are words or regions of texts: joined, scored, and written in their own places."""
 
 import io
+import json
 import random
 from pathlib import Path
 
@@ -155,13 +156,68 @@ def test_flags_without_a_place_are_refused(call: Call, runs: Path) -> None:
     for flags, expected in (
         (["--group-by", "item", "--rank"], "--rank with --group-by"),
         (["--group-by", "item", "--by", "token"], "--by token with --group-by"),
-        (["--group-by", "item", "--format", "srilm"], "expected one of auto, tsv, csv"),
+        (["--group-by", "item", "--format", "srilm"], "expected one of auto, tsv, csv, jsonl"),
         (["--group-by", ""], "--group-by names no column"),
         (["--order", "zone"], "--order has no effect without --group-by"),
     ):
         status, out, err = call(*study, *flags)
         assert (status, out) == (2, "") and expected in err
     assert "--group-by has no effect without --file" in call("score", "a", "--group-by", "b")[2]
+
+
+def test_json_lines_are_read_and_written(call: Call, runs: Path) -> None:
+    """The figures and cells of the same table as TSV; a row without text has null."""
+    study = pandas.read_csv("study.tsv", sep="\t", keep_default_na=False)
+    study.to_json("study.jsonl", orient="records", lines=True)
+    flags = ["--column", "word", "--group-by", "subj,item", "--entropy", "--format"]
+    _, tsv, _ = call("score", "--run", "lines", "--file", "study.tsv", *flags, "tsv")
+    status, out, err = call("score", "--run", "lines", "--file", "study.jsonl", *flags, "jsonl")
+    assert status == 0, err
+    found, expected = [json.loads(line) for line in out.splitlines()], tsv.splitlines()[1:]
+    assert len(found) == len(expected) == 9
+    for row, line in zip(found, expected, strict=True):
+        start, place, word, nats, entropy, gap, *_ = line.split("\t")
+        assert row["sentence_id"] == int(start) and (row["word"] or "") == word
+        for key, cell in (("surprisal", nats), ("entropy", entropy), ("gap", gap)):
+            assert row[key] == (pytest.approx(float(cell), abs=1e-6) if cell else None)
+        assert row["word_id"] == (int(place) if place else None)
+    assert [int(row["RT"]) for row in found] == study.RT.tolist()
+
+
+@pytest.mark.parametrize("frame", [True, False])
+def test_python_gives_the_figures_of_the_command(call: Call, runs: Path, frame: bool) -> None:
+    """Of a DataFrame or of dictionaries, in any order with positions, with the cells as given."""
+    table = pandas.read_csv("study.tsv", sep="\t").sample(frac=1.0, random_state=1)
+    given = table if frame else table.to_dict("records")
+    flags = ["--column", "word", "--group-by", "subj,item", "--order", "zone", "--context", "ca"]
+    table.to_csv("mixed.tsv", sep="\t", index=False)
+    _, out, _ = call("score", "--run", "lines", "--file", "mixed.tsv", *flags)
+    expected = pandas.read_csv(io.StringIO(out), sep="\t")
+    regions = charlm.load(runs / "lines").regions(
+        given, column="word", group_by=["subj", "item"], order="zone", context="ca"
+    )
+    found = regions.to_pandas()
+    for name in ("surprisal", "gap"):
+        assert found[name].tolist() == pytest.approx(
+            expected[f"{name}_base_e"].tolist(), abs=1e-6, nan_ok=True
+        )
+    for name in ("sentence_id", "word_id", "RT", "tokens"):
+        pandas.testing.assert_series_equal(found[name], expected[name], check_dtype=False)
+    assert "entropy" not in found and set(found.word_rule) == {"trailing blank"}
+
+
+def test_a_table_in_python_that_does_not_fit_is_refused(runs: Path) -> None:
+    model = charlm.load(runs / "lines")
+    for table, column, by, expected in (
+        ("abc", "word", "item", "table is 'abc'"),
+        ([1], "word", "item", "row 1 is 1"),
+        ([{"item": 1}], "word", "item", "row 1 has no column 'word'.*item"),
+        ([{"word": 5, "item": 1}], "word", "item", "row 1 has 5 in 'word'; expected a str"),
+        ([{"word": "a", "item": 1}], "word", "subj", "group_by names the column 'subj'"),
+        ([{"word": "a", "item": 1}], "word", [], "group_by names no column"),
+    ):
+        with pytest.raises(UsageError, match=expected):
+            model.regions(table, column=column, group_by=by)
 
 
 def test_words_that_are_scored_alone_are_reported(call: Call, runs: Path) -> None:

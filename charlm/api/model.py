@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from charlm.api.copies import load_again
 from charlm.api.options import check_options
+from charlm.api.regions import Regions, table_regions
 from charlm.api.results import History, Neighbours, NextTokens
 from charlm.api.scoring import score_texts
 from charlm.api.surprisals import PARTS, Surprisals, token_surprisals, word_surprisals
@@ -149,6 +150,30 @@ class Model:
         rule = WordRule(boundary=boundary, chars=word_chars)
         scorer = self.scorer(word_rule=rule, entropy=entropy)
         return Words(score_texts(scorer, texts, "word", context))
+
+    def regions(
+        self,
+        table: Any,
+        *,
+        column: str,
+        group_by: str | Sequence[str],
+        order: str | None = None,
+        boundary: str = "trailing",
+        word_chars: str = "blank",
+        context: str = "",
+        entropy: bool = False,
+    ) -> Regions:
+        """Return the surprisal of each row of a table whose rows are words or regions of texts.
+
+        `table` is a pandas.DataFrame, or a list with a dictionary for each row, as of a reading
+        study. `column` has the words. Rows with equal cells in the columns `group_by` are a text,
+        in their order, or in that of the numbers in the column `order`. `context` is read before
+        each text; other options are as in `words`. Raises UsageError for a column that is missing,
+        CorpusError for rows that are no single text.
+        """
+        rule = WordRule(boundary=boundary, chars=word_chars)
+        scorer = self.scorer(word_rule=rule, entropy=entropy)
+        return table_regions(scorer, table, column, group_by, order=order, context=context)
 
     def scorer(
         self,

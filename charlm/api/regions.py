@@ -1,17 +1,142 @@
 """Surprisal of the rows of a table whose rows are the words or regions of texts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from charlm.api.scoring import BATCH
+from charlm.errors import UsageError, named
 from charlm.inference.regions import region_scores
 from charlm.inference.scores import Score
 from charlm.inference.scoring import Scorer
 from charlm.inference.words import WordScore
+from charlm.listing import Listing
+from charlm.report.formats import output_names
 from charlm.text.regions import join_rows
-from charlm.text.sources.rows import Record
+from charlm.text.sources.rows import Record, cell_text
 from charlm.units import Tally
 
 ScoredRows = list[tuple[Record, Score | None]]
+OWN_COLUMNS = ("sentence_id", "word_id", "surprisal", "entropy", "gap", "tokens", "oov", "start",
+               "end", "word_rule")  # fmt: skip
+"""Columns that are added to those of a table; one of the table with such a name is renamed."""
+
+
+class Region(NamedTuple):
+    """One row of a table, as a region of its text.
+
+    `cells` are those of the table. `sentence_id` numbers the texts, `word_id` the regions of each,
+    both from 1. `score` is the surprisal of the region as one word; it and `word_id` are None for a
+    row without words.
+    """
+
+    cells: Mapping[str, Any]
+    sentence_id: int
+    word_id: int | None
+    score: WordScore | None
+
+    def __repr__(self) -> str:
+        return f"Region({self.score!r}, text {self.sentence_id})"
+
+
+class Regions(Listing[Region]):
+    """Rows of a table in their order, each with its surprisal as a region of its text."""
+
+    word_rule: str = ""
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the cells of each row with its figures, in nats; None without words.
+
+        A column of the table that has the name of a figure becomes `input_NAME`.
+        """
+        columns = dict.fromkeys(name for region in self for name in region.cells)
+        names = output_names(columns, OWN_COLUMNS)
+        has_entropy = any(each.score and each.score.entropy is not None for each in self)
+        return [
+            {names[name]: cell for name, cell in region.cells.items()}
+            | self._figures(region, has_entropy)
+            for region in self
+        ]
+
+    def _figures(self, region: Region, has_entropy: bool) -> dict[str, Any]:
+        score = region.score
+        return {
+            "sentence_id": region.sentence_id,
+            "word_id": region.word_id,
+            "surprisal": score and score.nats,
+            **({"entropy": score and score.entropy} if has_entropy else {}),
+            "gap": score and score.gap,
+            "tokens": score and score.tokens,
+            "oov": score and score.oov,
+            "start": score and score.start,
+            "end": score and score.end,
+            "word_rule": self.word_rule,
+        }
+
+
+def table_regions(
+    scorer: Scorer,
+    table: Any,
+    column: str,
+    group_by: str | Sequence[str],
+    *,
+    order: str | None = None,
+    context: str = "",
+) -> Regions:
+    """Return the rows of a table with their scores; see `score_regions`.
+
+    `table` is a pandas.DataFrame, or dictionaries with the cells of each row. None, NaN and "" are
+    no text. Raises UsageError for a column that is missing, or that has other cells than text.
+    """
+    cells = _dictionaries(table)
+    records = [_record(number, row, column) for number, row in enumerate(cells, start=1)]
+    columns = [group_by] if isinstance(group_by, str) else list(group_by)
+    if not columns:
+        raise UsageError(f"{named('group_by')} names no column; expected some, such as item")
+    scored = score_regions(scorer, records, columns, order=order, context=context)
+    regions = Regions(
+        Region(row, record.number, score.first_word if score else None, _only_word(score))
+        for row, (record, score) in zip(cells, scored, strict=True)
+    )
+    regions.word_rule = str(scorer.word_rule)
+    return regions
+
+
+def _dictionaries(table: Any) -> list[Mapping[str, Any]]:
+    """Return the rows of a DataFrame or of a list as dictionaries. Raises UsageError for others."""
+    frame = getattr(table, "to_dict", None)
+    rows = frame("records") if callable(frame) and hasattr(table, "columns") else table
+    if isinstance(rows, str | Mapping) or not isinstance(rows, Iterable):
+        raise UsageError(f"table is {table!r:.80}; expected a DataFrame or a list of dictionaries")
+    listed = list(rows)
+    for number, row in enumerate(listed, start=1):
+        if not isinstance(row, Mapping):
+            raise UsageError(f"row {number} is {row!r:.80}; expected a dictionary of its cells")
+    return listed
+
+
+def _record(number: int, row: Mapping[str, Any], column: str) -> Record:
+    """Return a row as the readers of files do. Raises UsageError for a cell that is no text."""
+    if column not in row:
+        present = ", ".join(map(str, row))
+        raise UsageError(
+            f"row {number} has no column {column!r}; expected the column of the words, one of "
+            f"{present or 'some columns'}. Correct {named('column')}"
+        )
+    present_cells = {name: None if _is_missing(cell) else cell for name, cell in row.items()}
+    text = present_cells.pop(column)
+    if text is not None and not isinstance(text, str):
+        raise UsageError(f"row {number} has {text!r:.60} in {column!r}; expected a str")
+    cells = {name: cell_text(cell, str) for name, cell in present_cells.items()}
+    return Record(number, None, text or None, cells)
+
+
+def _is_missing(cell: object) -> bool:
+    """Return whether a cell is None or a number that is not one, as pandas has for empty cells."""
+    return cell is None or (isinstance(cell, float) and cell != cell)
+
+
+def _only_word(score: Score | None) -> WordScore | None:
+    return score.words[0] if score else None
 
 
 def score_regions(

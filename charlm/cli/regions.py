@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from charlm.inference.scoring import Scorer
     from charlm.text.sources.rows import Record
 
-FORMATS = ("auto", "tsv", "csv")
+FORMATS = ("auto", "tsv", "csv", "jsonl")
 
 GroupBy = Annotated[
     list[str] | None,
@@ -59,13 +59,13 @@ def score_groups(
 ) -> "list[Score]":
     """Write a line for each row; return the scores of the different texts."""
     from charlm.api.regions import score_regions
-    from charlm.report.formats import FORMATS as WRITERS
+    from charlm.report.formats import REGION_FORMATS
     from charlm.report.scores import score_lines
 
     seen: list[Score] = []
     rows = list(chain.from_iterable(batches))
     scored = score_regions(scorer, rows, columns, order=order, context=context, seen=seen)
-    writer = WRITERS["tsv" if output == "auto" else output](
+    writer = REGION_FORMATS["tsv" if output == "auto" else output](
         log_base, by="word", word_rule=scorer.word_rule, entropy=scorer.entropy
     )
     show = escape_controls if on_terminal() else str

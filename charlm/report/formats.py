@@ -228,6 +228,39 @@ class Jsonl(Writer):
         return {"entropy": self._log(part.entropy or 0.0)} if has_entropy else {}
 
 
+class RegionJsonl(Writer):
+    """One JSON object for each row that is a region of a text: the columns of `tsv` by word."""
+
+    @property
+    def own_columns(self) -> list[str]:
+        """See `Writer.own_columns`."""
+        return list(self._content(ScoredRow(number=1, score=None)))
+
+    def lines(self, row: ScoredRow) -> str:
+        """See `Writer.lines`."""
+        content = self._content(row) | dict(row.kept)
+        return json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def _content(self, row: ScoredRow) -> dict[str, object]:
+        word = row.score.words[0] if row.score else None
+        entropy = None if word is None or word.entropy is None else self._log(word.entropy)
+        return {
+            "schema_version": 1,
+            "sentence_id": row.number,
+            "word_id": row.score and row.score.first_word,
+            "word": word and word.word,
+            "log_base": self.log_base,
+            "surprisal": word and finite(self._log(word.nats)),
+            **({"entropy": entropy} if self.entropy else {}),
+            "gap": word and finite(self._log(word.gap)),
+            "tokens": word and word.tokens,
+            "oov": word and word.oov,
+            "start": word and word.start,
+            "end": word and word.end,
+            "word_rule": str(self.word_rule),
+        }
+
+
 class Numbers(Writer):
     """Only the penalized log-probability, one line for each row."""
 
@@ -239,6 +272,10 @@ class Numbers(Writer):
 
 
 FORMATS: dict[str, type[Writer]] = {"tsv": Tsv, "csv": Csv, "jsonl": Jsonl, "scores": Numbers}
+
+
+REGION_FORMATS: dict[str, type[Writer]] = {"tsv": Tsv, "csv": Csv, "jsonl": RegionJsonl}
+"""Formats of rows that are regions of texts."""
 
 
 def output_names(columns: Iterable[str], own: Iterable[str]) -> dict[str, str]:
