@@ -7,18 +7,27 @@ import struct
 import tracemalloc
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers import seeded, tiny_model
+from safetensors.torch import save
 from waiting import python_calls
 
 from charlm.backends.weights import expected_shapes
 from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
 from charlm.errors import RunError
+from charlm.files.atomic import fingerprint
 from charlm.nn.encoder import saved_tensors
 from charlm.nn.model import RecurrentLanguageModel
-from charlm.runs.tensors import put_weights, tensors_from_file, tensors_to_bytes
+from charlm.runs.tensors import (
+    FORMAT_METADATA,
+    put_weights,
+    tensor_pieces,
+    tensors_from_file,
+    tensors_to_bytes,
+)
 from charlm.runs.weights import MAX_HEADER, load_arrays, read_header
 
 V = 5
@@ -67,6 +76,25 @@ def test_the_order_of_the_tensors_does_not_matter() -> None:
     assert {tensors_to_bytes(turned) for _ in range(8)} == {tensors_to_bytes(tensors)}
     slanted = {"a": torch.arange(6.0).reshape(2, 3).T}
     assert tensors_to_bytes(slanted) == tensors_to_bytes({"a": slanted["a"].contiguous()})
+
+
+def test_files_are_those_of_the_library_byte_for_byte() -> None:
+    """Types in its order, names of any letters and lengths, shapes without or with no numbers."""
+    kinds = [torch.float32, torch.uint8, torch.float64, torch.int64, torch.bfloat16, torch.bool,
+             torch.float16, torch.int32, torch.int16, torch.int8]  # fmt: skip
+    tensors = {"b" + at * '"': torch.arange(at).to(kind) for at, kind in enumerate(kinds)}
+    tensors |= {"a": torch.tensor(7.0), "é": torch.zeros(0, 3), "\t": torch.ones(2, 3, 1)}
+    expected = save(tensors, metadata=FORMAT_METADATA)
+    assert tensors_to_bytes(tensors) == expected
+    assert fingerprint(tensor_pieces(tensors)) == fingerprint(expected)
+
+
+def test_the_pieces_of_a_file_are_the_memory_of_the_weights() -> None:
+    """The story: a checkpoint of a large model took three more copies of its weights."""
+    weights = torch.zeros(3, 2)
+    *_, piece = tensor_pieces({"a": weights})
+    weights.fill_(1.0)
+    assert np.array_equal(np.frombuffer(piece, np.float32), np.ones(6))
 
 
 def test_tensors_of_every_kind_come_back(tmp_path: Path) -> None:

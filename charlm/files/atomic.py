@@ -22,6 +22,8 @@ OLDER = "~"
 SPECIAL = (("/", "dev"), ("/", "proc"))
 """Beginnings of paths to devices and to open files."""
 MAX_NAME = 200
+Content = bytes | Sequence[bytes | memoryview]
+"""Content of a file: bytes, or pieces that are written one after another without joining them."""
 
 
 def _nothing(label: str) -> None:
@@ -45,10 +47,14 @@ def explained(path: Path) -> Iterator[None]:
         ) from error
 
 
-def write_file(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: Content) -> None:
     """Replace the content of a file atomically, as in `replaced`. Raises EnvironmentFailure."""
     with replaced(path) as file:
-        file.write(data)
+        file.writelines(_pieces(data))
+
+
+def _pieces(data: Content) -> Sequence[bytes | memoryview]:
+    return [data] if isinstance(data, bytes) else data
 
 
 @contextlib.contextmanager
@@ -106,10 +112,10 @@ def json_bytes(content: Any) -> bytes:
     return (text + "\n").encode("utf-8")
 
 
-def write_synced(path: Path, data: bytes) -> None:
+def write_synced(path: Path, data: Content) -> None:
     """Write a new file and sync it to disk."""
     with _synced(path) as file:
-        file.write(data)
+        file.writelines(_pieces(data))
 
 
 @contextlib.contextmanager
@@ -134,7 +140,7 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def commit_folder(folder: Path, files: Mapping[str, bytes], about: Mapping[str, Any]) -> None:
+def commit_folder(folder: Path, files: Mapping[str, Content], about: Mapping[str, Any]) -> None:
     """Create `folder` with these files and a manifest of sizes and SHA-256, written last.
 
     An older folder of that name is renamed to `folder~` and then deleted, so one of the two exists
@@ -188,9 +194,13 @@ def remove_leftovers(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def fingerprint(data: bytes) -> dict[str, Any]:
+def fingerprint(data: Content) -> dict[str, Any]:
     """Return size and SHA-256 of content."""
-    return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    size, digest = 0, hashlib.sha256()
+    for piece in _pieces(data):
+        size += len(piece)
+        digest.update(piece)
+    return {"size": size, "sha256": digest.hexdigest()}
 
 
 def file_fingerprint(path: Path) -> dict[str, Any]:

@@ -39,11 +39,11 @@ def save_checkpoint(
     Checkpoints of later steps, which were damaged and not used, are deleted too. With a `run_id`
     only that run accepts the checkpoint. Raises EnvironmentFailure.
     """
-    from charlm.runs.tensors import tensors_to_bytes
+    from charlm.runs.tensors import tensor_pieces
 
     folder = run / "states" / f"step-{checkpoint.step}"
-    files = {
-        TENSORS: tensors_to_bytes(checkpoint.tensors),
+    files: dict[str, atomic.Content] = {
+        TENSORS: tensor_pieces(checkpoint.tensors),
         COUNTERS: atomic.json_bytes(checkpoint.counters),
     }
     about = {"format": STATE_FORMAT, "step": checkpoint.step} | ({"run": run_id} if run_id else {})

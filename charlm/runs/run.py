@@ -25,6 +25,7 @@ from charlm.errors import (
 )
 from charlm.files.atomic import (
     MANIFEST,
+    Content,
     file_fingerprint,
     fingerprint,
     json_bytes,
@@ -243,9 +244,9 @@ def vocabulary_bytes(vocabulary: Vocabulary) -> bytes:
 def write_weights(path: Path, model: "Encoder") -> None:
     """Replace the best weights by the weights of a model."""
     from charlm.nn.encoder import saved_tensors
-    from charlm.runs.tensors import tensors_to_bytes
+    from charlm.runs.tensors import tensor_pieces
 
-    replace_file(path, layout.WEIGHTS, tensors_to_bytes(saved_tensors(model)))
+    replace_file(path, layout.WEIGHTS, tensor_pieces(saved_tensors(model)))
 
 
 def write_logit_scale(path: Path, scale: float | None, bag: int | None = None) -> None:
@@ -271,7 +272,7 @@ def write_logit_scale(path: Path, scale: float | None, bag: int | None = None) -
         replace_file(path, layout.WEIGHTS, tensors_to_bytes(tensors))
 
 
-def replace_file(path: Path, name: str, data: bytes) -> None:
+def replace_file(path: Path, name: str, data: Content) -> None:
     """Replace a file of a run, such as config.json or the weights, and its entry in the manifest.
 
     The manifest first allows the old and the new content, then the new one only, so that it is

@@ -1,8 +1,11 @@
 """Tensors in safetensors files, and the weights of a torch model."""
 
+import json
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from charlm.errors import RunError
@@ -12,14 +15,48 @@ from charlm.runs.weights import read_header
 
 FORMAT_METADATA = {"format": "pt"}
 """Metadata of every file: one entry, since safetensors writes several in random order."""
+TYPES = {
+    torch.bool: "BOOL",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+    torch.int16: "I16",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int32: "I32",
+    torch.float32: "F32",
+    torch.float64: "F64",
+    torch.int64: "I64",
+}
+"""Names of the types of numbers, in the order of the format, in which files have the last first."""
 
 
-def tensors_to_bytes(tensors: dict[str, Tensor]) -> bytes:
+def tensors_to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     """Return the content of a safetensors file; equal tensors give equal bytes."""
-    from safetensors.torch import save
+    return b"".join(tensor_pieces(tensors))
 
-    plain = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
-    return bytes(save(plain, metadata=FORMAT_METADATA))
+
+def tensor_pieces(tensors: Mapping[str, Tensor]) -> list[bytes | memoryview]:
+    """Return the content of a safetensors file in pieces: a header, and the memory of each tensor.
+
+    Tensors in the memory of the processor are not copied. As in files of the library, those of
+    larger numbers come first, and then their names decide. Raises KeyError for another type.
+    """
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    order = sorted(plain, key=lambda name: (-list(TYPES).index(plain[name].dtype), name))
+    header: dict[str, object] = {"__metadata__": FORMAT_METADATA}
+    place = 0
+    for name in order:
+        tensor, begin = plain[name], place
+        place += tensor.nbytes
+        header[name] = {
+            "dtype": TYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [begin, place],
+        }
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    text += b" " * (-len(text) % 8)
+    values = [plain[name].reshape(-1).view(torch.uint8).numpy().data for name in order]
+    return [struct.pack("<Q", len(text)), text, *values]
 
 
 def tensors_from_file(path: Path) -> dict[str, Tensor]:
