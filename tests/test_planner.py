@@ -24,6 +24,7 @@ from charlm.text.dataset import Dataset
 from charlm.text.encoded import EncodedText
 from charlm.training.plan import constants, speed
 from charlm.training.plan.constants import HIDDEN_SIZES
+from charlm.training.plan.memory import memory_of
 from charlm.training.plan.planner import Plan, plan
 from charlm.training.plan.speed import (
     OPERATIONS_PER_LOGIT,
@@ -819,3 +820,16 @@ def test_short_runs_and_texts_read_many_times_take_smaller_steps(
     result = planned(stream(tokens), **given)
     assert (result.settings.training.batch_size, result.settings.training.bptt) == expected
     assert tokens > 200_000 or "epochs" in given or "many times" in result.reasons["training.bptt"]
+
+
+@pytest.mark.parametrize(("weights", "megabytes"), [(11_092_748, 297), (42_663_948, 978)])
+def test_the_memory_of_large_models_is_as_measured(weights: int, megabytes: int) -> None:
+    """Peaks of LSTMs of one layer with 1600 and 3200 units, above that of a small model.
+
+    The story: four numbers for each weight were assumed, and torch's own copies left out.
+    """
+    model = ModelSettings(cell="lstm", num_layers=1, hidden_size=1600)
+    needed = memory_of(model, TrainingSettings(batch_size=1, bptt=2), weights)
+    assert needed == pytest.approx(1e6 * megabytes, rel=0.18)
+    averaged = memory_of(model, TrainingSettings(batch_size=1, bptt=2, average=0.9), weights)
+    assert averaged - needed == 4 * weights

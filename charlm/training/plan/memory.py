@@ -22,6 +22,12 @@ from charlm.training.processes import current_processes
 PROCESS_BYTES = 200_000_000
 """Memory of Python and torch in one more process, without a model: 160 MB with torch 2.13."""
 
+COPIES = 5.5
+"""Numbers for each weight: itself, its gradient, two moments, and what torch needs for the backward
+pass of a layer, such as its weights in another order. Peaks of LSTMs in fp32, beyond a small model:
+297 MB with 44 MB of weights, 978 MB with 171 MB; 481 MB with 44 MB when a checkpoint was copied
+before it was written. The end of a run, which reads the best weights, has no gradients."""
+
 
 def training_memory(model: ModelSettings, training: TrainingSettings, vocab_size: int) -> int:
     """Return the bytes that training a language model needs in each process, within about a third.
@@ -48,11 +54,11 @@ def memory_of(
 ) -> int:
     """Return the bytes that training needs in each process, beyond the program itself.
 
-    Measured with torch 2.13 on a processor: 100 MB of buffers; for each of the weights the weight,
-    its gradient and two moments; for each token and unit of a layer six numbers a gate and two more
-    (1.5 times as many in cells computed step by step), in each of the `ways` in which a text is
-    read. `logits` adds numbers for each token, `most_logits` at most. Several processes read some
-    sequences of a batch each, and keep the sum of their gradients too.
+    Measured with torch 2.13 on a processor: 100 MB of buffers; COPIES numbers for each of the
+    weights; for each token and unit of a layer six numbers a gate and two more (1.5 times as many
+    in cells computed step by step), in each of the `ways` in which a text is read. `logits` adds
+    numbers for each token, `most_logits` at most. Several processes read some sequences of a batch
+    each, and keep the sum of their gradients too.
     """
     count = current_processes().count
     sequences = -(-(training.batch_size or 1) // count)
@@ -60,7 +66,7 @@ def memory_of(
     units = ways * (model.num_layers or 1) * (model.hidden_size or 1)
     numbers = tokens * units * (6.0 * len(spec.blocks) + 2.0) * spec.memory_factor
     numbers += min(tokens * logits, most_logits)
-    copies = 4 + bool(training.average or training.average_trigger) + (count > 1)
+    copies = COPIES + bool(training.average or training.average_trigger) + (count > 1)
     return int(1e8 + 4.0 * (copies * weights + numbers))
 
 
