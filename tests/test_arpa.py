@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 import re
 import subprocess
 import sys
@@ -260,6 +261,35 @@ def test_words_that_look_escaped_stay_as_they_are(tmp_path: Path) -> None:
     model = import_arpa(path, checkpoints=tmp_path, name="x")
     assert model.vocabulary.tokens[3] == "\\sum"
     assert model.score("a \\sum")[0].tally.oov == 0
+
+
+@pytest.mark.parametrize("blank", ["\\s", "\\n", "\u00a0", "\u3000"])
+def test_a_token_like_a_blank_leaves_the_others_words(blank: str, tmp_path: Path) -> None:
+    """KenLM and SRILM cut at ASCII blanks, so such tokens are in many of their files.
+
+    Words follow each other in the file, so blanks are no tokens: `a be` is two, both known.
+    """
+    text = SMALL.replace("1=5", "1=6").replace("-0.6\tb", f"-0.9\t{blank}\t0\n-0.6\tb")
+    text = re.sub(r"\bb\b", "be", text)
+    model = import_arpa(saved(tmp_path, text), checkpoints=tmp_path, name="x")
+    assert model.vocabulary.settings.words == "whitespace"
+    score = model.score("a be")[0]
+    assert score.tally.oov == 0
+    assert score.log_probability / np.log(10) == pytest.approx(-0.1 - 0.2 - 0.4, rel=1e-6)
+
+
+def notes(model: charlm.Model) -> list[str]:
+    return json.loads((model.path / "run.json").read_text(encoding="utf-8"))["results"]["notes"]
+
+
+def test_tokens_that_no_text_has_are_reported(tmp_path: Path) -> None:
+    """charlm cuts texts at U+00A0, so it never reads a token with one."""
+    path = saved(tmp_path, SMALL.replace("b", "b\u00a0c"))
+    model = import_arpa(path, checkpoints=tmp_path, name="x")
+    assert model.score("a b\u00a0c")[0].tally.oov == 2
+    assert any("1 token with a Unicode blank, such as 'b\\xa0c'" in note for note in notes(model))
+    plain = import_arpa(saved(tmp_path, SMALL), checkpoints=tmp_path, name="y")
+    assert notes(plain) == []
 
 
 def test_a_network_has_no_arpa_file(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import contextlib
 import gzip
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, cast
@@ -19,7 +19,8 @@ from charlm.config.settings import Settings
 from charlm.errors import UsageError, check_choice, named
 from charlm.files.atomic import is_special, replaced
 from charlm.ngrams.arpa import entry_names, unescaped, write_arpa
-from charlm.ngrams.arpa_reader import read_arpa
+from charlm.ngrams.arpa_reader import Arpa, read_arpa
+from charlm.ngrams.model import NgramModel
 from charlm.phases import phase
 from charlm.runs.data import corpus_record, fit_command
 from charlm.runs.folders import check_name, check_writable
@@ -30,6 +31,8 @@ from charlm.text.encoded import EncodedText
 from charlm.text.sources.names import safe_name
 from charlm.text.tokenizers.tokenizer_json import LINE_END, UNK_TOKEN, eos_token
 from charlm.text.tokenizers.vocabulary import Vocabulary, vocabulary_class
+from charlm.text.tokenizers.words import BETWEEN_BLANKS
+from charlm.units import count_of
 
 METHOD = "from an ARPA file"
 DOCUMENTS = ("line", "paragraph", "file", "stream")
@@ -104,16 +107,17 @@ def import_arpa(
         own = None if text is None else entry_names(text.dataset.vocabulary.tokens)
         arpa = read_arpa(path, own)
     if text is None:
-        text = _text_of_entries(path, arpa.names, unit, document or "line")
+        vocabulary = _vocabulary(arpa, unit)
+        text = _text_of_entries(path, vocabulary, document or "line")
+        arpa.warnings.extend(_unread_entries(path, vocabulary))
     return keep_run(
         text, arpa.model, METHOD, folder=folder, name=name, overwrite=overwrite, command=command,
         notes=arpa.warnings,
     )  # fmt: skip
 
 
-def _text_of_entries(path: Path, names: list[str], unit: str | None, document: str) -> RunText:
+def _text_of_entries(path: Path, vocabulary: Vocabulary, document: str) -> RunText:
     """Return an empty text with the vocabulary of an ARPA file."""
-    vocabulary = _vocabulary(names, unit)
     boundaries = Boundaries(
         document=document,
         line_end_is_eos=vocabulary.line_ends_are_eos,
@@ -133,16 +137,47 @@ def _text_of_entries(path: Path, names: list[str], unit: str | None, document: s
     return RunText(dataset=dataset, settings=settings, origins={}, corpus=about)
 
 
-def _vocabulary(names: list[str], unit: str | None) -> Vocabulary:
+def _vocabulary(arpa: Arpa, unit: str | None) -> Vocabulary:
     """Return the vocabulary of the entries of an ARPA file."""
+    names = arpa.names
     entries = [unescaped(name) for name in names[2:]]
     single = all(len(entry) == 1 for entry in entries)
     unit = unit or ("char" if single and " " in entries else "word")
     words = "text"
-    if unit == "word" and not any(entry.isspace() for entry in entries):
+    if unit == "word" and not (
+        any(entry.isspace() for entry in entries) and _blanks_are_tokens(arpa.model, entries)
+    ):
         words = "whitespace"  # such entries have no blanks: those that look escaped are not
         pairs = zip(names[2:], entries, strict=True)
         entries = [name if re.search(r"[\s\0]", entry) else entry for name, entry in pairs]
     settings = VocabularySettings(unit=unit, words=words)
     tokens = [UNK_TOKEN, eos_token(settings), *entries]
     return vocabulary_class(unit)(settings, tokens)
+
+
+def _blanks_are_tokens(model: NgramModel, entries: Sequence[str]) -> bool:
+    """Return False if the 2-grams show that blanks separate the tokens.
+
+    Where blanks are tokens, no word of letters and digits follows another one. So a word spelled
+    `\\s`, or a single U+00A0, in a file of another program is not taken for a blank.
+    """
+    if model.order == 1:
+        return True
+    is_word = np.array([False, False, *(entry.isalnum() for entry in entries), False])
+    first, last = np.divmod(model.keys[0], model.vocab_size + 1)
+    return not bool((is_word[first] & is_word[last]).any())
+
+
+def _unread_entries(path: Path, vocabulary: Vocabulary) -> list[str]:
+    """Return a warning of entries that texts never have, since they are cut at Unicode blanks."""
+    if not vocabulary.line_ends_are_eos:
+        return []
+    parted = [entry for entry in vocabulary.tokens[2:] if BETWEEN_BLANKS.fullmatch(entry) is None]
+    if not parted:
+        return []
+    tokens = count_of(len(parted), "token")
+    return [
+        f"{path.name}: {tokens} with a Unicode blank, such as {parted[0]!a:.60}. Other programs "
+        "cut words at ASCII blanks only, charlm at all blanks, so it does not find these, and "
+        "scores of texts with them differ"
+    ]
