@@ -23,6 +23,8 @@ from charlm.inference import likelihood
 from charlm.inference.likelihood import (
     document_nats,
     evaluate,
+    nats_alone,
+    read_documents,
     stream_nats,
     tally,
     text_nats,
@@ -240,6 +242,25 @@ def test_documents_in_a_batch_score_as_alone(name: str, monkeypatch) -> None:
         for nats, alone in zip(scores, expected, strict=True):
             np.testing.assert_allclose(nats, alone, atol=1e-4, err_msg=f"{rows=}, {window=}")
         assert document_nats(ENGINES[name], []) == []
+
+
+def test_a_long_text_beside_short_ones_takes_little_more_than_alone(monkeypatch) -> None:
+    """A page among lines once took as many steps for each line as for itself."""
+    monkeypatch.setattr(likelihood, "WINDOW", 4)
+    model = MODELS["lstm"]
+    backend = engine(model)
+    steps: list[int] = []
+
+    def read(inputs, targets, state):
+        steps.append(targets.size)
+        return nats_alone(backend, inputs, targets, state)
+
+    documents = [random_ids(length, seed=length) for length in [400, *[3] * 20, *[9] * 10, 0]]
+    pairs = read_documents(backend, documents, read, 32)
+    for ids, (nats, others) in zip(documents, pairs, strict=True):
+        np.testing.assert_allclose(nats, naive_nats(model, ids), atol=1e-4)
+        assert np.array_equal(nats, others)
+    assert sum(steps) == 400 + 31 * 4 + 10 * 8
 
 
 @every_model

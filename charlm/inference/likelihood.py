@@ -293,21 +293,38 @@ def read_documents(
 def _group(
     backend: Backend, group: list[NDArray[Any]], firsts: list[int], read: Read, state: State
 ) -> list[tuple[Nats, NDArray[Any]]]:
-    longest = max(len(ids) for ids in group)
-    targets = np.full((longest, len(group)), EOS, np.int64)
-    for row, ids in enumerate(group):
-        targets[: len(ids), row] = ids
-    inputs = np.concatenate([[firsts], targets[:-1]])
-    nats, others = np.zeros(targets.shape), np.zeros(targets.shape)
-    step = window_length(backend, len(group))
-    for begin in range(0, longest, step):
-        span = slice(begin, begin + step)
-        nats[span], figures, state = read(inputs[span], targets[span], state)
-        if begin == 0:
-            others = np.zeros(targets.shape + figures.shape[2:], figures.dtype)
-        others[span] = figures
-        advance(sum(min(max(len(ids) - begin, 0), step) for ids in group))
-    return [(nats[: len(ids), row], others[: len(ids), row]) for row, ids in enumerate(group)]
+    """Return the figures of texts that are read side by side, the shortest first.
+
+    Once at least half of the rows have ended they are left out, so one long text beside many short
+    ones takes little longer than alone.
+    """
+    found: list[list[tuple[Nats, NDArray[Any]]]] = [[] for _ in group]
+    before, first, begin = np.array(firsts, np.int64), 0, 0
+    while begin < len(group[-1]):
+        ended = sum(len(ids) <= begin for ids in group) if begin else 0
+        if ended > first and 2 * (ended - first) >= len(group) - first:
+            kept = np.arange(ended - first, len(group) - first)
+            state, before, first = select_rows(state, kept), before[kept], ended
+        rows = group[first:]
+        size = min(window_length(backend, len(rows)), len(group[-1]) - begin)
+        pieces = [ids[begin : begin + size] for ids in rows]
+        targets = np.full((size, len(rows)), EOS, np.int64)
+        for row, ids in enumerate(pieces):
+            targets[: len(ids), row] = ids
+        nats, figures, state = read(np.concatenate([before[None], targets[:-1]]), targets, state)
+        for row, ids in enumerate(pieces):
+            found[first + row].append((nats[: len(ids), row], figures[: len(ids), row]))
+        before, begin = targets[-1], begin + size
+        advance(sum(map(len, pieces)))
+    return [_joined(parts) for parts in found]
+
+
+def _joined(parts: list[tuple[Nats, NDArray[Any]]]) -> tuple[Nats, NDArray[Any]]:
+    """Return the figures of a text, given those of its pieces."""
+    if not parts:
+        return np.empty(0), np.empty(0)
+    nats, figures = zip(*parts, strict=True)
+    return np.concatenate(nats), np.concatenate(figures)
 
 
 def text_nats(backend: Backend, text: EncodedText, *, reset_every: int | None = None) -> Nats:
