@@ -39,6 +39,7 @@ from charlm.training.records import EvaluationRecord
 from charlm.training.resume import resume
 from charlm.training.session import Session
 from charlm.training.start import plan_run, start
+from charlm.training.stopwatch import Stopwatch
 
 SETTINGS = SEARCH
 HALVING = 2
@@ -184,7 +185,7 @@ def _trial(
     state, problem, session = "complete", "", None
     try:
         session = _session(path, nested, values)
-        session.clock = session.trainer.clock = clock
+        session.clock, session.trainer.clock = clock, Stopwatch(clock)
         with phase(f"training trial {trial.number}") as training:
             state = _follow(session, trial, deadline, clock, training)
     except (CharlmError, MemoryError, RuntimeError) as error:  # RuntimeError: torch out of memory
