@@ -22,15 +22,19 @@ SHORT = [
 ]  # fmt: skip
 
 
-@pytest.fixture
-def short_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call) -> tuple[Path, str]:
-    """Train ten steps on a text whose validation part is longer; return the run and the output."""
+@pytest.fixture(autouse=True)
+def long_text(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work beside a text whose validation part is longer than what a short run reads."""
     monkeypatch.setattr(constants, "MIN_VALID_TOKENS", 200)
-    monkeypatch.chdir(tmp_path)
     Path("text.txt").write_text(TEXT, encoding="utf-8")
+
+
+@pytest.fixture
+def short_run(here: Path, call: Call) -> tuple[Path, str]:
+    """Train ten steps; return the run and the output."""
     code, out, err = call("train", "text.txt", "--name", "x", "--steps", "10", *SHORT)
     assert code == 0, err
-    return tmp_path / "checkpoints" / "x", " ".join((out + err).split())
+    return here / "checkpoints" / "x", " ".join((out + err).split())
 
 
 def test_a_short_run_reads_a_part_and_says_so(short_run: tuple[Path, str]) -> None:
@@ -61,10 +65,9 @@ def test_the_card_and_info_say_that_a_part_was_read(
 
 @pytest.mark.parametrize(("document", "about"), [("stream", ""), ("line", "about ")])
 def test_the_number_is_beside_the_text_that_it_is_about(
-    short_run: tuple[Path, str], call: Call, document: str, about: str
+    call: Call, document: str, about: str
 ) -> None:
     """With a test text it stood behind the size of that."""
-    del short_run
     Path("lines.txt").write_text(TEXT.replace(", ", "\n"), encoding="utf-8")
     code, out, err = call(
         "train", "lines.txt", "--document", document, "--test", "text.txt", "--name", "t",
@@ -82,8 +85,7 @@ def test_a_longer_run_reads_the_same_part(short_run: tuple[Path, str], call: Cal
     assert read_record(path)["results"]["valid"]["tokens"] == 200
 
 
-def test_the_number_of_tokens_can_be_chosen(short_run: tuple[Path, str], call: Call) -> None:
-    del short_run
+def test_the_number_of_tokens_can_be_chosen(call: Call) -> None:
     code, _, err = call(
         "train", "text.txt", "--name", "y", "--steps", "10", "--valid-tokens", "300", *SHORT
     )
@@ -93,14 +95,16 @@ def test_the_number_of_tokens_can_be_chosen(short_run: tuple[Path, str], call: C
 
 @pytest.mark.parametrize("older", [False, True])
 def test_a_repeated_run_reads_the_whole_text_again(
-    short_run: tuple[Path, str], call: Call, monkeypatch: pytest.MonkeyPatch, older: bool
+    call: Call, monkeypatch: pytest.MonkeyPatch, older: bool
 ) -> None:
     """The command of a run that read all, as older versions did, says so: a plan might not."""
-    del short_run
     monkeypatch.setattr(repeating, "MIN_VALID_TOKENS", 200)
     every = ["--valid-tokens", "99999"]
-    code, _, err = call("train", "text.txt", "--name", "w", "--steps", "10", *every, *SHORT)
+    code, out, err = call("train", "text.txt", "--name", "w", "--steps", "10", *every, *SHORT)
     assert code == 0, err
+    assert " read)" not in out + err
+    for text in (out + err, Path("checkpoints/w/README.md").read_text()):
+        assert "validation tokens" not in text
     record = read_record(Path("checkpoints/w"))
     if older:
         del record["settings"]["training"]["valid_tokens"]
@@ -111,10 +115,13 @@ def test_a_repeated_run_reads_the_whole_text_again(
     assert again["results"]["valid"]["tokens"] == again["corpus"]["parts"]["valid"]["tokens"]
 
 
-def test_without_validation_text_the_number_is_refused(
-    short_run: tuple[Path, str], call: Call
-) -> None:
-    del short_run
+def test_the_command_that_repeats_a_short_run_names_its_part(short_run: tuple[Path, str]) -> None:
+    path, _ = short_run
+    words = shlex.split(repeating.repeat_command(path, read_record(path)) or "")
+    assert words[words.index("--valid-tokens") + 1] == "200"
+
+
+def test_without_validation_text_the_number_is_refused(call: Call) -> None:
     code, _, err = call(
         "train", "text.txt", "--valid-fraction", "0", "--valid-tokens", "9", "--steps", "1", *SHORT
     )
