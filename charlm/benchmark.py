@@ -186,7 +186,7 @@ def ways_to_train(device: torch.device) -> dict[str, tuple[Precision, StepClass]
         names.append("bf16")
     ways = {f"torch {name}": Precision(name=name, reason="benchmark") for name in names}
     if device.type == "cpu" and kernels:
-        fastest = Precision(name="bf16", reason="benchmark", kernels=kernels)
+        fastest = Precision(name="bf16", reason="benchmark", kernels=kernels, softmax=kernels)
         ways[f"native {kernels}"] = fastest
     return {name: (precision, step_of) for name, precision in ways.items()}
 

@@ -357,6 +357,11 @@ def test_kernels_are_used_if_their_gradients_agree(monkeypatch: pytest.MonkeyPat
     right = {"amx": None, None: None}
     assert engines_tried(monkeypatch, right).kernels == "amx"
     assert engines_tried(monkeypatch, right, "torch").kernels is None
+    monkeypatch.setattr(devices, "open_library", lambda name: name == "amx")
+    assert engines_tried(monkeypatch, right).softmax == "amx"
+    assert engines_tried(monkeypatch, right, rows=16) == replace(
+        engines_tried(monkeypatch, right), kernels=None
+    )
     chosen = engines_tried(monkeypatch, {"amx": "20 % off", None: None})
     assert chosen == Precision(
         name="bf16", reason="gradients agree with fp32; in amx kernels, 20 % off"

@@ -24,7 +24,7 @@ EMULATED = "emulated512"
 """Variant with the bits of `amx`: slow, for tests, chosen by name only, no part of a package."""
 VARIABLE = "CHARLM_TRAINING_KERNELS"
 """Environment variable that names a variant, or `none`."""
-INTERFACE = 2
+INTERFACE = 3
 """Version of the functions in kernels/training; it grows when they or their arguments change."""
 CELLS = {"rnn": 0, "lstm": 1, "gru": 2}
 """Numbers of the cells that the kernels compute."""
@@ -93,6 +93,9 @@ def open_library(variant: str) -> ctypes.CDLL:
     library.training_sizes.restype = None
     library.training_forward.argtypes = [call]
     library.training_backward.argtypes = [call]
+    library.training_softmax.argtypes = [
+        *[ctypes.c_void_p] * 5, *[ctypes.c_int64] * 2, ctypes.c_float, ctypes.c_int,
+    ]  # fmt: skip
     library.training_tile.argtypes = [ctypes.c_void_p] * 3
     library.training_tile.restype = None
     return library

@@ -2,7 +2,7 @@
 
 The loss and its gradients are computed in the forward pass, for a chunk of targets at a time (Hsu
 et al. 2024, "Liger kernel", arxiv.org/abs/2410.10989). A processor turns a few rows of logits at a
-time into their gradients, so that they stay in its cache.
+time into their gradients, so that they stay in its cache; the compiled kernels, one row.
 """
 
 import contextlib
@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from charlm.nn.kernel_layers import softmax_in_use
+from charlm.nn.kernel_softmax import kernel_nats
 from charlm.text.batches import PADDING
 
 MAX_LOGITS = 2**25
@@ -70,26 +72,25 @@ class _ChunkedNats(torch.autograd.Function):
         cached_rows: int,
     ) -> Tensor:
         wide = torch.promote_types(hidden.dtype, torch.float32)
-        x, w, b = (tensor.to(low) for tensor in (hidden, weight, bias))
-        real = (targets != PADDING).to(wide)
+        w, b, real = weight.to(low), bias.to(low), targets != PADDING
+        x = torch.where(real[:, None], hidden.to(low), 0)
+        variant = softmax_in_use() if low == torch.bfloat16 and x.device.type == "cpu" else None
         nats = hidden.new_zeros((), dtype=wide)
         by_hidden = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         by_bias = torch.zeros_like(bias, dtype=wide) if ctx.needs_input_grad[2] else None
         by_weight: Tensor | None = None
         for chunk in slices(len(x), rows):
-            logits = F.linear(x[chunk], w, b)
-            mask = real[chunk]
-            for part in slices(len(logits), cached_rows):
-                goals = targets[chunk][part].clamp(min=0)
-                losses, by_logits = losses_and_gradients(logits[part].to(wide), goals, smoothing)
-                nats += losses @ mask[part]
-                if by_bias is not None:
-                    by_bias.addmv_(by_logits.T, mask[part])
-                logits[part] = by_logits
+            logits = F.linear(x[chunk], w, None if variant else b)
+            if variant:
+                nats += kernel_nats(
+                    variant, logits, bias.to(wide), targets[chunk], smoothing, by_bias
+                )
+            for part in [] if variant else slices(len(logits), cached_rows):
+                nats += torch_nats(logits[part], targets[chunk][part], smoothing, wide, by_bias)
             if by_hidden is not None:
-                by_hidden[chunk] = (logits @ w).mul_(mask[:, None])
+                by_hidden[chunk] = (logits @ w).mul_(real[chunk, None])
             if ctx.needs_input_grad[1]:
-                new = logits.T @ (x[chunk] * mask[:, None].to(low))
+                new = logits.T @ x[chunk]
                 by_weight = new if by_weight is None else by_weight.to(wide).add_(new)
         ctx.save_for_backward(by_hidden, by_weight, by_bias)
         ctx.types = hidden.dtype, weight.dtype, bias.dtype
@@ -111,14 +112,23 @@ def slices(length: int, size: int) -> Iterator[slice]:
         yield slice(first, min(first + size, length))
 
 
-def losses_and_gradients(logits: Tensor, goals: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
-    """Return the loss of each goal (N,) and its gradient by its logits (N, V)."""
-    log_p = logits.log_softmax(-1)
-    losses = -(1 - smoothing) * log_p.gather(1, goals[:, None])[:, 0]
+def torch_nats(
+    logits: Tensor, targets: Tensor, smoothing: float, wide: torch.dtype, by_bias: Tensor | None
+) -> Tensor:
+    """Return the loss of targets (N,), and put its gradient in the place of the logits (N, V).
+
+    Computed in the number type `wide`. The gradient by the bias is added to `by_bias` (V,).
+    """
+    real, goals = (targets != PADDING).to(wide), targets.clamp(min=0)[:, None]
+    log_p = logits.to(wide).log_softmax(-1)
+    losses = -(1 - smoothing) * log_p.gather(1, goals)[:, 0]
     if smoothing:
         losses -= smoothing * log_p.mean(1)
     gradients = log_p.exp_()
     if smoothing:
         gradients -= smoothing / logits.shape[1]
-    gradients.scatter_add_(1, goals[:, None], gradients.new_full((len(goals), 1), smoothing - 1))
-    return losses, gradients
+    gradients.scatter_add_(1, goals, gradients.new_full(goals.shape, smoothing - 1))
+    if by_bias is not None:
+        by_bias.addmv_(gradients.T, real)
+    logits.copy_(gradients)
+    return losses @ real

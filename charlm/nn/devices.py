@@ -21,7 +21,7 @@ from torch import Tensor
 
 from charlm.backends.kernel_library import switched_off
 from charlm.backends.processor import ARM_MACHINES, processor_features
-from charlm.backends.training_library import VARIABLE, chosen_variant
+from charlm.backends.training_library import VARIABLE, chosen_variant, open_library
 from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
 from charlm.errors import EnvironmentFailure, UsageError, assigned, named
@@ -82,13 +82,14 @@ lines of up to 280 tokens with 33,278 entries held 4.9 GB, of which 1 GB was in 
 class Precision:
     """The number type of training, `fp32`, `bf16` or `fp16`, and the reason for it.
 
-    `kernels` is the variant of the compiled kernels that compute recurrent layers, `loop` in fp32;
-    without one, torch does.
+    `kernels` is the variant of the compiled kernels that compute recurrent layers, `loop` in fp32,
+    and `softmax` the one that computes a large softmax; without one, torch does.
     """
 
     name: str
     reason: str
     kernels: str | None = None
+    softmax: str | None = None
 
     @property
     def copy_type(self) -> torch.dtype | None:
@@ -100,7 +101,7 @@ class Precision:
         """Provide the context for the forward pass; on a GPU, a `LowCopy` takes its place."""
         low = self.name != "fp32" and device.type != "cuda"
         autocast = torch.autocast(device.type, torch.bfloat16) if low else contextlib.nullcontext()
-        with autocast, kernels_in_use(self.kernels):
+        with autocast, kernels_in_use(self.kernels, self.softmax):
             yield
 
     def for_windows(self, steps: int) -> "Precision":
@@ -169,7 +170,8 @@ def choose_precision(
         problem = gradient_problem(networks, vocab_size, device, kernels, name)
         if problem is None:
             reason = f"gradients agree with fp32{failures}"
-            return Precision(name=name, reason=reason, kernels=kernels)
+            softmax = None if failures else softmax_kernels(name, device, engine)
+            return Precision(name=name, reason=reason, kernels=kernels, softmax=softmax)
         failures += f"; in {f'{kernels} kernels' if kernels else 'torch'}, {problem}"
     if engine == "native":
         raise EnvironmentFailure(
@@ -222,6 +224,15 @@ def engines(
             f"and AMX. Use {assigned('engine', 'torch')}"
         )
     return [kernels]
+
+
+def softmax_kernels(name: str, device: torch.device, engine: str) -> str | None:
+    """Return the variant of the kernels for a large softmax in a number type, None for torch."""
+    if name == "bf16" and device.type == "cpu" and engine != "torch":
+        with contextlib.suppress(EnvironmentFailure):  # of kernels that cannot be opened
+            variant = chosen_variant()
+            return variant if variant and open_library(variant) else None
+    return None
 
 
 def fills_tiles(rows: int) -> bool:

@@ -39,6 +39,7 @@ MAX_SIZES = 256
 """Number of shapes of calls of which the sizes of their memory are remembered."""
 
 _variant: ContextVar[str | None] = ContextVar("variant", default=None)
+_softmax: ContextVar[str | None] = ContextVar("softmax", default=None)
 
 
 class LayerWeights(NamedTuple):
@@ -51,13 +52,22 @@ class LayerWeights(NamedTuple):
 
 
 @contextlib.contextmanager
-def kernels_in_use(variant: str | None) -> Iterator[None]:
-    """Let layers use a variant of the kernels, those under autocast or LOOP; None means torch."""
-    before = _variant.set(variant)
+def kernels_in_use(variant: str | None, softmax: str | None = None) -> Iterator[None]:
+    """Let layers use a variant of the kernels, those under autocast or LOOP; None means torch.
+
+    `softmax` is the variant that computes the loss of a large vocabulary under autocast.
+    """
+    before, before_softmax = _variant.set(variant), _softmax.set(softmax)
     try:
         yield
     finally:
         _variant.reset(before)
+        _softmax.reset(before_softmax)
+
+
+def softmax_in_use() -> str | None:
+    """Return the variant of the kernels that computes a large softmax, None for torch."""
+    return _softmax.get()
 
 
 def computes(settings: ModelSettings) -> bool:

@@ -119,8 +119,12 @@ def session_precision(
     """Return the recorded precision, unless another is requested or it does not work here."""
     training, recorded = settings.training, record.get("precision")
     if recorded and training.precision in ("auto", recorded["name"]):
+        name = recorded["name"]
         kept = devices.Precision(
-            name=recorded["name"], reason=recorded["reason"], kernels=recorded.get("kernels")
+            name=name,
+            reason=recorded["reason"],
+            kernels=recorded.get("kernels"),
+            softmax=devices.softmax_kernels(name, device, training.engine),
         )
         here = record["machine"].get("device_name") == device_name(device)
         if _works(kept, settings, dataset, device, compared=here):

@@ -10,6 +10,7 @@
 
 #include "backward.hpp"
 #include "forward.hpp"
+#include "softmax.hpp"
 
 namespace {
 
@@ -61,7 +62,7 @@ void nothing_backward(const Call& c, int64_t gates) {
 extern "C" {
 
 // Version of the functions in this file; equal to INTERFACE in training_library.py.
-int training_interface() { return 2; }
+int training_interface() { return 3; }
 
 // Ask the processor and the system for tiles. Before anything else, in each process.
 int training_usable() { return tiles_usable(); }
@@ -111,6 +112,17 @@ int training_backward(const Call* call) {
         else
             run<BackwardPass<K, false>>(*call, s);
     });
+    return 0;
+}
+
+// The losses of targets and, in the place of the logits, the gradients; see softmax.hpp. Returns 1
+// if there is a target outside of the vocabulary.
+int training_softmax(bf16* logits, const float* bias, const int64_t* targets, float* losses,
+                     float* by_bias, int64_t N, int64_t V, float smoothing, int threads) {
+    for (int64_t n = 0; n < N; n++)
+        if (targets[n] >= V) return 1;
+    const Softmax softmax{logits, bias, targets, losses, by_bias, N, V, smoothing};
+    in_threads(threads, [&](Barrier& barrier, int me) { softmax.run(me, barrier.members); });
     return 0;
 }
 

@@ -51,6 +51,12 @@ INLINE vh joined(vhh a, vhh b) {
 INLINE vf floats(__m256i halves) {
     return (vf)_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16);
 }
+INLINE float float_of(bf16 half) {
+    const uint32_t bits = uint32_t(half) << 16;
+    float value;
+    std::memcpy(&value, &bits, sizeof(value));
+    return value;
+}
 INLINE vf widen(const bf16* from) { return floats(_mm256_loadu_si256((const __m256i*)from)); }
 
 // The first n of 16 values. The others are zero when loaded, and untouched when stored.
