@@ -26,10 +26,10 @@ from charlm.training.train_state import TrainState
 
 OPERATIONS_PER_WEIGHT_AND_TOKEN = 6
 """Two for each of three products: forward, and backward for the inputs and for the weights."""
-OPERATIONS_PER_LOGIT = 1_000
-"""Operations of products that take as long as the softmax of one logit and its gradient: 2 to 3 ns
-with two threads. Whole steps, 1 x 64 to 2 x 512, 10,000 and 38,661 entries: 700 in fp32, 1,000 in
-bf16, 1,500 and 2,300 with AMX."""
+OPERATIONS_PER_LOGIT = 500
+"""Operations of products that take as long as the softmax of one logit and its gradient. Fitted to
+whole steps of 1 x 64 to 2 x 512 units, 10,000 and 38,661 entries, two threads: 700 in fp32; in bf16
+1,000 without compiled kernels and 170 to 300 with them; 500 and 700 with AMX."""
 MIN_STEPS = 5
 """Fewest steps that are measured."""
 WARM_STEPS = {"cuda": 3}
