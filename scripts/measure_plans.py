@@ -29,7 +29,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date
 from functools import cache
@@ -98,13 +98,15 @@ def plans(lengths: tuple[float, ...] = (1.0, 3.0)) -> Iterator[tuple[str, float,
                 yield name, minutes, point
 
 
-def machine(lengths: tuple[float, ...] = (1.0, 3.0)) -> Iterator[tuple[str, float, Point]]:
+def machine(
+    lengths: tuple[float, ...] = (1.0, 3.0), names: Sequence[str] = tuple(TEXTS)
+) -> Iterator[tuple[str, float, Point]]:
     """Yield the planner's point, with its passes, on this machine for each text and each time."""
     here = {"machine": f"{DEVICE.type}, {processor_name()}"}
     if DEVICE.type == "cuda":
         here = {"machine": torch.cuda.get_device_name()}
     for minutes in lengths:
-        for name in TEXTS:
+        for name in names:
             yield name, minutes, planned_point(name, minutes, here=here)
 
 
@@ -158,12 +160,13 @@ def trainer_of(name: str, point: Point, steps: int) -> Trainer:
     dataset, evals = dataset_of(name), 10 if "passes" in point else 3
     model = {key: point[key] for key in ("num_layers", "hidden_size", "dropout")}
     training = {key: point[key] for key in ("batch_size", "bptt", "learning_rate")}
+    length = {"epochs": point["passes"]} if "passes" in point else {"steps": steps}
     letters = len(dataset.vocabulary) < 1000
     if letters and TEXTS[name].unit == "word":
         model |= {"tie_weights": False, "embedding_size": min(128, point["hidden_size"])}
     settings = settings_from(
         TEXTS[name].settings().to_dict()
-        | {"model": model, "training": training | {"steps": steps, "evals": evals, "seed": 1}}
+        | {"model": model, "training": training | length | {"evals": evals, "seed": 1}}
     )
     planned = plan(settings, dataset, DEVICE, lambda model: precision(name, model)).settings
     network = RecurrentLanguageModel(planned.model, len(dataset.vocabulary))
@@ -218,8 +221,6 @@ def result(name: str, point: Point, minutes: float, tokens_per_second: float) ->
     """Train for the passes or minutes of a point and return its calibrated results."""
     dataset = dataset_of(name)
     tokens = tokens_per_second * 60.0 * minutes * TRAINING_SHARE
-    if "passes" in point:
-        tokens = float(point["passes"] * len(dataset.train.ids))
     lengths = len(dataset.train.ids) / max(dataset.train.documents, 1)
     in_a_step = point["batch_size"] * min(point["bptt"], lengths)
     trainer = trainer_of(name, point, max(10, round(tokens / in_a_step)))
@@ -273,6 +274,9 @@ def main() -> None:
     chosen = DESIGNS[options.design]()
     if options.design == "validation" and options.minutes:
         chosen = validation((options.minutes,))
+    if options.design == "machine":
+        lengths = (options.minutes,) if options.minutes else (1.0, 3.0)
+        chosen = machine(lengths, options.texts)
     points = [
         (name, minutes, one)
         for name, minutes, one in chosen

@@ -66,6 +66,7 @@ TEXTS = {
     "captions": Text(("tasks/multi30k/train.tsv.gz",), column="en", document="line"),
     "tweets": Text(("tasks/tweets/train.tsv.gz",), column="text", document="line"),
     "prose-word": Text(("prose20/prose20.valid.txt",), unit="word"),
+    "prose20-word": Text(("prose20/prose20.train.txt",), "prose20/prose20.valid.txt", unit="word"),
     "reviews-word": Text(("tasks/imdb/unsup.sample.txt.gz",), unit="word", document="line"),
 }  # fmt: skip
 

@@ -20,15 +20,15 @@ from charlm.text.dataset import Dataset
 from charlm.training.plan.planner import Plan
 from charlm.training.plan.speed import OPERATIONS_PER_WEIGHT_AND_TOKEN
 
-INTERCEPT = -0.017
+INTERCEPT = -0.012
 """ln(nats / n-gram nats) with 10^7 operations per token and a small vocabulary."""
-SLOPE = -0.088
+SLOPE = -0.085
 """Change with ten times as many operations per token."""
-RARE = 1.20
+RARE = 0.53
 """Change with each entry of the vocabulary for a token that is read: entries have to be learned."""
-USEFUL = 2.0
+USEFUL = 2.1
 """log10 of the operations per token, for each token of the text, above which more do not help."""
-SPREAD = 0.034
+SPREAD = 0.056
 """Error of the logarithm that 80 % of the measured runs do not exceed, each predicted without the
 runs on its own text."""
 MIN_WORK, MAX_WORK = 6.1, 8.6
