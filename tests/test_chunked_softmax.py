@@ -52,6 +52,15 @@ def test_frozen_arguments_get_no_gradient() -> None:
     assert found.shape == (N, H) and not found[0].any()
 
 
+def test_no_targets_have_no_loss_and_zero_gradients() -> None:
+    *parts, targets = arguments()
+    hidden, weight, bias = parts
+    nats = chunked_nats(hidden[:0], weight, bias, targets[:0], 0.1)
+    assert nats == 0.0
+    for found, part in zip(torch.autograd.grad(nats, parts), parts, strict=True):
+        assert found.shape == part.shape and not found.any()
+
+
 def test_low_precision_is_summed_in_float32() -> None:
     *parts, targets = arguments(torch.bfloat16)
     nats = chunked_nats(*parts, targets)

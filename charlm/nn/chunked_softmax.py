@@ -79,6 +79,8 @@ class _ChunkedNats(torch.autograd.Function):
         by_hidden = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         by_bias = torch.zeros_like(bias, dtype=wide) if ctx.needs_input_grad[2] else None
         by_weight: Tensor | None = None
+        if ctx.needs_input_grad[1] and not len(x):
+            by_weight = torch.zeros_like(weight)
         for chunk in slices(len(x), rows):
             logits = F.linear(x[chunk], w, None if variant else b)
             if variant:
