@@ -19,6 +19,7 @@ from charlm.nn.devices import Precision, choose_device, choose_precision, free_m
 from charlm.nn.layers import RecurrentLayer
 from charlm.nn.low_precision import LowCopy
 from charlm.nn.model import RecurrentLanguageModel, multiplied_weights
+from charlm.nn.output import MIN_CHUNKED
 from charlm.nn.tagger import Tagger
 from charlm.nn.torch_layers import LstmLayer
 from charlm.nn.translator import Translator
@@ -348,7 +349,7 @@ def engines_tried(
     """Return the choice where kernels `amx` exist and engines have these problems."""
     monkeypatch.setattr(devices, "chosen_variant", lambda: "amx")
     monkeypatch.setattr(devices, "gradient_problem", lambda *given: problems[given[3]])
-    return choose_precision("auto", [SETTINGS], 7, CPU, engine, rows)
+    return choose_precision("auto", [SETTINGS], MIN_CHUNKED, CPU, engine, rows)
 
 
 @pytest.mark.usefixtures("served")

@@ -1,5 +1,6 @@
 """Runs that are trained in the compiled kernels: as good as in torch, resumed exactly, recorded."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,11 @@ import torch
 from helpers import Call, started
 
 from charlm.backends import training_library
+from charlm.config.settings import settings_from
 from charlm.config.training import precision_text
 from charlm.errors import EnvironmentFailure, UsageError
-from charlm.nn import devices, kernel_layers
+from charlm.nn import devices, kernel_layers, output
+from charlm.report.repeating import repeat_command
 from charlm.runs.layout import WEIGHTS, read_record
 from charlm.runs.verify import verify_run
 from charlm.training import machine
@@ -160,6 +163,72 @@ def test_what_kernels_do_not_compute_is_refused_beside_them(
     )
     session.lock.release()
     assert "kernels" not in session.record["precision"], kernels
+
+
+def with_softmax(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str = "x", **changes
+) -> Session:
+    """Start a run with layers in torch and, where kernels compute it, a large softmax."""
+    monkeypatch.setattr(output, "MIN_CHUNKED", 2)
+    return native(folder, name, engine="auto", precision="bf16", **changes)
+
+
+def test_a_resumed_run_keeps_what_computed_its_softmax(
+    kernels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch too, where there are kernels now, and to the same bits; else it says so."""
+    for name, environment, variant in (("kernels", kernels, kernels), ("torch", "none", None)):
+        monkeypatch.setenv(training_library.VARIABLE, environment)
+        whole = with_softmax(tmp_path, monkeypatch, f"{name}-whole", steps=6, document="line")
+        half = with_softmax(tmp_path, monkeypatch, f"{name}-half", steps=3, document="line")
+        trained(whole), trained(half)
+        monkeypatch.setenv(training_library.VARIABLE, kernels)
+        session = resume(half.path, {"training": {"steps": 6}})
+        assert not [text for text in session.warnings if "precision" in text]
+        assert session.record["precision"].get("softmax") == variant
+        assert "kernels" not in session.record["precision"]
+        trained(session)
+        assert (half.path / WEIGHTS).read_bytes() == (whole.path / WEIGHTS).read_bytes()
+    monkeypatch.setenv(training_library.VARIABLE, "none")
+    session = resume(tmp_path / "kernels-half", {"training": {"steps": 7}})
+    session.lock.release()
+    before = f"bf16, its softmax in {kernels} kernels"
+    assert f"the precision changed from {before} to bf16 (" in "".join(session.warnings)
+
+
+def test_only_a_large_softmax_of_a_language_model_is_recorded(
+    kernels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = with_softmax(tmp_path, monkeypatch)
+    mixture = with_softmax(tmp_path, monkeypatch, "mixture", mixture=2)
+    large.lock.release(), mixture.lock.release()
+    assert large.record["precision"]["softmax"] == kernels
+    assert "softmax" not in mixture.record["precision"]
+    kept = devices.Precision(name="bf16", reason="", kernels=kernels, softmax=kernels)
+    settings = settings_from({"task": {"task": "classify"}, "corpus": {"sources": ("a",)}})
+    assert machine.as_used(kept, settings) == replace(kept, softmax=None)
+
+
+def test_an_unknown_name_of_kernels_is_refused_for_every_cell(
+    kernels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else torch would compute the softmax without a word."""
+    monkeypatch.setenv(training_library.VARIABLE, f"{kernels}x")
+    with pytest.raises(EnvironmentFailure, match=f"is '{kernels}x'; expected none, or a variant"):
+        with_softmax(tmp_path, monkeypatch, cell="mingru")
+
+
+def test_the_command_repeats_what_computed_the_softmax(
+    kernels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variant, engine in ((kernels, "auto"), ("none", "torch")):
+        monkeypatch.setenv(training_library.VARIABLE, variant)
+        session = with_softmax(tmp_path, monkeypatch, variant)
+        session.lock.release()
+        session.record["settings"]["corpus"]["sources"] = ["a.txt"]
+        words = repeat_command(session.path, session.record) or ""
+        assert "--precision bf16" in words
+        assert ("--engine torch" in words) == (engine == "torch")
 
 
 def test_float32_and_kernels_contradict_each_other(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from charlm.nn import chunked_softmax, devices
 from charlm.nn.chunked_softmax import chunked_nats, torch_nats
 from charlm.nn.kernel_layers import kernels_in_use, softmax_in_use
 from charlm.nn.kernel_softmax import kernel_nats
+from charlm.nn.output import MIN_CHUNKED
 from charlm.text.batches import PADDING
 
 HERE = variants()
@@ -117,15 +118,17 @@ def test_the_softmax_in_use_is_that_of_the_precision(monkeypatch: pytest.MonkeyP
         torch.device("cpu"),
         ModelSettings(num_layers=1, hidden_size=256, embedding_size=64),
     )
-    chosen = devices.choose_precision("bf16", [large], 300, cpu)
+    entries = MIN_CHUNKED
+    chosen = devices.choose_precision("bf16", [large], entries, cpu)
     assert chosen.softmax in HERE
+    assert devices.choose_precision("bf16", [large], entries - 1, cpu).softmax is None
     with chosen.autocast(cpu):
         assert softmax_in_use() == chosen.softmax
     assert softmax_in_use() is None
-    assert devices.choose_precision("bf16", [large], 300, cpu, "torch").softmax is None
-    assert devices.choose_precision("fp32", [large], 300, cpu).softmax is None
+    assert devices.choose_precision("bf16", [large], entries, cpu, "torch").softmax is None
+    assert devices.choose_precision("fp32", [large], entries, cpu).softmax is None
     monkeypatch.setenv("CHARLM_TRAINING_KERNELS", "none")
-    assert devices.choose_precision("bf16", [large], 300, cpu).softmax is None
+    assert devices.choose_precision("bf16", [large], entries, cpu).softmax is None
 
 
 def test_the_library_declares_what_its_functions_take() -> None:

@@ -52,11 +52,14 @@ def counted_length(unit: str, value: float, more: str = "") -> str:
 
 
 def precision_text(precision: Mapping[str, Any]) -> str:
-    """Return the number type of training and what computes its layers: "bf16 in amx kernels"."""
-    kernels = precision.get("kernels")
-    return (
-        f"{precision.get('name')} in {kernels} kernels" if kernels else f"{precision.get('name')}"
-    )
+    """Return the number type of training and what computes in it: "bf16 in amx kernels".
+
+    If only the softmax is computed in kernels: "bf16, its softmax in amx kernels".
+    """
+    name, kernels, softmax = (precision.get(part) for part in ("name", "kernels", "softmax"))
+    if kernels:
+        return f"{name} in {kernels} kernels"
+    return f"{name}, its softmax in {softmax} kernels" if softmax else f"{name}"
 
 
 def _count(default: int | None, help_text: str, **facts: Any) -> Any:

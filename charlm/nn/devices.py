@@ -35,6 +35,7 @@ from charlm.nn.kernel_layers import (
 )
 from charlm.nn.low_precision import LowCopy, can_be_static
 from charlm.nn.model import RecurrentLanguageModel, multiplied_weights
+from charlm.nn.output import has_chunked_loss
 
 MAX_GRADIENT_ERROR = 0.05
 """Largest relative error of bfloat16 gradients that count as correct; correct ones have 0.01."""
@@ -114,8 +115,9 @@ class Precision:
 
     def record(self) -> dict[str, str]:
         """Return the entry of run.json."""
-        kernels = {"kernels": self.kernels} if self.kernels else {}
-        return {"name": self.name, "reason": self.reason, **kernels}
+        parts = {"kernels": self.kernels, "softmax": self.softmax}
+        used = {part: variant for part, variant in parts.items() if variant}
+        return {"name": self.name, "reason": self.reason, **used}
 
 
 def choose_device(name: str) -> torch.device:
@@ -170,7 +172,8 @@ def choose_precision(
         problem = gradient_problem(networks, vocab_size, device, kernels, name)
         if problem is None:
             reason = f"gradients agree with fp32{failures}"
-            softmax = None if failures else softmax_kernels(name, device, engine)
+            large = not failures and has_chunked_loss(networks[0], vocab_size)
+            softmax = softmax_kernels(name, device, engine) if large else None
             return Precision(name=name, reason=reason, kernels=kernels, softmax=softmax)
         failures += f"; in {f'{kernels} kernels' if kernels else 'torch'}, {problem}"
     if engine == "native":
@@ -227,11 +230,15 @@ def engines(
 
 
 def softmax_kernels(name: str, device: torch.device, engine: str) -> str | None:
-    """Return the variant of the kernels for a large softmax in a number type, None for torch."""
-    if name == "bf16" and device.type == "cpu" and engine != "torch":
-        with contextlib.suppress(EnvironmentFailure):  # of kernels that cannot be opened
-            variant = chosen_variant()
-            return variant if variant and open_library(variant) else None
+    """Return the variant of the kernels for a large softmax in a number type, None for torch.
+
+    Raises EnvironmentFailure if CHARLM_TRAINING_KERNELS names one that does not run here.
+    """
+    if name != "bf16" or device.type != "cpu" or engine == "torch":
+        return None
+    variant = chosen_variant()
+    with contextlib.suppress(EnvironmentFailure):  # of kernels that cannot be opened
+        return variant if variant and open_library(variant) else None
     return None
 
 

@@ -22,7 +22,7 @@ def kernel_nats(
     target outside of the vocabulary.
     """
     assert logits.dtype == torch.bfloat16 and logits.is_contiguous(), "the kernels check nothing"
-    assert bias.dtype == torch.float32, "see above"
+    assert bias.dtype == torch.float32 and targets.dtype == torch.int64, "see above"
     bias, targets = bias.contiguous(), targets.contiguous()
     threads, losses = torch.get_num_threads(), torch.empty(len(logits))
     sums = None if by_bias is None else torch.zeros(threads, len(bias))

@@ -145,6 +145,8 @@ def _machine(record: Json) -> dict[str, Any]:
     name, engine = precision.get("name"), "torch"
     if precision.get("kernels"):
         engine = "native" if name == "bf16" else "auto"
+    elif precision.get("softmax"):
+        engine = "auto"
     return chosen | {"precision": name, "engine": engine}
 
 

@@ -119,12 +119,11 @@ def session_precision(
     """Return the recorded precision, unless another is requested or it does not work here."""
     training, recorded = settings.training, record.get("precision")
     if recorded and training.precision in ("auto", recorded["name"]):
-        name = recorded["name"]
         kept = devices.Precision(
-            name=name,
+            name=recorded["name"],
             reason=recorded["reason"],
             kernels=recorded.get("kernels"),
-            softmax=devices.softmax_kernels(name, device, training.engine),
+            softmax=recorded.get("softmax"),
         )
         here = record["machine"].get("device_name") == device_name(device)
         if _works(kept, settings, dataset, device, compared=here):
@@ -148,6 +147,8 @@ def _works(
         return False
     if kept.kernels not in devices.engines(engine, model, device):
         return False
+    if kept.softmax not in (None, devices.softmax_kernels(kept.name, device, engine)):
+        return False
     if not compared:
         task = training_of(settings)
         networks, outputs = task.networks(settings, dataset), task.outputs(settings, dataset)
@@ -167,16 +168,19 @@ def choose_precision(
         training.precision, task.networks(settings, dataset), task.outputs(settings, dataset),
         device, training.engine, training.batch_size or 1, static=_is_static(settings),
     )  # fmt: skip
-    return of_windows(chosen, settings)
+    return as_used(chosen, settings)
 
 
-def of_windows(precision: devices.Precision, settings: Settings) -> devices.Precision:
-    """Return the precision of a training, without the loop if its windows are too short for it.
+def as_used(precision: devices.Precision, settings: Settings) -> devices.Precision:
+    """Return the precision of a training, without what it does not use.
 
-    The windows of other tasks than language models are whole texts.
+    That is the loop if windows are too short for it, and the softmax of the kernels in other tasks
+    than language models, of which the windows are whole texts.
     """
     training = settings.training
-    if settings.task.task != LANGUAGE_MODEL or not training.bptt:
+    if settings.task.task != LANGUAGE_MODEL:
+        return replace(precision, softmax=None)
+    if not training.bptt:
         return precision
     return precision.for_windows(training.bptt + MAX_LONGER * training.random_bptt)
 

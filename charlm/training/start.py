@@ -52,8 +52,8 @@ from charlm.training.fine_tuning import (
 )
 from charlm.training.machine import (
     Machine,
+    as_used,
     machine_record,
-    of_windows,
     session_precision,
     session_threads,
 )
@@ -277,9 +277,7 @@ def _record(
 ) -> dict[str, Any]:
     """Return the planned content of run.json. `given` holds the origins of given settings."""
     settings = planned.settings
-    precision = of_windows(
-        machine.precision(settings.model, settings.training.batch_size), settings
-    )
+    precision = as_used(machine.precision(settings.model, settings.training.batch_size), settings)
     threads = machine.set_threads(settings.model, settings.training.batch_size or 1)
     task = training_of(settings)
     return {
