@@ -85,3 +85,15 @@ def test_translations_that_may_be_missing_are_counted() -> None:
     task = TaskSettings(task="translate")
     warnings = PARALLEL.load(corpus, VocabularySettings(), task).warnings
     assert any("4 translations such as NA, read as it is written" in each for each in warnings)
+
+
+@pytest.mark.parametrize(
+    ("task", "head"), [(LABELLED, ["review", "label"]), (PARALLEL, ["en", "de"])]
+)
+def test_splits_of_one_form_are_reported_once(task: TaskText, head: list[str]) -> None:
+    """The sentence of the first table has a hint that others need not have."""
+    names = [written(f"{name}.tsv", head, ROWS) for name in ("train", "valid", "test")]
+    corpus = CorpusSettings(sources=names[:1], valid=names[1:2], test=names[2:])
+    warnings = task.load(corpus, VocabularySettings(), TaskSettings()).warnings
+    (reported,) = (sentence for sentence in warnings if "separated by tabs" in sentence)
+    assert reported.startswith("train.tsv") and "add --no-header" in reported

@@ -31,6 +31,8 @@ DELIMITERS = (",", ";", "|", "\t")
 DELIMITER_NAMES = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "vertical bars"}
 HEAD_CHARS = 1 << 18
 """Characters at the beginning of a table on which delimiters are tried."""
+FIRST_ROW = " They are the first row; if it is data, add --no-header."
+"""Sentence that is left out once the names of the columns are known from another table."""
 _EXCEL_LINE = re.compile(r"sep=(.)", re.IGNORECASE)
 """First line that tells Excel the delimiter."""
 _NUMBER = re.compile(r"[+-]?(\d[\d,. ]*|[.,]\d+)([eE][+-]?\d+)?%?|true|false", re.IGNORECASE)
@@ -138,7 +140,7 @@ def _separation(names: list[str], form: Form, reading: ReadSettings, usual: str)
     separator = DELIMITER_NAMES.get(form.delimiter, repr(form.delimiter))
     words = f"; fields are separated by {separator}. {listed(names)}"
     if reading.header is None and reading.column is None and usual not in names:
-        words += " They are the first row; if it is data, add --no-header."
+        words += FIRST_ROW
     if form.kind == "tsv" and form.quoted and reading.quoting == "auto":
         words += " Its names are in quotes, so quotes enclose fields; else add --quoting none."
     return words

@@ -47,7 +47,8 @@ def table_rows(
 
         def report(sentence: str) -> None:
             """Warn how this table is read, unless another table was read in the same way."""
-            if reported.setdefault(sentence.removeprefix(label), label) == label:
+            key = sentence.removeprefix(label).replace(delimited.FIRST_ROW, "")
+            if reported.setdefault(key, label) == label:
                 warn(sentence)
 
         if kind == "parquet":
