@@ -25,6 +25,7 @@ from charlm.text.labelled import LABELLED
         (["07", "7", "8"], ['("07", "7")']),
         (["a|b", "a", "b", "b|c"], ["2 of 4 labels look like several in one", '"a|b", "b|c"']),
         (["a, b", "a", "b", "b, c"], ["2 of 4 labels look like several in one"]),
+        (["action;drama", "drama;war"], ["2 of 2 labels look like several in one"]),
         (["pos", "neg", "NA", "NA"], ['2 training texts have the label "NA"']),
         (["pos", "neg", "-"], ['1 training text has the label "-"']),
         (
@@ -49,13 +50,17 @@ def test_doubtful_labels(labels: list[str], expected: list[str]) -> None:
         ["1.0", "2.0", "3.0"],
         ["1.5", "2.5"],
         ["Arts, crafts", "Science; nature", "Sports"],
+        ["Paris, France", "Lyon, France", "Rome, Italy"],
+        ["King, Stephen", "King, Martin", "Austen, Jane"],
+        ["1", "1,5", "2", "2,5", "3"],
+        ["912345678901234001", "912345678901234002"],
         ["NUM:date", "NUM:count", "HUM:ind"],
         ["no", "yes", "not", "none"],
         ["", "a", "b"],
     ],
 )
 def test_labels_without_doubts(labels: list[str]) -> None:
-    """Stars, sections and fine classes are labels; "" is that of a text without a condition."""
+    """Stars, sections, places, names and ids are labels; "" is that of a text without one."""
     assert not list(doubts_of_labels(labels))
 
 

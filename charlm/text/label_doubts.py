@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
 
 from charlm.text.sources.files import shown
 from charlm.text.sources.rows import MISSING
@@ -53,7 +54,7 @@ def _missing(counts: Counter[str], noun: str) -> Iterator[str]:
 
 
 def _alike(names: Sequence[str], noun: str) -> Iterator[str]:
-    groups: dict[str | float, list[str]] = {}
+    groups: dict[str | Fraction, list[str]] = {}
     for name in names:
         groups.setdefault(_folded(name), []).append(name)
     alike = [group for group in groups.values() if len(group) > 1]
@@ -66,21 +67,30 @@ def _alike(names: Sequence[str], noun: str) -> Iterator[str]:
         )
 
 
-def _folded(name: str) -> str | float:
+def _folded(name: str) -> str | Fraction:
     """Return what labels have in common that a person would write for one another."""
     plain = " ".join(unicodedata.normalize("NFKC", name).strip("\"' ").casefold().split())
-    return float(plain) if _NUMBER.fullmatch(plain) else plain
+    return Fraction(plain) if _NUMBER.fullmatch(plain) else plain
 
 
 def _joined(names: Sequence[str], noun: str) -> Iterator[str]:
-    """Yield a sentence if parts of labels, between separators, are parts or labels elsewhere."""
+    """Yield a sentence if parts of labels, between separators, are labels or change their place.
+
+    So "drama,war" beside "action,drama" is, but "Paris, France" beside "Lyon, France" is not, and
+    neither is 1,5 beside 1.
+    """
+    if all(_NUMBER.fullmatch(name.replace(",", ".")) for name in names):
+        return
     for separator in SEPARATORS:
         parts = {name: [part.strip() for part in name.split(separator)] for name in names}
-        uses = Counter(part for each in parts.values() for part in set(each))
+        places: dict[str, set[int]] = {}
+        for each in parts.values():
+            for place, part in enumerate(each):
+                places.setdefault(part, set()).add(place if len(each) > 1 else -1)
         joined = [
             name
             for name, each in parts.items()
-            if len(each) > 1 and all(each) and any(uses[part] > 1 for part in each)
+            if len(each) > 1 and all(each) and any(len(places[part]) > 1 for part in each)
         ]
         if len(joined) > 1:
             yield (
