@@ -246,6 +246,17 @@ def test_a_field_of_several_lines_with_delimiters() -> None:
     assert len(rows) == 5
 
 
+def test_a_line_of_a_letter_that_looks_like_a_row() -> None:
+    """One such line between others is chance; a quote that is missing encloses rows only."""
+    letter = 'no,"I asked him, why\nno, he said\nand went, to the sea, with us"\n'
+    content = "label,text\n" + letter + 3 * "no,dull\nyes,good\n"
+    assert len(read("a.csv", content, column="text")[0]) == 7
+    numbers = '1,"The soup needs\n1,5 l of water\nand a pan"\n'
+    assert (
+        len(read("b.csv", "label,text\n" + 2 * numbers + "0,dull\n0,bad\n", column="text")[0]) == 4
+    )
+
+
 def test_quotes_around_most_texts_of_a_tsv() -> None:
     """Their header has none, so quotes are text; a few quotations are no reason to doubt that."""
     rows, notes = read("a.tsv", 'text\tlabel\n"a film"\tpos\n"a plot"\tneg\nan end\tneg\n')

@@ -48,16 +48,24 @@ def _row_inside(row: Sequence[str], place: int, usual: Sequence[set[str]], delim
     """Return a line of the field at `place` that looks like a row of the table, or "".
 
     It has as many fields as the table, and another field that is a usual value of its column. The
-    first line continues the fields before the place, and those after it continue the last line.
+    first line continues the fields before the place, and those after it continue the last line. A
+    quote that is missing encloses whole rows, so each line after the first must have the number of
+    fields: a line of a letter or a poem that looks like a row does so by chance.
     """
     width = len(row)
     lines = [line.removesuffix("\r") for line in row[place].split("\n")]
+    last, found = len(lines) - 1, ""
     for number, line in enumerate(lines):
+        if not line and number < last:
+            continue  # a blank line
         begin = place if number == 0 else 0
-        end = place + 1 if number == len(lines) - 1 else width
+        end = place + 1 if number == last else width
         cells = line.split(delimiter)
-        if len(cells) == end - begin and any(
+        if len(cells) != end - begin:
+            if number > 0:
+                return ""
+        elif any(
             column != place and cell in usual[column] for column, cell in enumerate(cells, begin)
         ):
-            return line
-    return ""
+            found = found or line
+    return found
