@@ -480,6 +480,37 @@ def test_series_with_unequal_steps(here) -> None:
     assert "the usual 1, the longest (5) before line 33" in doubt
 
 
+def test_series_of_weekdays(here) -> None:
+    """Weekends and holidays are no gaps in prices of days of trading; two weeks are one."""
+    rows = [(day, n) for n, day in enumerate(DAYS) if date.fromisoformat(day).weekday() < 5]
+    assert not doubts(rows) and not doubts([*rows[:4], *rows[5:]])
+    (doubt,) = doubts([*rows[:4], *rows[12:]])
+    assert "1 of 27 steps" in doubt
+
+
+def test_series_whose_times_have_two_columns(here) -> None:
+    """A year occurs with each of its months, a date with each of its hours."""
+    for names, rows in (
+        ("year;month", [f"{1949 + n // 12};{n % 12 + 1}" for n in range(60)]),
+        ("Date;Time", [f"{day};{hour}:00" for day in DAYS for hour in range(10, 24)]),
+        ("date;hour", [f"{day};{hour}" for day in DAYS for hour in range(24)]),
+    ):
+        assert not doubts([(row, n) for n, row in enumerate(rows)], names)
+    pairs = [(f"{year};{land}", year) for land in ("A", "B") for year in range(1990, 2020)]
+    (doubt,) = doubts(pairs, "year;country")
+    assert "30 times" in doubt
+
+
+def test_numbers_that_are_months_or_no_times(here) -> None:
+    """202412 is followed by 202501; a column T of temperatures, and durations, have no order."""
+    months = [f"{2000 + n // 12}{n % 12 + 1:02d}" for n in range(50)]
+    assert not doubts([(month, n) for n, month in enumerate(months)])
+    (doubt,) = doubts([(month, n) for n, month in enumerate(months) if n != 20])
+    assert "1 of 48 steps" in doubt and "days" in doubt
+    for name in ("T", "time"):
+        assert not doubts([(str(7 * n % 50 / 2), n) for n in range(50)], name)
+
+
 def test_a_sum_below_a_series(here) -> None:
     rows: list[tuple[str, object]] = [(day, n) for n, day in enumerate(DAYS)]
     (doubt,) = doubts([*rows, ("Total", 1225)])

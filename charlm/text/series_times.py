@@ -5,6 +5,7 @@ date        value     The newest row comes first, so the numbers would be learne
 2024-03-01  1.5       that are not equal, and rows without a time, such as a sum.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -17,6 +18,8 @@ from charlm.units import count_of
 
 ISO = ""
 NUMBER = "number"
+MONTH_NUMBER = "%Y%m"
+_MONTH = re.compile(r"(1[6-9]|2[01])\d\d(0[1-9]|1[0-2])", re.ASCII)
 _DATES = ("%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%Y/%m/%d")
 FORMATS = (
     ISO,
@@ -26,12 +29,19 @@ FORMATS = (
 """Formats of times that are known, ISO 8601 first."""
 NUMBER_NAMES = frozenset(("date", "datetime", "epoch", "t", "time", "timestamp", "year"))
 """Names, in lower case, of columns whose numbers are times."""
+PART_NAMES = frozenset(("day", "hour", "minute", "month", "quarter", "second", "time", "week"))
+"""Names, in lower case, of columns with a part of a time whose rest is in another column."""
+_ALL_NAMES = NUMBER_NAMES | PART_NAMES
 MIN_TIMES = 0.9
 """Fraction of the first rows with a time from which a column is one of times."""
 MAX_TRIED = 3
 """Cells at the beginning of a column of which one must have a format for it to be tried."""
 LONG_STEP = 1.5
 """Steps of this many times the median or more are long; those of months are not."""
+DAY = 86_400.0
+"""Seconds of a day."""
+HOLIDAYS = 5
+"""Days between two times that are usual where no time is of a Saturday or Sunday."""
 
 
 class TimeColumn(NamedTuple):
@@ -52,10 +62,19 @@ class Time(NamedTuple):
 
 
 def time_column(head: Sequence[Record]) -> TimeColumn | None:
-    """Return the first column of the first rows of a table that holds times, or None."""
-    for name in head[0].cells if head else ():
+    """Return the first column of the first rows of a table that holds times, or None.
+
+    None, too, if a second column holds the hour, the month or another part of each time.
+    """
+    names = list(head[0].cells) if head else []
+    folded = [name.strip().casefold() for name in names]
+    if len(names) > 1 and not PART_NAMES.isdisjoint(folded) and len(set(folded) & _ALL_NAMES) > 1:
+        return None
+    for name in names:
         cells = [record.cells.get(name, "").strip() for record in head]
         numbers = [NUMBER] if name.strip().casefold() in NUMBER_NAMES else []
+        if numbers and all(map(_MONTH.fullmatch, cells)):
+            numbers = [MONTH_NUMBER]
         fitting = {
             form: sum(_value(cell, form) is not None for cell in cells)
             for form in (*FORMATS, *numbers)
@@ -63,8 +82,21 @@ def time_column(head: Sequence[Record]) -> TimeColumn | None:
         }
         most = max(fitting.values(), default=0)
         if most > 1 and most >= MIN_TIMES * len(head):
-            return TimeColumn(name, [form for form, count in fitting.items() if count == most])
+            column = TimeColumn(name, [form for form, count in fitting.items() if count == most])
+            if column.formats != [NUMBER] or _has_direction(cells):
+                return column
     return None
+
+
+def _has_direction(cells: Sequence[str]) -> bool:
+    """Return whether most numbers are not below, or most not above, the one before.
+
+    Those of a column T with temperatures, or of a time that something took, go up and down.
+    """
+    values = [value for cell in cells if (value := _value(cell, NUMBER)) is not None]
+    steps = [after - before for before, after in pairwise(values)]
+    most = max(sum(step >= 0 for step in steps), sum(step <= 0 for step in steps))
+    return most >= MIN_TIMES * len(steps)
 
 
 def doubts_of_times(column: TimeColumn, cells: Sequence[tuple[str, str]]) -> Iterator[str]:
@@ -121,7 +153,10 @@ def _doubts_of_steps(times: Sequence[Time], column: str, numbers: bool) -> list[
     """Return a sentence about times that rise in unequal steps, if they do."""
     steps = [(after.value - before.value, after.place) for before, after in pairwise(times)]
     usual = median(step for step, _ in steps) if steps else 0.0
-    long = [step for step in steps if step[0] >= LONG_STEP * usual]
+    most = LONG_STEP * usual
+    if not numbers and usual == DAY and all(_is_weekday(time.value) for time in times):
+        most = (HOLIDAYS + 1) * DAY
+    long = [step for step in steps if step[0] >= most]
     if not long:
         return []
 
@@ -136,6 +171,10 @@ def _doubts_of_steps(times: Sequence[Time], column: str, numbers: bool) -> list[
     ]
 
 
+def _is_weekday(seconds: float) -> bool:
+    return datetime.fromtimestamp(seconds, UTC).weekday() < 5
+
+
 def _falls(times: Sequence[Time]) -> list[Time]:
     """Return the times that are earlier than the one before."""
     return [after for before, after in pairwise(times) if after.value < before.value]
@@ -146,6 +185,8 @@ def _value(cell: str, form: str) -> float | None:
     try:
         if form == NUMBER:
             return float(cell)
+        if form == MONTH_NUMBER and not _MONTH.fullmatch(cell):
+            return None
         time = datetime.fromisoformat(cell) if form == ISO else datetime.strptime(cell, form)
         return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
