@@ -14,7 +14,7 @@ import pytest
 from charlm.api.scoring import stream_sentences
 from charlm.errors import CorpusError
 from charlm.text.corpus import Corpus
-from charlm.text.sources import json_rows
+from charlm.text.sources import delimited, json_rows
 
 
 @pytest.fixture(autouse=True)
@@ -288,3 +288,13 @@ def test_arrow_is_refused_with_what_helps() -> None:
         with getattr(pyarrow.ipc, f"new_{kind}")(name, table.schema) as writer:
             writer.write_table(table)
         assert f"is an Arrow {kind}, not text. Write it as Parquet" in refused(name)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [(["a", "b"], ""), (["", "", "a"], ""), (["a", "b", "c", "b", "a"], "b"), ([], "")],
+)
+def test_the_first_name_that_is_repeated(names: list[str], expected: str) -> None:
+    """Columns without a name are no repetition; wide tables are read once."""
+    assert delimited._repeated(names) == expected
+    assert delimited._repeated([f"{n}" for n in range(100_000)]) == ""

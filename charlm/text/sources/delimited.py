@@ -83,7 +83,7 @@ def open_table(
         return Opened(reading.column or "", names, iter(()))
     index = column_index(label, names, peeked, reading, rule)
     unique = unique_names(names)
-    if repeated := next((name for name in names if name and names.count(name) > 1), ""):
+    if repeated := _repeated(names):
         warn(
             f'{label} has {names.count(repeated)} columns "{shown(repeated)}"; each after the '
             f'first has a number, as in "{shown(repeated)}.1". {listed(unique)}'
@@ -97,6 +97,16 @@ def open_table(
     records = _records(kept, unique, index, cells)
     checked = _checked(records, label, unique[index], warn, literal=not form.quoted)
     return Opened(unique[index], unique, checked)
+
+
+def _repeated(names: Sequence[str]) -> str:
+    """Return the first name that several columns have, or ""."""
+    seen: set[str] = set()
+    for name in names:
+        if name and name in seen:
+            return name
+        seen.add(name)
+    return ""
 
 
 class Form(NamedTuple):
