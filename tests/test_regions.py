@@ -228,3 +228,15 @@ def test_words_that_are_scored_alone_are_reported(call: Call, runs: Path) -> Non
     Path("texts.csv").write_text("word,n\nabc abd,1\nabd,2\nca ab,3\n")
     _, _, err = call("score", "--by", "word", "--file", "texts.csv", "--column", "word")
     assert "--group-by" not in err
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), pandas.NA, pandas.NaT])
+def test_cells_that_are_missing_are_no_text(missing: object) -> None:
+    """NA of pandas is neither equal to itself nor unequal; other cells are kept as they are."""
+    rows = [
+        {"item": 1, "word": "the", "rt": missing},
+        {"item": 1, "word": None if missing is pandas.NaT else missing, "rt": 2},
+    ]
+    first, second = charlm.load("tales").regions(rows, column="word", group_by="item")
+    assert first.score is not None and second.score is None
+    assert first.cells["rt"] is missing and second.cells["rt"] == 2

@@ -131,8 +131,9 @@ def _record(number: int, row: Mapping[str, Any], column: str) -> Record:
 
 
 def _is_missing(cell: object) -> bool:
-    """Return whether a cell is None or a number that is not one, as pandas has for empty cells."""
-    return cell is None or (isinstance(cell, float) and cell != cell)
+    """Return whether a cell is None, NaN or pandas.NA, as pandas has for empty cells."""
+    is_nan = isinstance(cell, float) and cell != cell
+    return cell is None or is_nan or type(cell).__name__ == "NAType"  # NA != NA is no bool
 
 
 def _only_word(score: Score | None) -> WordScore | None:
