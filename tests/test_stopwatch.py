@@ -46,6 +46,26 @@ def test_a_pause_is_left_out() -> None:
     assert process.stopwatch() - begin == 3.0
 
 
+@pytest.mark.parametrize("late", [True, False])
+def test_a_pause_in_the_middle_of_a_reading_is_left_out(late: bool) -> None:
+    """Its signal is handled right after the clock was read, or right before."""
+    process = Process()
+    begin = process.stopwatch()
+    process.works(2.0)
+    read = process.stopwatch._clock
+
+    def paused() -> float:
+        process.stopwatch._clock = read
+        now = read()
+        process.pauses(60.0)
+        return now if late else read()
+
+    process.stopwatch._clock = paused
+    assert process.stopwatch() - begin == 2.0
+    process.works(1.0)
+    assert process.stopwatch() - begin == 3.0
+
+
 def test_short_pauses_count() -> None:
     """So a process that is slowed down by pauses still ends when its minutes are over."""
     process = Process()

@@ -39,7 +39,7 @@ def tensor_pieces(tensors: Mapping[str, Tensor]) -> list[bytes | memoryview]:
     """Return the content of a safetensors file in pieces: a header, and the memory of each tensor.
 
     Tensors in the memory of the processor are not copied. As in files of the library, those of
-    larger numbers come first, and then their names decide. Raises KeyError for another type.
+    larger numbers come first, and then their names decide. Raises ValueError for another type.
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     order = sorted(plain, key=lambda name: (-list(TYPES).index(plain[name].dtype), name))

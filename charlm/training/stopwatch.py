@@ -25,12 +25,12 @@ class Stopwatch:
 
     def __call__(self) -> float:
         """Return the seconds of the clock without the pauses."""
-        now, work = self._clock(), self._work()
-        if self._idle_seconds(now, work) >= MIN_PAUSE_SECONDS and _pauses_are_reported():
+        seconds, work = self._reading()
+        if self._idle_seconds(seconds, work) >= MIN_PAUSE_SECONDS and _pauses_are_reported():
             time.sleep(SIGNAL_SECONDS)
-            now, work = self._clock(), self._work()
-        self._read, self._seconds, self._worked = True, now - self._paused, work
-        return self._seconds
+            seconds, work = self._reading()
+        self._read, self._seconds, self._worked = True, seconds, work
+        return seconds
 
     def leave_out_pause(self) -> None:
         """Leave out a pause that has just ended.
@@ -38,17 +38,28 @@ class Stopwatch:
         It began when this was last read, or later: the seconds since then are the pause, apart from
         those in which the processor worked for this process.
         """
-        now, work = self._clock(), self._work()
-        pause = self._idle_seconds(now, work)
+        seconds, work = self._reading()
+        pause = self._idle_seconds(seconds, work)
         if pause >= MIN_PAUSE_SECONDS:
             self._paused += pause
-            self._seconds, self._worked = now - self._paused, work
+            self._seconds, self._worked = seconds - pause, work
 
-    def _idle_seconds(self, now: float, work: float) -> float:
+    def _reading(self) -> tuple[float, float]:
+        """Return the seconds without the pauses so far, and those of the processor.
+
+        The signal at the end of a pause may arrive in between; then all is read again.
+        """
+        while True:
+            paused = self._paused
+            seconds, work = self._clock() - paused, self._work()
+            if paused == self._paused:
+                return seconds, work
+
+    def _idle_seconds(self, seconds: float, work: float) -> float:
         """Return the seconds since the last reading in which the processor did other things."""
         if not self._read:
             return 0.0
-        return now - self._paused - self._seconds - max(0.0, work - self._worked)
+        return seconds - self._seconds - max(0.0, work - self._worked)
 
 
 def _pauses_are_reported() -> bool:
