@@ -2,12 +2,16 @@
 
 import os
 import signal
+from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from helpers import Call
 
 from charlm.cli.progress import _signals
-from charlm.training import stopwatch
+from charlm.training import search, stopwatch
+from charlm.training.search import TrialRecord
 from charlm.training.stopwatch import MIN_PAUSE_SECONDS, Stopwatch
 
 NEEDS_SIGNAL = pytest.mark.skipif(
@@ -111,6 +115,31 @@ def test_the_signal_to_continue_ends_a_pause() -> None:
         os.kill(os.getpid(), signal.SIGCONT)
     os.kill(os.getpid(), signal.SIGCONT)
     assert ended == [True]
+
+
+@NEEDS_SIGNAL
+def test_a_search_leaves_out_pauses(
+    here: Path, monkeypatch: pytest.MonkeyPatch, call: Call
+) -> None:
+    """Its minutes and those of its trials are time of training."""
+    (here / "a.txt").write_text("a text\n", encoding="utf-8")
+    seconds: list[float] = []
+
+    def paused(*_: object, clock: Stopwatch, **__: object) -> Iterator[TrialRecord]:
+        begin, process = clock(), Process()
+        clock._clock = lambda: begin + process.clock
+        clock()
+        process.clock += 3600.0
+        os.kill(os.getpid(), signal.SIGCONT)
+        seconds.append(clock() - begin)
+        yield from ()
+
+    monkeypatch.setattr(search, "search", paused)
+    monkeypatch.setattr(search, "results", lambda *_: [])
+    code, _, err = call("search", "a.txt")
+    assert code == 0, err
+    assert seconds == [pytest.approx(100.0, abs=5.0)]
+    assert signal.getsignal(signal.SIGCONT) == signal.SIG_DFL
 
 
 @NEEDS_SIGNAL

@@ -20,6 +20,7 @@ from charlm.units import flat_figures
 if TYPE_CHECKING:
     from charlm.training.records import FinishedRecord, Record
     from charlm.training.session import Session
+    from charlm.training.stopwatch import Stopwatch
 
 
 def follow_all(session: "Session") -> int:
@@ -163,6 +164,20 @@ def _signals(session: "Session") -> Iterator[_Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def without_pauses(watch: "Stopwatch") -> Iterator[None]:
+    """Leave the time in which the process is paused, as by Ctrl-Z, out of a clock."""
+    number = getattr(signal, "SIGCONT", None)
+    if number is None or signal.getsignal(number) is signal.SIG_IGN:
+        yield
+        return
+    before = signal.signal(number, lambda *_: watch.leave_out_pause())
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 ENDING = "completing the run"

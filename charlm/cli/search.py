@@ -7,6 +7,7 @@ import typer
 
 from charlm.cli import options
 from charlm.cli.output import Verbosity, render, say, say_all, write_json
+from charlm.cli.progress import without_pauses
 from charlm.cli.stdin import Takes
 from charlm.commands import command
 from charlm.errors import UsageError
@@ -77,6 +78,7 @@ def search(
     from charlm.runs.locate import checkpoints_folder
     from charlm.training.search import SETTINGS, USUAL_KNOBS, results
     from charlm.training.search import search as trials
+    from charlm.training.stopwatch import Stopwatch
 
     flags = by_section({"sources": sources, **settings, "seed": seed})
     chosen = settings_from(with_pairs(flags, pairs or []))
@@ -90,10 +92,12 @@ def search(
     if knobs is not None:
         names = tuple(part.strip() for part in knobs.split(","))
         _check_varied(names, fixed)
-    _report(trials(
-        chosen, folder, minutes=minutes, trial_minutes=trial_minutes, knobs=names, seed=seed,
-        storage=storage,
-    ))  # fmt: skip
+    clock = Stopwatch()
+    with without_pauses(clock):
+        _report(trials(
+            chosen, folder, minutes=minutes, trial_minutes=trial_minutes, knobs=names, seed=seed,
+            storage=storage, clock=clock,
+        ))  # fmt: skip
     rows = results(folder, storage)
     if as_json:
         write_json({"schema_version": 1, "search": name, "trials": rows})
