@@ -298,3 +298,12 @@ def test_the_first_name_that_is_repeated(names: list[str], expected: str) -> Non
     """Columns without a name are no repetition; wide tables are read once."""
     assert delimited._repeated(names) == expected
     assert delimited._repeated([f"{n}" for n in range(100_000)]) == ""
+
+
+def test_repeated_columns_of_many_files_are_reported_once() -> None:
+    for number in range(3):
+        Path(f"{number}.csv").write_text("text,x,x\na film,1,2\n")
+    corpus = Corpus(["0.csv", "1.csv", "2.csv"])
+    assert len(list(corpus.chunks())) > 0
+    (note,) = (warning for warning in corpus.warnings if "2 columns" in warning)
+    assert note.startswith("0.csv")

@@ -84,7 +84,7 @@ def open_table(
     index = column_index(label, names, peeked, reading, rule)
     unique = unique_names(names)
     if repeated := _repeated(names):
-        warn(
+        report(
             f'{label} has {names.count(repeated)} columns "{shown(repeated)}"; each after the '
             f'first has a number, as in "{shown(repeated)}.1". {listed(unique)}'
         )
