@@ -114,8 +114,8 @@ def part_lines(runs: Sequence[RunInfo]) -> list[str]:
     if not any(_figure(run).endswith(PART_MARK) for _, run in _with_trials(runs)):
         return []
     return [
-        f"{PART_MARK} on a part of the validation text: charlm info RUN shows which, and charlm "
-        "eval --run RUN reads all of it"
+        f"{PART_MARK} on a part of the validation text: charlm info shows which, and charlm eval "
+        "reads all of it"
     ]
 
 
