@@ -5,6 +5,7 @@ import json
 import random
 from pathlib import Path
 
+import numpy as np
 import pandas
 import pytest
 from helpers import Call
@@ -230,12 +231,12 @@ def test_words_that_are_scored_alone_are_reported(call: Call, runs: Path) -> Non
     assert "--group-by" not in err
 
 
-@pytest.mark.parametrize("missing", [None, float("nan"), pandas.NA, pandas.NaT])
+@pytest.mark.parametrize("missing", [None, float("nan"), np.float32("nan"), pandas.NA, pandas.NaT])
 def test_cells_that_are_missing_are_no_text(missing: object) -> None:
     """NA of pandas is neither equal to itself nor unequal; other cells are kept as they are."""
     rows = [
-        {"item": 1, "word": "the", "rt": missing},
-        {"item": 1, "word": None if missing is pandas.NaT else missing, "rt": 2},
+        {"item": 1, "word": "the", "rt": missing, "eeg": np.arange(3)},
+        {"item": 1, "word": missing, "rt": 2, "eeg": np.arange(3)},
     ]
     first, second = charlm.load("tales").regions(rows, column="word", group_by="item")
     assert first.score is not None and second.score is None

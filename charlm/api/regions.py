@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from charlm.api.scoring import BATCH
 from charlm.errors import UsageError, named
 from charlm.inference.regions import region_scores
@@ -12,7 +14,7 @@ from charlm.inference.words import WordScore
 from charlm.listing import Listing
 from charlm.report.formats import output_names
 from charlm.text.regions import join_rows
-from charlm.text.sources.rows import Record, cell_text
+from charlm.text.sources.rows import Record
 from charlm.units import Tally
 
 ScoredRows = list[tuple[Record, Score | None]]
@@ -126,14 +128,16 @@ def _record(number: int, row: Mapping[str, Any], column: str) -> Record:
     text = present_cells.pop(column)
     if text is not None and not isinstance(text, str):
         raise UsageError(f"row {number} has {text!r:.60} in {column!r}; expected a str")
-    cells = {name: cell_text(cell, str) for name, cell in present_cells.items()}
+    cells = {name: "" if cell is None else str(cell) for name, cell in present_cells.items()}
     return Record(number, None, text or None, cells)
 
 
 def _is_missing(cell: object) -> bool:
-    """Return whether a cell is None, NaN or pandas.NA, as pandas has for empty cells."""
-    is_nan = isinstance(cell, float) and cell != cell
-    return cell is None or is_nan or type(cell).__name__ == "NAType"  # NA != NA is no bool
+    """Return whether a cell is None, NaN, or NA or NaT of pandas, as there are for empty cells."""
+    if cell is None or type(cell).__name__ == "NAType":  # NA != NA is no bool
+        return True
+    differs = cell != cell  # of an array, an array
+    return isinstance(differs, bool | np.bool_) and bool(differs)
 
 
 def _only_word(score: Score | None) -> WordScore | None:
