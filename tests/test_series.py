@@ -515,6 +515,9 @@ def test_a_sum_below_a_series(here) -> None:
     rows: list[tuple[str, object]] = [(day, n) for n, day in enumerate(DAYS)]
     (doubt,) = doubts([*rows, ("Total", 1225)])
     assert "line 52 has 'Total' in the column \"date\"" in doubt
+    years = [(str(1960 + n), n) for n in range(50)]
+    (doubt,) = doubts([*years[:40], ("nan", 1225), *years[40:]], "year")
+    assert "line 42 has 'nan' in the column \"year\"" in doubt
     (doubt,) = doubts([*rows, ("2024-03-20", ""), ("2024-03-21", "")])
     assert "2 rows without a number at the end left out" in doubt
 

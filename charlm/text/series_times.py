@@ -5,6 +5,7 @@ date        value     The newest row comes first, so the numbers would be learne
 2024-03-01  1.5       that are not equal, and rows without a time, such as a sum.
 """
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -184,7 +185,8 @@ def _value(cell: str, form: str) -> float | None:
     """Return the time of a cell in a format, or None if it has another one."""
     try:
         if form == NUMBER:
-            return float(cell)
+            number = float(cell)
+            return number if math.isfinite(number) else None
         if form == MONTH_NUMBER and not _MONTH.fullmatch(cell):
             return None
         time = datetime.fromisoformat(cell) if form == ISO else datetime.strptime(cell, form)
