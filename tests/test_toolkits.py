@@ -240,6 +240,10 @@ def test_the_command_writes_the_words_of_any_unit(call: Call, here: Path) -> Non
         (["--format", "kenlm", "--log-base", "10"], "--log-base with --format kenlm"),
         (["--format", "srilm", "--context", "b"], "--context with --format srilm"),
         (["--format", "srilm", "--carry"], "--carry with --format srilm"),
+        (
+            ["--format", "srilm", "--entropy"],
+            "--entropy with --format srilm, which has no place for it; leave out --entropy",
+        ),
         (["--format", "lm-zoo", "--by", "text"], "--by text with --format lm-zoo"),
         (["--format", "kenlm", "--closed"], "--closed"),
         (["--closed"], "--closed"),

@@ -180,6 +180,7 @@ def score(asked: Asked) -> None:
     typed = {
         "--log-base": asked.log_base, "--keep": asked.keep, "--context": asked.context,
         "--context-column": asked.context_column, "--carry": asked.carry,
+        "--entropy": asked.entropy,
     }  # fmt: skip
     part = scored_part(asked.output, by, asked.closed, typed)
     from_stdin = _check_source(asked)
@@ -367,9 +368,7 @@ def _check_output(asked: Asked, by: str | None) -> None:
     if output == "scores" and (has_parts or asked.keep):
         flag = "--tokens" if asked.tokens else f"--by {by}" if has_parts else "--keep"
         raise UsageError(f"{flag} with --format scores, which has none; expected another format")
-    if asked.entropy and output in TOOLKITS:
-        raise UsageError(f"--entropy with --format {output}, which has no place for it; leave out")
-    if asked.entropy and by not in ("word", "token"):
+    if asked.entropy and output not in TOOLKITS and by not in ("word", "token"):
         options.check_meant({"--entropy"}, "--by word or --by token")
     if rank and output not in ("auto", "table"):
         raise UsageError(f"--rank with --format {output}; only the format table shows ranks")
