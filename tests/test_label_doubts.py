@@ -54,6 +54,7 @@ def test_doubtful_labels(labels: list[str], expected: list[str]) -> None:
         ["King, Stephen", "King, Martin", "Austen, Jane"],
         ["1", "1,5", "2", "2,5", "3"],
         ["912345678901234001", "912345678901234002"],
+        ["1" * 5000, "2"],
         ["NUM:date", "NUM:count", "HUM:ind"],
         ["no", "yes", "not", "none"],
         ["", "a", "b"],

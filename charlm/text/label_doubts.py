@@ -15,7 +15,8 @@ MIN_AMOUNTS = 8
 """Labels that are numbers, one of them with decimals, from which they may be amounts."""
 SEPARATORS = ("|", ";", ",")
 """Separators of several labels in one cell."""
-_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)", re.ASCII)
+# At most 99 digits: long sequences of digits are no numbers, and int() refuses those over 4,300.
+_NUMBER = re.compile(r"[+-]?(\d{1,99}(\.\d{0,99})?|\.\d{1,99})", re.ASCII)
 _AMOUNT = re.compile(r"[+-]?\d*\.\d*[1-9]\d*", re.ASCII)
 _MISSING = MISSING | {"-"}
 
