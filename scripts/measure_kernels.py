@@ -1,6 +1,7 @@
 """Check and time the compiled training kernels on this machine, and print a table for each part.
 
     python scripts/measure_kernels.py [TEXT] [--only errors speed parity goal] [--seconds 20]
+    python scripts/measure_kernels.py --only speed --rows 1 4 8 16 --seconds 1
     CHARLM_TRAINING_KERNELS=emulated512 python scripts/measure_kernels.py --tiny
 
 `errors` compares gradients with float32. `speed` makes whole steps in turn in one process, in
@@ -49,6 +50,9 @@ def main() -> None:
     parser.add_argument("text", nargs="*")
     parser.add_argument("--only", nargs="*", default=PARTS, choices=PARTS)
     parser.add_argument("--seconds", type=float, default=20.0, help="for each way and shape")
+    parser.add_argument(
+        "--rows", type=int, nargs="*", default=(), help="numbers of sequences, for `speed`"
+    )
     parser.add_argument("--threads", type=int, help="by default those that training uses")
     parser.add_argument("--small-pages", action="store_true", help="ask for no large pages")
     parser.add_argument("--tiny", action="store_true")
@@ -114,7 +118,8 @@ def gradients(settings: ModelSettings, precision: Precision) -> list[Tensor]:
 
 def speed(ways: Mapping[str, Precision], options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield milliseconds a step, tokens a second in the kernels and the ratios to torch."""
-    for hidden, rows, steps, bar in TINY_SHAPES if options.tiny else SHAPES:
+    shapes = [(hidden, rows, 32, "") for rows in options.rows for hidden in (128, 256, 512)]
+    for hidden, rows, steps, bar in TINY_SHAPES if options.tiny else shapes or SHAPES:
         settings = ModelSettings(num_layers=2, hidden_size=hidden, embedding_size=hidden)
         threads = set_threads(options.threads or training_threads(settings, VOCAB, rows, CPU))
         programs: dict[str, Program] = {

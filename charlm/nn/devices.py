@@ -54,9 +54,13 @@ fp32, best of four, one thread of an AMD EPYC, nine cells: 1.0 to 2.1 with up to
 to 1.5 with 60,000 to 150,000, 0.45 to 0.67 with more."""
 TILE_ROWS = 32
 """Number of rows to which the training kernels fill up a batch."""
-MIN_FILLED = 0.75
-"""Least fraction of these rows for which the kernels come before torch. Speed relative to torch,
-256 units, AVX-512 BF16: 0.34 for one row, 0.59 for 8, 0.85 for 16, 1.03 for 24, 1.25 for 32."""
+MIN_FILLED = {"amx": 0.0}
+"""Least fraction of these rows for which a variant of the kernels comes before torch, by default
+USUAL_FILLED. Speed of the AMX kernels relative to torch with 128, 256 and 512 units: 0.93, 1.35 and
+1.46 for one row, 1.14, 1.46 and 1.75 for 8, 1.45, 1.77 and 1.98 for 16."""
+USUAL_FILLED = 0.75
+"""Speed of the AVX-512 BF16 kernels relative to torch with 256 units: 0.34 for one row, 0.59 for 8,
+0.85 for 16, 1.03 for 24, 1.25 for 32."""
 BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 """Features of processors with bfloat16 in /proc/cpuinfo, for torch builds without probes."""
 COPY_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -208,7 +212,7 @@ def engines(
     """
     kernels = _native_variant(settings, device) if engine != "torch" else None
     if engine != "native":
-        both = [kernels, None] if fills_tiles(rows) else [None, kernels]
+        both = [kernels, None] if fills_tiles(rows, kernels) else [None, kernels]
         return both if kernels else [None]
     if changed := changed_steps(settings):
         raise UsageError(
@@ -242,9 +246,10 @@ def softmax_kernels(name: str, device: torch.device, engine: str) -> str | None:
     return None
 
 
-def fills_tiles(rows: int) -> bool:
-    """Report whether batches of this many rows leave few rows of the kernels' tiles empty."""
-    return rows >= MIN_FILLED * math.ceil(rows / TILE_ROWS) * TILE_ROWS
+def fills_tiles(rows: int, variant: str | None = None) -> bool:
+    """Report whether batches of this many rows fill the tiles of a variant well enough for it."""
+    least = MIN_FILLED.get(variant or "", USUAL_FILLED)
+    return rows >= least * math.ceil(rows / TILE_ROWS) * TILE_ROWS
 
 
 def _native_variant(settings: ModelSettings, device: torch.device) -> str | None:
