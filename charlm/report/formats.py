@@ -228,18 +228,8 @@ class Jsonl(Writer):
         return {"entropy": self._log(part.entropy or 0.0)} if has_entropy else {}
 
 
-class RegionJsonl(Writer):
+class RegionJsonl(Jsonl):
     """One JSON object for each row that is a region of a text: the columns of `tsv` by word."""
-
-    @property
-    def own_columns(self) -> list[str]:
-        """See `Writer.own_columns`."""
-        return list(self._content(ScoredRow(number=1, score=None)))
-
-    def lines(self, row: ScoredRow) -> str:
-        """See `Writer.lines`."""
-        content = self._content(row) | dict(row.kept)
-        return json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n"
 
     def _content(self, row: ScoredRow) -> dict[str, object]:
         word = row.score.words[0] if row.score else None
