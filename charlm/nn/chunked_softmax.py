@@ -87,8 +87,9 @@ class _ChunkedNats(torch.autograd.Function):
                 nats += kernel_nats(
                     variant, logits, bias.to(wide), targets[chunk], smoothing, by_bias
                 )
-            for part in [] if variant else slices(len(logits), cached_rows):
-                nats += torch_nats(logits[part], targets[chunk][part], smoothing, wide, by_bias)
+            else:
+                for part in slices(len(logits), cached_rows):
+                    nats += torch_nats(logits[part], targets[chunk][part], smoothing, wide, by_bias)
             if by_hidden is not None:
                 by_hidden[chunk] = (logits @ w).mul_(real[chunk, None])
             if ctx.needs_input_grad[1]:
