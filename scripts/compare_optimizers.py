@@ -199,15 +199,15 @@ def trainer_of(row: Row) -> tuple[Trainer, Any]:
     settings = settings_from(corpus.to_dict() | {"model": model, "training": training})
     size = len(dataset.vocabulary)
 
-    def precision(model: ModelSettings) -> Precision:
+    def precision(model: ModelSettings, rows: int) -> Precision:
         """Return the precision that `charlm train` would choose."""
-        return choose_precision("auto", [model], size, CPU)
+        return choose_precision("auto", [model], size, CPU, rows=rows)
 
     chosen = plan(settings, dataset, CPU, precision).settings
     network = RecurrentLanguageModel(chosen.model, size)
     network.reset_parameters(torch.Generator().manual_seed(1))
     set_output_bias(network, dataset.train)
-    task = language_model_task(dataset, chosen.training, precision(chosen.model))
+    task = language_model_task(dataset, chosen.training, precision(chosen.model, row.shape[0]))
     return Trainer(network, task, chosen.training), dataset
 
 

@@ -32,7 +32,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -127,9 +127,7 @@ def planned_point(
     settings = settings_from(
         TEXTS[name].settings().to_dict() | {"training": {"minutes": minutes, "seed": 1}}
     )
-    planned = plan(
-        settings, dataset_of(name), DEVICE, lambda model: precision(name, model), measure
-    )
+    planned = plan(settings, dataset_of(name), DEVICE, partial(precision, name), measure)
     model, training = planned.settings.model, planned.settings.training
     assert model.num_layers and model.hidden_size and training.batch_size and training.bptt
     chosen = make_point(
@@ -168,7 +166,7 @@ def trainer_of(name: str, point: Point, steps: int) -> Trainer:
         TEXTS[name].settings().to_dict()
         | {"model": model, "training": training | length | {"evals": evals, "seed": 1}}
     )
-    planned = plan(settings, dataset, DEVICE, lambda model: precision(name, model)).settings
+    planned = plan(settings, dataset, DEVICE, partial(precision, name)).settings
     network = RecurrentLanguageModel(planned.model, len(dataset.vocabulary))
     network.reset_parameters(torch.Generator().manual_seed(1))
     if point.get("unigrams"):
@@ -178,13 +176,14 @@ def trainer_of(name: str, point: Point, steps: int) -> Trainer:
         set_threads(
             training_threads(planned.model, len(dataset.vocabulary), point["batch_size"], DEVICE)
         )
-    task = language_model_task(dataset, planned.training, precision(name, planned.model))
+    chosen = precision(name, planned.model, point["batch_size"])
+    task = language_model_task(dataset, planned.training, chosen)
     return Trainer(network, task, planned.training)
 
 
-def precision(name: str, model: Any) -> Any:
-    """Return the precision that `charlm train` would choose."""
-    return choose_precision("auto", [model], len(dataset_of(name).vocabulary), DEVICE)
+def precision(name: str, model: Any, rows: int) -> Any:
+    """Return the precision that `charlm train` would choose for batches of this many sequences."""
+    return choose_precision("auto", [model], len(dataset_of(name).vocabulary), DEVICE, rows=rows)
 
 
 def speeds(points: list[tuple[str, Point]]) -> Iterator[tuple[str, Point, float]]:
@@ -242,7 +241,7 @@ def result(name: str, point: Point, minutes: float, tokens_per_second: float) ->
         "nats_uncalibrated": round(trainer.counters.best.nats_per_token, 5),
         "passes": round(trainer.counters.tokens / len(dataset.train.ids), 3),
         "steps": trainer.counters.step,
-        "precision": precision(name, trainer.model.settings).name,
+        "precision": precision(name, trainer.model.settings, point["batch_size"]).name,
         "weights": trainer.model.parameter_count(),
         "train_tokens": len(dataset.train.ids),
         "vocab_size": len(dataset.vocabulary),

@@ -60,7 +60,7 @@ def planned(
 ) -> Plan:
     settings = Settings(model=model or ModelSettings(), training=TrainingSettings(**training))
     fp32 = Precision(name="fp32", reason="test")
-    return plan(settings, data, device, lambda _: fp32, measure)
+    return plan(settings, data, device, lambda *_: fp32, measure)
 
 
 OPEN = {"training": ("bptt", "batch_size", "learning_rate", "weight_decay", "seed", "average",
@@ -357,6 +357,26 @@ def test_the_machine_is_measured_within_its_memory(monkeypatch: pytest.MonkeyPat
     shapes.clear()
     planned(stream(500_000), measure=None, minutes=7.0)
     assert shapes == [(1, 1)]
+
+
+@pytest.mark.parametrize("minutes", [1.0, 7.0])
+def test_the_machine_is_measured_as_it_will_train(
+    minutes: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On some processors, kernels are faster than torch with large batches only.
+
+    A plan once measured the kernels, while its batches of 16 sequences were trained by torch.
+    """
+    monkeypatch.setattr(speed, "measured_speed", lambda *_: SPEED)
+    rows: list[int] = []
+
+    def choose(_model: ModelSettings, batch_size: int) -> Precision:
+        rows.append(batch_size)
+        return Precision(name="fp32", reason="test")
+
+    settings = Settings(training=TrainingSettings(minutes=minutes))
+    result = plan(settings, stream(500_000), CPU, choose)
+    assert rows == [result.settings.training.batch_size]
 
 
 @pytest.mark.parametrize(("tokens", "documents"), [(3_000_000, 3), (750_000, 5)])

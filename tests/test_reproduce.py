@@ -129,7 +129,7 @@ def test_every_recipe_can_be_planned_as_it_is(name: str) -> None:
     text = Corpus.from_text(words * 20 if unit == "word" else TEXT * 40, "stream")
     data = load_dataset(replace(chosen.corpus, valid_frac=0.1), chosen.vocabulary, corpus=text)
     fp32 = Precision(name="fp32", reason="test")
-    planned = plan(chosen, data, torch.device("cpu"), lambda _: fp32, lambda: 1e11)
+    planned = plan(chosen, data, torch.device("cpu"), lambda *_: fp32, lambda: 1e11)
     assert planned.settings.model.hidden_size
 
 

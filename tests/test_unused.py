@@ -136,7 +136,7 @@ def trial(values: Nested) -> Trial:
     settings = settings_from(values)
     data = dataset_of(settings.corpus, settings.vocabulary)
     fp32 = Precision(name="fp32", reason="test")
-    settings = plan(settings, data, CPU, lambda _: fp32, lambda: 5e10).settings
+    settings = plan(settings, data, CPU, lambda *_: fp32, lambda: 5e10).settings
     model, training = settings.model, settings.training
     network = RecurrentLanguageModel(model, len(data.vocabulary))
     network.reset_parameters(torch.Generator().manual_seed(training.seed or 0))

@@ -11,7 +11,7 @@ import ctypes
 import math
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -122,6 +122,10 @@ class Precision:
         parts = {"kernels": self.kernels, "softmax": self.softmax}
         used = {part: variant for part, variant in parts.items() if variant}
         return {"name": self.name, "reason": self.reason, **used}
+
+
+PrecisionRule = Callable[[ModelSettings, int], Precision]
+"""Choice of the precision for a model and batches of a number of sequences."""
 
 
 def choose_device(name: str) -> torch.device:

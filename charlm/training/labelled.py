@@ -1,6 +1,6 @@
 """Base of the training of all tasks that learn what lies beside the text."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,7 +12,7 @@ from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings, settings_from
 from charlm.config.tasks import TASKS
 from charlm.inference.figures import Figures
-from charlm.nn.devices import Precision
+from charlm.nn.devices import PrecisionRule
 from charlm.nn.encoder import Encoder
 from charlm.nn.model import multiplied_weights
 from charlm.nn.task_models import build_model
@@ -147,7 +147,7 @@ class LabelledTraining:
         settings: Settings,
         dataset: Dataset,
         device: torch.device,
-        choose_precision: Callable[[ModelSettings], Precision],
+        choose_precision: PrecisionRule,
         *,
         parent: Parent | None,  # noqa: ARG002
         foreign: bool,  # noqa: ARG002

@@ -1,6 +1,6 @@
 """Training of classifiers: the object of the task `classify`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -9,11 +9,10 @@ import torch
 from numpy.typing import NDArray
 
 from charlm.backends.weights import feature_count
-from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings, settings_from
 from charlm.inference.counts import LabelCounts, fit_label_mixture
 from charlm.nn.classifier import Classifier, TorchReader
-from charlm.nn.devices import Precision
+from charlm.nn.devices import Precision, PrecisionRule
 from charlm.nn.encoder import Encoder
 from charlm.runs.bag import bag_to_bytes
 from charlm.runs.layout import BAG
@@ -89,7 +88,7 @@ class LabelTraining(LabelledTraining):
         settings: Settings,
         dataset: Dataset,
         device: torch.device,
-        choose_precision: Callable[[ModelSettings], Precision],
+        choose_precision: PrecisionRule,
         *,
         parent: Parent | None,
         foreign: bool,  # noqa: ARG002

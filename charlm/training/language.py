@@ -1,6 +1,6 @@
 """Training of language models: the object of the task `language-model`."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings
 from charlm.errors import EnvironmentFailure, UsageError, named
 from charlm.inference.likelihood import evaluate
-from charlm.nn.devices import Precision
+from charlm.nn.devices import Precision, PrecisionRule
 from charlm.nn.encoder import Encoder
 from charlm.nn.model import RecurrentLanguageModel, count_parameters
 from charlm.phases import phase
@@ -98,7 +98,7 @@ class LanguageModelTraining:
         settings: Settings,
         dataset: Dataset,
         device: torch.device,
-        choose_precision: Callable[[ModelSettings], Precision],
+        choose_precision: PrecisionRule,
         *,
         parent: Parent | None,
         foreign: bool,

@@ -38,9 +38,8 @@ class Machine:
         self._outputs = training_of(settings).outputs(settings, dataset)
         self._compared = functools.cache(self._precision)
 
-    def precision(self, model: ModelSettings, rows: int | None = None) -> devices.Precision:
+    def precision(self, model: ModelSettings, rows: int) -> devices.Precision:
         """Return the precision that training uses for batches of this many sequences."""
-        rows = rows or self._settings.training.batch_size or devices.TILE_ROWS
         return self._compared(model, devices.TILE_ROWS if devices.fills_tiles(rows) else 1)
 
     def set_threads(self, model: ModelSettings, batch_size: int) -> int:

@@ -1,17 +1,15 @@
 """Training on a series of numbers: the object of the task `series`."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 
-from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings
 from charlm.errors import UsageError, named
 from charlm.inference.series import evaluate_series
 from charlm.inference.series_counts import SeriesCounts
-from charlm.nn.devices import Precision
+from charlm.nn.devices import Precision, PrecisionRule
 from charlm.nn.encoder import Encoder
 from charlm.nn.series import SeriesModel, TorchSeries
 from charlm.runs.parent import Parent
@@ -51,7 +49,7 @@ class SeriesTraining(LabelledTraining):
         settings: Settings,
         dataset: Dataset,
         device: torch.device,
-        choose_precision: Callable[[ModelSettings], Precision],
+        choose_precision: PrecisionRule,
         *,
         parent: Parent | None,  # noqa: ARG002
         foreign: bool,  # noqa: ARG002

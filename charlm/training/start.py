@@ -277,8 +277,9 @@ def _record(
 ) -> dict[str, Any]:
     """Return the planned content of run.json. `given` holds the origins of given settings."""
     settings = planned.settings
-    precision = as_used(machine.precision(settings.model, settings.training.batch_size), settings)
-    threads = machine.set_threads(settings.model, settings.training.batch_size or 1)
+    rows = settings.training.batch_size or 1
+    precision = as_used(machine.precision(settings.model, rows), settings)
+    threads = machine.set_threads(settings.model, rows)
     task = training_of(settings)
     return {
         "settings": settings.to_dict(),

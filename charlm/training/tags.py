@@ -1,6 +1,6 @@
 """Training of taggers: the object of the task `tag`."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,7 +14,7 @@ from charlm.config.text_units import UNITS
 from charlm.errors import UsageError, named
 from charlm.inference.crf import Answers
 from charlm.inference.tag_counts import Known, TagCounts, paired_difference
-from charlm.nn.devices import Precision
+from charlm.nn.devices import Precision, PrecisionRule
 from charlm.nn.encoder import Encoder
 from charlm.nn.model import multiplied_weights
 from charlm.nn.tagger import Tagger, TorchTagReader
@@ -93,7 +93,7 @@ class TagTraining(LabelledTraining):
         settings: Settings,
         dataset: Dataset,
         device: torch.device,
-        choose_precision: Callable[[ModelSettings], Precision],
+        choose_precision: PrecisionRule,
         *,
         parent: Parent | None,
         foreign: bool,

@@ -3,7 +3,7 @@
 Each row of `charlm.config.tasks.TASKS` names an object of the protocol `TaskTraining`.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import torch
@@ -13,7 +13,7 @@ from charlm.config.class_path import resolve
 from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings
 from charlm.config.tasks import TASKS
-from charlm.nn.devices import Precision
+from charlm.nn.devices import Precision, PrecisionRule
 from charlm.nn.encoder import Encoder
 from charlm.runs.parent import Parent
 from charlm.tasks.task import Task
@@ -81,7 +81,7 @@ class TaskTraining(Protocol):
         settings: Settings,
         dataset: Dataset,
         device: torch.device,
-        choose_precision: Callable[[ModelSettings], Precision],
+        choose_precision: PrecisionRule,
         *,
         parent: Parent | None,
         foreign: bool,

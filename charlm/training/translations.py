@@ -1,6 +1,5 @@
 """Training of translators: the object of the task `translate`."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,7 +10,7 @@ from charlm.config.model import ModelSettings
 from charlm.config.presets import OUTER_DROPOUT
 from charlm.config.settings import Settings
 from charlm.inference.translation_counts import TranslationCounts, copy_floor
-from charlm.nn.devices import Precision
+from charlm.nn.devices import Precision, PrecisionRule
 from charlm.nn.encoder import Encoder
 from charlm.nn.model import multiplied_weights
 from charlm.nn.translator import Translator
@@ -58,7 +57,7 @@ class TranslationTraining(LabelledTraining):
         settings: Settings,
         dataset: Dataset,
         device: torch.device,
-        choose_precision: Callable[[ModelSettings], Precision],
+        choose_precision: PrecisionRule,
         *,
         parent: Parent | None,
         foreign: bool,

@@ -11,7 +11,7 @@ from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings
 from charlm.config.text_units import UNITS, UnitSpec
 from charlm.config.training import TrainingSettings
-from charlm.nn.devices import Precision
+from charlm.nn.devices import Precision, PrecisionRule
 from charlm.runs.parent import Parent
 from charlm.text.batches import BatchStats
 from charlm.text.dataset import Dataset
@@ -35,7 +35,7 @@ class Basis:
         settings: Settings,
         dataset: Dataset,
         device: torch.device,
-        choose_precision: Callable[[ModelSettings], Precision],
+        choose_precision: PrecisionRule,
         measure: Callable[[], float] | None,
         parent: Parent | None = None,
         foreign: bool = False,
@@ -147,7 +147,7 @@ class Basis:
         threads = self.settings.training.threads or speed.training_threads(
             model, self.vocab_size, self.batch_size, self.device
         )
-        precision = self.choose_precision(model)
+        precision = self.choose_precision(model, self.batch_size)
         if not self.settings.training.minutes:
             return speed.nominal_speed(self.device, precision.name, threads)
         speed.set_threads(threads)

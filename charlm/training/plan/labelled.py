@@ -16,7 +16,7 @@ import torch
 from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings
 from charlm.config.training import TrainingSettings, counted_length
-from charlm.nn.devices import Precision
+from charlm.nn.devices import PrecisionRule
 from charlm.text.dataset import Dataset
 from charlm.training.plan import constants, speed
 from charlm.training.plan.planner import Plan, check_unused_settings
@@ -62,7 +62,7 @@ def plan_labelled(
     settings: Settings,
     dataset: Dataset,
     device: torch.device,
-    choose_precision: Callable[[ModelSettings], Precision],
+    choose_precision: PrecisionRule,
     costs: Costs,
 ) -> Plan:
     """Decide what is open: batches, sizes, length, rates, seed. Raises UsageError."""
@@ -118,11 +118,13 @@ def _speed(
     model: ModelSettings,
     training: TrainingSettings,
     device: torch.device,
-    choose_precision: Callable[[ModelSettings], Precision],
+    choose_precision: PrecisionRule,
 ) -> float:
     """Return the assumed operations per second."""
     threads = training.threads or speed.training_threads(model, 2, training.batch_size or 1, device)
-    return speed.nominal_speed(device, choose_precision(model).name, threads)
+    return speed.nominal_speed(
+        device, choose_precision(model, training.batch_size or 1).name, threads
+    )
 
 
 def _useful_passes(usual: float, seconds: float, steps: float, otherwise: str) -> tuple[float, str]:

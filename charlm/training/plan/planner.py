@@ -25,7 +25,7 @@ from charlm.config.settings import Settings, table
 from charlm.config.training import TrainingSettings
 from charlm.config.unused import missing_need
 from charlm.errors import UsageError, named
-from charlm.nn.devices import Precision
+from charlm.nn.devices import PrecisionRule
 from charlm.nn.model import check_model
 from charlm.runs.parent import Parent
 from charlm.text.batches import Batches, BatchSpec
@@ -62,7 +62,7 @@ def plan(
     settings: Settings,
     dataset: Dataset,
     device: torch.device,
-    choose_precision: Callable[[ModelSettings], Precision],
+    choose_precision: PrecisionRule,
     measure: Callable[[], float] | None = None,
     *,
     parent: Parent | None = None,
@@ -70,7 +70,7 @@ def plan(
 ) -> Plan:
     """Decide what the user left open: batches, model, length, dropout and rates, in this order.
 
-    `choose_precision` decides fp32 or bf16 for a model. `measure` gives the machine's speed in
+    `choose_precision` decides how a model is computed. `measure` gives the machine's speed in
     operations per second; by default it is measured if minutes were given, whose sizes and passes
     depend on it, and nominal otherwise, so that the plan does not depend on the load.
     `parent` is the run whose weights training starts with; `foreign` says that the text is new to

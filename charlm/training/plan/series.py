@@ -1,6 +1,5 @@
 """Planning of runs on a series of numbers: what the defaults of the task and the user left open."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -9,7 +8,7 @@ from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings
 from charlm.config.tasks import SERIES, TASKS
 from charlm.config.text_units import UNITS
-from charlm.nn.devices import Precision
+from charlm.nn.devices import PrecisionRule
 from charlm.nn.model import multiplied_weights
 from charlm.nn.series import SeriesModel
 from charlm.training.plan import constants, speed
@@ -28,7 +27,7 @@ def plan_series(
     settings: Settings,
     steps: int,
     device: torch.device,
-    choose_precision: Callable[[ModelSettings], Precision],
+    choose_precision: PrecisionRule,
 ) -> Plan:
     """Decide what is open for a series of this many steps: windows, sizes, length, rates, seed."""
     reasons: dict[str, str] = {}
@@ -52,7 +51,7 @@ def plan_series(
     training = replace(training, batch_size=batch, bptt=bptt, minutes=minutes)
     weights = multiplied_weights(model, 2)
     threads = training.threads or speed.training_threads(model, 2, batch, device)
-    pace = speed.nominal_speed(device, choose_precision(model).name, threads)
+    pace = speed.nominal_speed(device, choose_precision(model, batch).name, threads)
     seconds = speed.OPERATIONS_PER_WEIGHT_AND_TOKEN * weights * steps / pace  # of a pass
     seconds = max(seconds, SECONDS_PER_STEP * (model.num_layers or 1) * steps / batch)
     updates = steps / (batch * bptt * training.accumulate)  # of a pass
