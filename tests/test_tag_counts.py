@@ -7,6 +7,7 @@ import pytest
 
 from charlm.backends.softmax import log_softmax
 from charlm.config.corpus import VocabularySettings
+from charlm.inference.bootstrap import fraction_interval
 from charlm.inference.crf import Answers, tag_nats
 from charlm.inference.tag_counts import (
     SPAN_FIGURES,
@@ -168,6 +169,23 @@ def test_intervals_hold_their_figures_and_shrink_with_more_sentences():
     low, high = (counts + counts + counts + counts).intervals()["f1"]
     assert 0.4 < (high - low) / (intervals["f1"][1] - intervals["f1"][0]) < 0.6
     assert TagCounts.from_sums(counts.sums()).intervals() == {}
+
+
+@pytest.mark.parametrize(("shift", "figure"), [(0, 1.0), (1, 0.0)])
+def test_sentences_that_are_all_right_are_not_certain(shift: int, figure: float) -> None:
+    """The story: an F1 of 1.000 had the interval 1.000 to 1.000.
+
+    The cases of Wilson's interval are the sentences, here 12, of which 8 have a span.
+    """
+    made = encode_sentences([["a", "b"]] * 12, WORDS)
+    targets = np.array([1, 4] * 8 + [4, 4] * 4, np.int32)
+    tags = np.where(targets == 1, 1 - shift, targets).astype(np.int32)
+    answers = Answers(tags, np.zeros((24, 5)), np.zeros(12))
+    intervals = TagCounts.of_sentences(answers, targets, made, NAMES).intervals()
+    assert intervals["f1"] == intervals["precision"] == fraction_interval(8 * (1 - shift), 8)
+    assert intervals["f1"][1 - shift] == figure
+    if not shift:
+        assert intervals["accuracy"] == fraction_interval(12, 12)
 
 
 def test_a_run_does_not_differ_from_itself_and_a_worse_one_does():

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from charlm.inference import text_metrics
+from charlm.inference.bootstrap import fraction_interval
 from charlm.inference.text_metrics import (
     bleu,
     bleu_stats,
@@ -121,6 +122,17 @@ def test_counts_while_training() -> None:
     assert counts.nats_per_token == summary["nats_per_token"] == 1.0
     assert {summary[name] for name in ("exact", "chrf", "bleu", "length_ratio")} == {None}
     assert summary["texts"] == 0 and summary["intervals"] == {}
+
+
+def test_texts_that_are_all_right_are_not_certain() -> None:
+    """The story: 12 dates of 12 were exact with the interval 1.000 to 1.000."""
+    references = random_texts(1, 12, 10)
+    intervals = TranslationCounts.of(references, references).intervals()
+    low, high = fraction_interval(12, 12)
+    assert intervals["exact"] == (low, high) == (pytest.approx(0.757, abs=1e-3), 1.0)
+    assert intervals["chrf"] == intervals["bleu"] == (100 * low, 100.0)
+    wrong = TranslationCounts.of(["x"] * 12, references).intervals()
+    assert wrong["exact"] == fraction_interval(0, 12)
 
 
 def test_intervals_hold_the_figure_and_are_paired() -> None:

@@ -1,6 +1,7 @@
 """Intervals and p-values, most of them by the bootstrap (Efron 1979)."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +47,31 @@ def fraction_interval(right: int, count: int) -> tuple[float, float]:
     spread = math.sqrt(fraction * (1 - fraction) / count + z2 / (4 * count**2))
     half = NORMAL_975 * spread / (1 + z2 / count)
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def bootstrap_interval(samples: NDArray[np.float64], count: int) -> tuple[float, float]:
+    """Return the ends of the 95 % interval of a figure between 0 and 1, of `count` cases.
+
+    If all samples are 1 (or 0), so are the figures of all cases, and a bootstrap would claim that
+    no case is otherwise: then the interval is Wilson's.
+    """
+    low, high = interval(samples)
+    return (
+        fraction_interval(round(low) * count, count) if low == high in (0.0, 1.0) else (low, high)
+    )
+
+
+def mean_interval(
+    values: Sequence[float], ends: Sequence[tuple[float, float]]
+) -> tuple[float, float]:
+    """Return the ends of the interval of a mean of independent values, from those of each value.
+
+    The distances to the ends add up as deviations do (Zou and Donner 2008).
+    """
+    middle, count = sum(values) / len(values), len(values)
+    below = math.hypot(*(value - low for value, (low, _) in zip(values, ends, strict=True)))
+    above = math.hypot(*(high - value for value, (_, high) in zip(values, ends, strict=True)))
+    return max(0.0, middle - below / count), min(1.0, middle + above / count)
 
 
 def sign_p(samples: NDArray[np.float64]) -> float:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from charlm.backends.softmax import log_softmax
 from charlm.inference.adapt.calibration import TargetLogits, fit_scale
-from charlm.inference.bootstrap import DRAWS, fraction_interval, interval
+from charlm.inference.bootstrap import DRAWS, fraction_interval, interval, mean_interval
 from charlm.units import finite, ratio
 
 BINS = 20
@@ -224,8 +224,9 @@ class LabelCounts:
         """Return 95 % intervals of accuracy, macro_f1 and macro_recall.
 
         That of the accuracy is Wilson's. For the others, cells of the confusion are sampled from a
-        multinomial distribution, which is the bootstrap over texts (Efron 1979). Without texts
-        there are no intervals.
+        multinomial distribution, which is the bootstrap over texts (Efron 1979). It knows no errors
+        that did not occur, so the ends are at least as far away as those from Wilson's interval of
+        each label. Without texts there are no intervals.
         """
         table, texts = self.table, self.texts
         if not texts:
@@ -242,7 +243,11 @@ class LabelCounts:
                 if not math.isnan(value):  # as if all drawn texts have an unseen label
                     samples.setdefault(name, []).append(value)
         accuracy = {"accuracy": fraction_interval(int(np.trace(table)), texts)}
-        return accuracy | {name: interval(np.array(values)) for name, values in samples.items()}
+        least = _macro_intervals(table) if samples else {}
+        wide = {
+            name: _hull(interval(np.array(values)), least[name]) for name, values in samples.items()
+        }
+        return accuracy | wide
 
     def summary(self) -> dict[str, Any]:
         """Return every figure by its name, None if it is not finite, and the confusion."""
@@ -345,3 +350,28 @@ def _macro(table: NDArray[np.int64]) -> dict[str, float]:
         "macro_f1": ratio(float(f1.sum()), len(f1)),
         "macro_recall": ratio(float(recall.sum()), len(recall)),
     }
+
+
+def _macro_intervals(table: NDArray[np.int64]) -> dict[str, tuple[float, float]]:
+    """Return intervals of macro_f1 and macro_recall, from Wilson's intervals of each label.
+
+    With the texts that have the label as gold or predicted one as cases, of which a fraction p is
+    right, the F1 of the label is 2p / (1 + p).
+    """
+    right, gold, predicted = _margins(table)
+    f1, recall = [], []
+    for own, all_gold, union in zip(right, gold, gold + predicted - right, strict=True):
+        if union:
+            ends = (own / union, *fraction_interval(int(own), int(union)))
+            f1.append([2 * p / (1 + p) for p in ends])
+        if all_gold:
+            recall.append([own / all_gold, *fraction_interval(int(own), int(all_gold))])
+    return {
+        name: mean_interval([value for value, *_ in rows], [(low, high) for _, low, high in rows])
+        for name, rows in (("macro_f1", f1), ("macro_recall", recall))
+    }
+
+
+def _hull(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
+    """Return the ends of the least interval that holds two others."""
+    return min(one[0], other[0]), max(one[1], other[1])

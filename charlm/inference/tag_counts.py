@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.inference.bootstrap import drawn_sums, interval, sign_p
+from charlm.inference.bootstrap import bootstrap_interval, drawn_sums, interval, sign_p
 from charlm.inference.counts import Amounts, LabelCounts, LabelFigures
 from charlm.inference.crf import Answers
 from charlm.text.labels import UNSEEN, Targets
@@ -205,16 +205,17 @@ class TagCounts(LabelCounts):
     def intervals(self, seed: int = 0) -> dict[str, tuple[float, float]]:
         """Return 95 % intervals of accuracy, and of the figures of spans if tags are spans.
 
-        They are from a bootstrap over sentences (Efron 1979). Without the sums of each sentence
-        there are none.
+        They are from a bootstrap over sentences (Efron 1979); of sentences that are all right, or
+        all wrong, they are Wilson's. Without the sums of each sentence there are none.
         """
         if self.rows is None or not self.tags:
             return {}
+        spanned = int((self.rows[:, 2:4].sum(axis=1) > 0).sum())
         names = ("accuracy", *SPAN_FIGURES) if self._all_spans[0] else ("accuracy",)
         drawn = drawn_figures(self.rows, seed)
         known = {name: drawn[name][~np.isnan(drawn[name])] for name in names}
         return {
-            name: interval(values)
+            name: bootstrap_interval(values, len(self.rows) if name == "accuracy" else spanned)
             for name, values in known.items()
             if len(values)  # none: precision of a model that predicts no span
         }

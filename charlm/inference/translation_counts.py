@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from charlm.inference.bootstrap import drawn_sums, interval
+from charlm.inference.bootstrap import drawn_sums, fraction_interval, interval
 from charlm.inference.text_metrics import (
     BLEU_SUMS,
     CHRF_SUMS,
@@ -133,14 +133,22 @@ class TranslationCounts:
         return ratio(self.chrf_sums[1], self.texts)
 
     def intervals(self, seed: int = 0) -> dict[str, tuple[float, float]]:
-        """Return 95 % intervals of exact, chrf and bleu, from a bootstrap over texts (Efron 1979).
+        """Return 95 % intervals of exact, chrf and bleu.
 
+        That of exact is Wilson's, the others are from a bootstrap over texts (Efron 1979). If all
+        texts are right, a wrong one could have no likeness at all: all have the low end of exact.
         Without the sums of each text there are none.
         """
         if self.rows is None or not len(self.rows):
             return {}
-        drawn = drawn_figures(self.rows, seed)
-        return {name: interval(values) for name, values in zip(DRAWN, drawn, strict=True)}
+        exact = fraction_interval(self.right, self.texts)
+        if self.right == self.texts:
+            whole = (100.0 * exact[0], 100.0)
+            return {"exact": exact, "chrf": whole, "bleu": whole}
+        _, *drawn = drawn_figures(self.rows, seed)
+        return {"exact": exact} | {
+            name: interval(values) for name, values in zip(DRAWN[1:], drawn, strict=True)
+        }
 
     def summary(self) -> dict[str, Any]:
         """Return every figure by its name, None if it is not finite, and the intervals."""
