@@ -1,6 +1,7 @@
 """The recall task, which has a known lag: its text, its measurements and its lesson."""
 
 import json
+import math
 import random
 import re
 from itertools import pairwise
@@ -70,7 +71,15 @@ def test_a_short_lag_teaches_in_seconds() -> None:
     settings = [recall_settings(cell, seed=1, steps=150) for cell in ("rnn", "lstm")]
     rnn, lstm = recall_flows(settings, 40)
     assert rnn.diagnosis.startswith("vanishing: ")
-    assert lstm.diagnosis.startswith("healthy: ")
+    assert lstm.diagnosis.startswith("not learned: " if lstm.recalled <= 0.25 else "healthy: ")
+
+
+def test_a_guess_recalls_more_than_a_quarter_of_the_letters_in_few_cases_only() -> None:
+    """Of 32 letters, each one of eight: the tail of the binomial distribution."""
+    count, chance = len(LETTERS) * recall.MEASURED_EACH, 1 / len(LETTERS)
+    more = range(int(recall.GUESSED * count) + 1, count + 1)
+    tail = sum(math.comb(count, k) * chance**k * (1 - chance) ** (count - k) for k in more)
+    assert 0.01 < tail < 0.025
 
 
 SLOW = pytest.mark.slow
@@ -91,7 +100,8 @@ def test_the_default_comparison_teaches(seed: int) -> None:
 
 def flow_of(norms: list[float], name: str = "x", recalled: float | None = None) -> GradientFlow:
     layer = LayerFlow(norms=norms, hidden_norms=norms, gates={}, radii=[])
-    return GradientFlow(name=name, cell="rnn", layers=[layer], recalled=recalled)
+    guessed = recall.GUESSED if recalled is not None else None
+    return GradientFlow(name=name, cell="rnn", layers=[layer], recalled=recalled, guessed=guessed)
 
 
 @pytest.mark.parametrize(
@@ -101,12 +111,16 @@ def flow_of(norms: list[float], name: str = "x", recalled: float | None = None) 
          ["vanishing: 3e-08 of the gradient is left 200 tokens back", "a hundredth 53 tokens"]),
         ([10 ** (-7.5 * k / 100) for k in range(101)], 0.125,
          ["vanishing: 3e-08", "100 tokens back, where the letter is", "12 % of letters", "lstm"]),
+        ([1.0] * 101, 0.125,
+         ["not learned: 100 % of the gradient is left", "12 % of letters recalled, which is guess",
+          "Train for longer (--minutes)"]),
+        ([1.0] * 101, 0.5, ["healthy: 100 %", "50 % of letters recalled"]),
         ([1.0] * 101, 1.0, ["healthy: 100 % of the gradient", "100 % of letters recalled"]),
         ([10 ** (-5 * k / 200) for k in range(201)], None, ["healthy"]),
     ],
 )  # fmt: skip
 def test_the_verdict_is_vanishing_if_little_gradient_is_left(norms, recalled, words) -> None:
-    """The story: 3e-08 after 200 tokens was called healthy."""
+    """The story: 3e-08 after 200 tokens was called healthy, and a network that only guesses."""
     for word in words:
         assert word in flow_of(norms, recalled=recalled).diagnosis
 

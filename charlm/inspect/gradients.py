@@ -83,6 +83,8 @@ class GradientFlow:
     clipped: float | None = None
     recalled: float | None = None
     """Fraction of letters recalled in the task of `inspect.recall`; None for real text."""
+    guessed: float | None = None
+    """Largest fraction of letters that a guess may recall by chance."""
 
     @property
     def left(self) -> float:
@@ -91,7 +93,7 @@ class GradientFlow:
 
     @property
     def diagnosis(self) -> str:
-        """Sentence: vanishing, exploding or healthy, and the setting to change."""
+        """Sentence: vanishing, exploding, not learned or healthy, and the setting to change."""
         worst = max(self.layers, key=lambda layer: layer.growth)
         if not worst.growth <= GROWTH:
             return (
@@ -106,7 +108,13 @@ class GradientFlow:
         left = f"{amount} of the gradient is left {lags} tokens back"
         if self.recalled is not None:
             left += f", where the letter is; {100 * self.recalled:.0f} % of letters recalled"
-            return f"healthy: {left}" if self.left >= FAINT else f"vanishing: {left}. {knob}"
+            if guesses := self.guessed is not None and self.recalled <= self.guessed:
+                left += ", which is guessing"
+            if self.left < FAINT:
+                return f"vanishing: {left}. {knob}"
+            if guesses:
+                return f"not learned: {left}. Train for longer (--minutes)"
+            return f"healthy: {left}"
         if reach < min(SHORT_REACH, lags):
             return (
                 f"vanishing: more than {reach} tokens back, the gradient is below a hundredth of "

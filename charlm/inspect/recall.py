@@ -29,6 +29,8 @@ LAG = 100
 LINES = 4000
 MEASURED_EACH, MEASURED_SEED = 4, 0
 """Number of lines per letter that a model is measured on, and the seed of their noise."""
+GUESSED = 0.25
+"""Largest fraction of letters that a guess may recall: of 32, at most 8 in 98 of 100 cases."""
 STEPS = 1500
 """Training steps after which an LSTM recalls every letter over 100 tokens, with seeds 1 to 3."""
 
@@ -89,4 +91,5 @@ def recall_flow(path: Path, lag: int) -> GradientFlow:
         layers=window_flows(model, windows, begin),
         clipped=clip_rate(path),
         recalled=recalled,
+        guessed=GUESSED,
     )
