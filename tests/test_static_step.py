@@ -28,7 +28,7 @@ from charlm.training import optim
 from charlm.training import trainer as trainer_module
 from charlm.training.graphs import Graphs
 from charlm.training.records import Record, StepRecord, WarningRecord
-from charlm.training.static_step import StaticStep
+from charlm.training.static_step import StaticStep, padded_steps
 from charlm.training.step import MemoryFull
 from charlm.training.trainer import Trainer
 
@@ -109,6 +109,7 @@ def both(**chosen: Any) -> tuple[Trainer, Trainer]:
     [
         {"train": STREAM},
         {"train": LINES},
+        {"train": LINES, "bptt": 40, "model": tiny_model("gru", V)},
         {"train": LINES, "stateless": True, "accumulate": 2},
         {"train": LINES, "accumulate": 3, "batch_size": 5},
         {"train": EQUAL_LINES, "slowness_penalty": 2.0, "activation_penalty": 1.0},
@@ -143,7 +144,36 @@ def test_most_windows_are_computed_on_buffers() -> None:
     list(trainer.run())
     assert keys.count("update") == 20
     assert len(keys) > 30
-    assert {key for key in keys if key != "update"} == {("gradient", 4, 4)}
+    assert {key for key in keys if key != "update"} == {("gradient", 4, 4), ("gradient", 1, 4)}
+
+
+def shapes_of(train: Any, **chosen: Any) -> list[tuple[int, int]]:
+    """Return the shapes of the windows of an epoch on buffers."""
+    trainer, shapes = make(train, static=True, **chosen), list[tuple[int, int]]()
+    step = trainer.gradient_step
+    step.run = lambda key, function: (shapes.append(key[1:]), function())
+    batches = list(trainer.task.batches.epoch(Position()))
+    for batch in batches:
+        step.add(batch, 1.0)
+    assert len(shapes) == len(batches), "a window was not computed on buffers"
+    return shapes
+
+
+def test_documents_much_shorter_than_a_window_are_computed_on_buffers() -> None:
+    """Lists of names, whose windows would be padding for the most part: few shapes serve all."""
+    assert set(shapes_of(EQUAL_LINES, bptt=64, batch_size=8)) == {(8, 8)}
+    assert set(shapes_of(LINES, bptt=64, batch_size=4)) == {(8, 4), (16, 4)}
+    assert len(shapes_of(LINES, bptt=4, batch_size=16)) > 2  # few sequences go on to the end
+
+
+@pytest.mark.parametrize(
+    ("steps", "bptt", "expected"),
+    [(64, 64, 64), (32, 64, 64), (31, 64, 32), (7, 64, 8), (1, 64, 8), (90, 70, 90), (1, 1, 1),
+     (3, 9, 4), (9, 70, 9), (10, 70, 18)],
+)  # fmt: skip
+def test_short_windows_are_padded_to_few_lengths(steps: int, bptt: int, expected: int) -> None:
+    """By hand: the whole window if that is at most twice as long, else eighths of it."""
+    assert padded_steps(steps, bptt) == expected
 
 
 # ------------------------------------------------------------------ numbers that are not finite

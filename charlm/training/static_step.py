@@ -34,6 +34,8 @@ from charlm.training.processes import ALONE, Processes
 from charlm.training.step import Findings, Step
 from charlm.training.train_state import TrainState
 
+LENGTHS = 8
+"""Parts of `bptt` to which short windows are padded (see `padded_steps`)."""
 Run = Callable[[Hashable, Callable[[], None]], None]
 """Runs a function on static tensors. Functions with equal keys do the same operations."""
 
@@ -219,13 +221,13 @@ class StaticStep(Step):
         """Return the steps and sequences that a batch is padded to, or None if it is not.
 
         Sequences that go on must end at their last step, or their state would be wrong. TAR depends
-        on the number of steps. A batch that would be padding for the most part is not padded.
+        on the number of steps. A step takes a GPU hardly longer with more sequences.
         """
         settings, steps = self.state.settings, len(batch.inputs)
         if batch.next.offset == 0 and not settings.slowness_penalty:
-            steps = max(steps, settings.bptt or 0)
-        fits = steps <= self.max_steps and 2 * batch.tokens >= steps * self.size
-        return (steps, self.size) if fits and self.state.counters.parts == 1 else None
+            steps = padded_steps(steps, settings.bptt or 0)
+        fits = steps <= self.max_steps and self.state.counters.parts == 1
+        return (steps, self.size) if fits else None
 
     def _load(self, batch: Batch, shape: tuple[int, int], factor: float) -> None:
         """Put a padded batch and the state before it into the buffers."""
@@ -357,6 +359,18 @@ class StaticStep(Step):
     def _clear_gradients(self) -> None:
         """Set all gradients to zero, in their buffers."""
         torch._foreach_zero_(self._allocated().gradients)
+
+
+def padded_steps(steps: int, bptt: int) -> int:
+    """Return the number of steps to which the last window of documents or of a stream is padded.
+
+    A graph serves one number of steps. That is `bptt` if it is at most twice as many, else a
+    multiple of an eighth of it.
+    """
+    if bptt <= 2 * steps:
+        return max(steps, bptt)
+    unit = -(-bptt // LENGTHS)
+    return -(-steps // unit) * unit
 
 
 def padded(array: NDArray[np.int64], shape: tuple[int, int], value: int) -> NDArray[np.int64]:
