@@ -18,6 +18,7 @@ from charlm.inference.comparison import (
 from charlm.phases import phase
 from charlm.report.scores import unk_note
 from charlm.runs.agreement import check_same_text
+from charlm.runs.columns import common_columns
 from charlm.runs.locate import run_name
 from charlm.text.corpus import Corpus
 from charlm.text.encoded import EncodedText
@@ -90,7 +91,8 @@ def _read_files(
 ) -> tuple[list[EncodedText], Sequence[float]]:
     """Return files as each run reads them, and the number of bytes of each line."""
     rules = ReadSettings(**{"keep_cr": True, **(reading or {})})  # every run reads the same text
-    corpus = Corpus(files, document="stream", reading=rules)
+    columns = common_columns([model.path for model in models])
+    corpus = Corpus(files, document="stream", reading=rules, columns=columns)
     text = "".join(corpus.chunks())
     notes += corpus.warnings
     sizes = [len(line.encode("utf-8")) for line in text.split("\n")]

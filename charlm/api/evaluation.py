@@ -12,6 +12,7 @@ from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError, UsageError
 from charlm.inference.likelihood import evaluate, tally, text_nats
 from charlm.phases import phase
+from charlm.runs.columns import run_columns
 from charlm.runs.layout import CONDITIONS
 from charlm.runs.locate import checkpoints_folder
 from charlm.runs.mixtures import check_members, load_members, member_name
@@ -114,7 +115,7 @@ def held_out_texts(model: Model) -> dict[str, EncodedText]:
 def _read(
     model: Model, files: Sequence[str], document: str, rules: ReadSettings, notes: list[str]
 ) -> EncodedText:
-    corpus = Corpus(files, document=document, reading=rules)
+    corpus = Corpus(files, document=document, reading=rules, columns=run_columns(model.path))
     with phase("encoding the text"):
         text = model.run.encode(corpus)
     notes += corpus.warnings

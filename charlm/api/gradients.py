@@ -9,6 +9,7 @@ from charlm.config.flags import by_section
 from charlm.config.settings import settings_from
 from charlm.inspect.gradients import GradientFlow, compared_flows, run_flow
 from charlm.inspect.recall import LAG, LETTERS, recall_flows, recall_settings, recall_text
+from charlm.runs.columns import run_columns
 from charlm.runs.run import load_run
 from charlm.text.corpus import Corpus
 
@@ -32,7 +33,9 @@ def run_gradients(
     if files:
         run = load_run(path)
         rules = ReadSettings(**{"keep_cr": run.boundaries.crlf, **(reading or {})})
-        corpus = Corpus(files, document=run.boundaries.document, reading=rules)
+        corpus = Corpus(
+            files, document=run.boundaries.document, reading=rules, columns=run_columns(path)
+        )
     return run_flow(path, corpus, lags or LAGS)
 
 

@@ -13,6 +13,7 @@ from charlm.api.label_evaluation import (
 from charlm.inference.counts import mcnemar, paired_interval
 from charlm.inference.label_results import AccuracyDifference, LabelComparison
 from charlm.runs.agreement import check_same_labels
+from charlm.runs.columns import common_columns
 from charlm.runs.label_run import LabelRun
 from charlm.runs.locate import run_name
 
@@ -34,7 +35,7 @@ def compare_labels(
     paths = [run.path for run in runs]
     check_same_labels(paths, [run.labels.names for run in runs])
     if files:
-        pairs = read_pairs(first, files, target, reading, notes)
+        pairs = read_pairs(first, files, target, reading, notes, common_columns(paths))
         parts = [encoded_pairs(run, pairs) for run in runs]
     else:
         kept = [held_out_labelled(run) for run in runs]

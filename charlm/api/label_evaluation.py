@@ -14,6 +14,7 @@ from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError
 from charlm.inference.label_results import LabelEvaluation, WrongText
 from charlm.phases import phase
+from charlm.runs.columns import run_columns
 from charlm.runs.label_run import LabelRun
 from charlm.runs.layout import RECORD, read_record
 from charlm.runs.locate import exists
@@ -22,6 +23,7 @@ from charlm.text.encoded import EncodedText
 from charlm.text.examples import read_texts
 from charlm.text.floors import majority
 from charlm.text.labels import UNSEEN, Targets, few_names
+from charlm.text.sources.rows import Columns
 from charlm.units import count_of
 
 
@@ -50,7 +52,7 @@ def evaluate_labels(
     """
     notes: list[str] = []
     if files:
-        pairs = read_pairs(run, files, target, reading, notes)
+        pairs = read_pairs(run, files, target, reading, notes, run_columns(run.path))
         parts = {FROM_FILES: encoded_pairs(run, pairs)}
     else:
         parts = held_out_labelled(run)
@@ -88,13 +90,15 @@ def read_pairs(
     target: str | None,
     reading: Mapping[str, Any] | None,
     notes: list[str],
+    columns: Columns,
 ) -> list[tuple[str, str]]:
     """Return the texts of files that have a label, with their labels.
 
-    Raises CorpusError if none of them is a label of the run.
+    `columns` are those that tables are read by if they have them. Raises CorpusError if none of the
+    labels is one of the run.
     """
     rules = ReadSettings(**(reading or {}))
-    examples = list(read_texts(files, rules, target, notes.append))
+    examples = list(read_texts(files, rules, target, notes.append, columns, compared=True))
     pairs = [
         (text, each.label)
         for each in examples
@@ -117,6 +121,7 @@ def read_pairs(
         raise CorpusError(
             f"{where}: none of its labels ({few}) is one of run {run.path.name} "
             f"({few_names(run.labels.names)}). Name the column of the labels with --target"
+            + "".join(f". {note.removesuffix('.')}" for note in notes)
         )
     if unseen:
         notes.append(

@@ -14,6 +14,7 @@ from charlm.config.corpus import ReadSettings
 from charlm.errors import UsageError
 from charlm.inference.counts import LabelCounts
 from charlm.inference.labelling import Label
+from charlm.runs.columns import run_columns
 from charlm.runs.label_mixtures import MixedLabelRun, mix_label_runs
 from charlm.runs.label_run import LabelRun
 from charlm.runs.locate import checkpoints_folder
@@ -156,7 +157,12 @@ class LabelApi:
         return compare_labels(runs, files, **options)
 
     def inputs(
-        self, files: Sequence[str], reading: Mapping[str, Any], target: str | None, warn: "Warn"
+        self,
+        run: Path,
+        files: Sequence[str],
+        reading: Mapping[str, Any],
+        target: str | None,
+        warn: "Warn",
     ) -> Iterator[list[str]]:
         """Yield the texts of files in groups, "" for rows without text; labels are left out.
 
@@ -166,7 +172,8 @@ class LabelApi:
         from charlm.text.examples import read_texts
 
         rules = ReadSettings(**reading)
-        texts = (each.text or "" for each in read_texts(files, rules, target, warn))
+        columns = run_columns(run)
+        texts = (each.text or "" for each in read_texts(files, rules, target, warn, columns))
         while group := list(islice(texts, GROUP)):
             yield group
 

@@ -9,6 +9,7 @@ from charlm.config.corpus import ReadSettings
 from charlm.errors import UsageError, named
 from charlm.inference.scores import Score, Scores
 from charlm.inference.scoring import Scorer
+from charlm.runs.columns import run_columns
 from charlm.text.sources.rows import Record
 
 if TYPE_CHECKING:
@@ -78,14 +79,19 @@ def row_contexts(rows: Sequence[Record], column: str | None, context: str) -> li
     return [row.cells.get(column, "") for row in rows]
 
 
-def file_sentences(path: Path, reading: Mapping[str, Any], warn: Warn) -> Batches:
+def file_sentences(
+    path: Path, reading: Mapping[str, Any], warn: Warn, run: Path | None = None
+) -> Batches:
     """Return the lines of a file or the rows of a table; the first batch is read at once.
 
-    `reading` has fields of `ReadSettings`. Raises CorpusError.
+    `reading` has fields of `ReadSettings`. A table is read by the columns of `run`, if it has them.
+    Raises CorpusError.
     """
     from charlm.text.corpus import Corpus
 
-    corpus = Corpus([str(path)], document="line", reading=ReadSettings(**reading))
+    columns = run_columns(run) if run else None
+    rules = ReadSettings(**reading)
+    corpus = Corpus([str(path)], document="line", reading=rules, columns=columns)
     records = corpus.records()
     return _with_warnings(corpus, list(islice(records, BATCH)), records, warn)
 

@@ -14,6 +14,7 @@ from charlm.errors import CorpusError, UsageError, check_count, named
 from charlm.inference.samplers import Sampling, fresh_seed
 from charlm.inference.series_counts import SeriesCounts, SeriesEvaluation
 from charlm.phases import phase
+from charlm.runs.columns import run_columns
 from charlm.runs.layout import TASK
 from charlm.runs.series_run import SeriesRun
 from charlm.runs.task_run import load_task_run
@@ -151,9 +152,8 @@ class SeriesApi:
         del target, options
         notes: list[str] = []
         if files:
-            column = run.config[TASK]["column"] or "value"
             rules = ReadSettings(**(reading or {}))
-            _, values = read_numbers(files, rules, notes.append, column)
+            _, values = read_numbers(files, rules, notes.append, run_columns(run.path))
             if len(values) < 2:
                 raise CorpusError(
                     f"{files[0]} has {len(values)} numbers; expected at least 2. Give a longer "

@@ -14,11 +14,13 @@ from charlm.inference.tag_counts import Known, TagCounts, paired_difference
 from charlm.inference.tag_results import TagComparison, TagDifference, TagEvaluation, WrongSentence
 from charlm.phases import phase
 from charlm.runs.agreement import check_same_labels
+from charlm.runs.columns import common_columns, run_columns
 from charlm.runs.layout import RECORD, TASK, read_record
 from charlm.runs.locate import exists, run_name
 from charlm.runs.tag_run import TagRun
 from charlm.text.labels import UNSEEN, Targets
 from charlm.text.sentences import Sentences
+from charlm.text.sources.rows import Columns
 from charlm.text.spans import as_iob2
 from charlm.text.tag_floors import FrequentTag
 from charlm.text.tagged_files import read_sentences
@@ -48,7 +50,9 @@ def evaluate_tags(
     train = run.kept("train")
     known = Known.of(*train, run.labels.names) if train else None
     parts: dict[str, Part] = (
-        {FROM_FILES: tagged_files(run, files, target, reading, notes)} if files else held_out(run)
+        {FROM_FILES: tagged_files(run, files, target, reading, notes, run_columns(run.path))}
+        if files
+        else held_out(run)
     )
     counts, answers = {}, {}
     for name, part in parts.items():
@@ -69,13 +73,16 @@ def tagged_files(
     target: str | None,
     reading: Mapping[str, Any] | None,
     notes: list[str],
+    columns: Columns,
 ) -> Part:
-    """Return the sentences of files with their tags.
+    """Return the sentences of files with their tags, read by the columns of a run.
 
     Raises CorpusError for files without tags, or if none of them is a tag of the run.
     """
     rules = ReadSettings(**(reading or {}))
-    every = list(read_sentences(files, rules, target, notes.append, needs_tags=True))
+    every = list(
+        read_sentences(files, rules, target, notes.append, needs_tags=True, columns=columns)
+    )
     tags = [list(each.tags or ()) for each in every]
     if run.config[TASK]["spans"]:
         tags = [as_iob2(own) for own in tags]
@@ -145,12 +152,14 @@ def compare_tags(
     `target`, `reading` are as in `evaluate_tags`; `seed` seeds the bootstrap over sentences. Raises
     UsageError for runs of different tags, and for runs that held out different sentences.
     """
-    first, notes = runs[0], list[str]()
+    notes = list[str]()
     paths = [run.path for run in runs]
     check_same_labels(paths, [run.labels.names for run in runs], "tags")
     if files:
+        own = [notes, *([] for _ in runs[1:])]  # each reads the same files
         parts = [
-            tagged_files(run, files, target, reading, notes if run is first else []) for run in runs
+            tagged_files(run, files, target, reading, each, common_columns(paths))
+            for run, each in zip(runs, own, strict=True)
         ]
     else:
         kept = [held_out(run) for run in runs]

@@ -13,6 +13,7 @@ from charlm.config.corpus import ReadSettings
 from charlm.errors import UsageError
 from charlm.inference.tag_counts import TagCounts
 from charlm.inference.tagging import PlacedWords, Tags, tags_of
+from charlm.runs.columns import run_columns
 from charlm.runs.tag_run import TagRun
 from charlm.runs.task_run import load_task_run
 from charlm.text.documents import check_text
@@ -142,7 +143,12 @@ class TagApi:
         return compare_tags(runs, files, **options)
 
     def inputs(
-        self, files: Sequence[str], reading: Mapping[str, Any], target: str | None, warn: "Warn"
+        self,
+        run: Path,
+        files: Sequence[str],
+        reading: Mapping[str, Any],
+        target: str | None,
+        warn: "Warn",
     ) -> Iterator[list[Any]]:
         """Yield the words of the sentences of files, in groups; tags are left out.
 
@@ -151,7 +157,9 @@ class TagApi:
         from charlm.text.tagged_files import read_sentences
 
         rules = ReadSettings(**reading)
-        tagged = read_sentences(files, rules, target, warn, needs_tags=False)
+        tagged = read_sentences(
+            files, rules, target, warn, needs_tags=False, columns=run_columns(run)
+        )
         sentences = (list(each.words) for each in tagged)
         while group := list(islice(sentences, GROUP)):
             yield group

@@ -143,9 +143,17 @@ class TaskApi(Protocol):
         """Compare runs of the task on files, or on the texts that all held out, with `notes`."""
 
     def inputs(
-        self, files: Sequence[str], reading: Mapping[str, Any], target: str | None, warn: "Warn"
+        self,
+        run: Path,
+        files: Sequence[str],
+        reading: Mapping[str, Any],
+        target: str | None,
+        warn: "Warn",
     ) -> Iterator[list[Any]]:
-        """Yield the texts of files in groups, as `predict` takes them, without their labels."""
+        """Yield the texts of files in groups, as `predict` takes them, without their labels.
+
+        Tables are read by the columns of a run, if they have them.
+        """
 
 
 def api_of(task: str) -> TaskApi:

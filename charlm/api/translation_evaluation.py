@@ -17,9 +17,11 @@ from charlm.inference.translation_results import (
     worst_translations,
 )
 from charlm.phases import phase
+from charlm.runs.columns import common_columns, run_columns
 from charlm.runs.locate import run_name
 from charlm.runs.translate_run import TranslateRun
 from charlm.text.parallel_files import read_pairs
+from charlm.text.sources.rows import Columns
 from charlm.units import count_of
 
 Pairs = Sequence[tuple[str, str]]
@@ -42,7 +44,8 @@ def evaluate_translations(
     """
     notes: list[str] = []
     if files:
-        parts = {FROM_FILES: run.encoded(pairs_of(run, files, target, reading, notes))}
+        found = pairs_of(run, files, target, reading, notes, run_columns(run.path))
+        parts = {FROM_FILES: run.encoded(found)}
     else:
         parts = held_out(run)
     counts, floors, worst_texts = {}, {}, {}
@@ -75,7 +78,8 @@ def compare_translations(
     notes: list[str] = []
     pairs: Pairs
     if files:
-        pairs = pairs_of(runs[0], files, target, reading, notes)
+        columns = common_columns([run.path for run in runs])
+        pairs = pairs_of(runs[0], files, target, reading, notes, columns)
     else:
         kept, paths = [held_out(run) for run in runs], [run.path for run in runs]
         parts = common_parts(paths, kept, notes, lambda part: len(part.pairs))
@@ -99,10 +103,16 @@ def pairs_of(
     target: str | None,
     reading: Mapping[str, Any] | None,
     notes: list[str],
+    columns: Columns,
 ) -> list[tuple[str, str]]:
-    """Return the texts of files that have a translation, with it. Raises CorpusError for none."""
+    """Return the texts of files that have a translation, with it. Raises CorpusError for none.
+
+    `columns` are those that tables are read by if they have them.
+    """
     rules = ReadSettings(**(reading or {}))
-    every = list(read_pairs(files, rules, target, notes.append, needs_targets=True))
+    every = list(
+        read_pairs(files, rules, target, notes.append, needs_targets=True, columns=columns)
+    )
     pairs = [(each.source, each.target) for each in every if each.source and each.target]
     where = ", ".join(files)
     if not pairs:

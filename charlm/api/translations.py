@@ -11,6 +11,7 @@ from charlm.errors import UsageError, named
 from charlm.inference.search import BEAM, MAX_BEAM
 from charlm.inference.translating import Text
 from charlm.inference.translation_counts import TranslationCounts
+from charlm.runs.columns import run_columns
 from charlm.runs.task_run import load_task_run
 from charlm.runs.translate_run import TranslateRun
 
@@ -116,7 +117,12 @@ class TranslateApi:
         return compare_translations(runs, files, **options)
 
     def inputs(
-        self, files: Sequence[str], reading: Mapping[str, Any], target: str | None, warn: "Warn"
+        self,
+        run: Path,
+        files: Sequence[str],
+        reading: Mapping[str, Any],
+        target: str | None,
+        warn: "Warn",
     ) -> Iterator[list[str]]:
         """Yield the texts of files in groups, "" for rows without one; translations are left out.
 
@@ -125,7 +131,8 @@ class TranslateApi:
         """
         from charlm.text.parallel_files import read_pairs
 
-        pairs = read_pairs(files, ReadSettings(**reading), target, warn, needs_targets=False)
+        rules, columns = ReadSettings(**reading), run_columns(run)
+        pairs = read_pairs(files, rules, target, warn, needs_targets=False, columns=columns)
         texts = (pair.source or "" for pair in pairs)
         while group := list(islice(texts, GROUP)):
             yield group

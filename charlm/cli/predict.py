@@ -173,7 +173,7 @@ def _groups(model: "TaskModel", asked: Asked, *, from_stdin: bool) -> Iterator[G
         batches = api.scoring.stream_sentences(stdin_blocks(), "standard input", rules, say)
         return ([record.text or "" for record in batch] for batch in batches)
     if from_stdin or asked.files:
-        return task.inputs(asked.files or STDIN, rules, target, say)
+        return task.inputs(model.path, asked.files or STDIN, rules, target, say)
     return iter([asked.texts or []])
 
 

@@ -323,7 +323,7 @@ def _sentences(model: "Model", asked: Asked, *, from_stdin: bool) -> "Batches":
     if from_stdin and asked.reading.get("input_format", "auto") in ("auto", "text"):
         return api.scoring.stream_sentences(stdin_blocks(), "standard input", rules, say)
     if from_stdin or asked.file:
-        return api.scoring.file_sentences(asked.file or Path("-"), rules, say)
+        return api.scoring.file_sentences(asked.file or Path("-"), rules, say, model.path)
     texts = asked.texts or []
     options.name_unknown(model, texts, "sentences")
     options.warn_of_slips("score", texts, "score", "scored")

@@ -30,7 +30,7 @@ def write_forecasts(
         seed = fresh_seed()
         say(f"seed {seed}")
     seed = seed or 0
-    values = _prime(prime, prime_file, model.config["task"]["column"])
+    values = _prime(prime, prime_file, model.path)
     names = {"values": "--prime", "length": "--len", "temperature": "--temperature"}
     with naming(names):
         samples = model.samples(count, length, values=values, temperature=temperature, seed=seed)
@@ -53,15 +53,16 @@ def check_unused(path: Path, typed: Mapping[str, Any]) -> None:
         )
 
 
-def _prime(prime: str, file: Path | None, column: str) -> Any:
+def _prime(prime: str, file: Path | None, run: Path) -> Any:
     """Return the numbers to continue, or None for those of the run."""
     from charlm.text.series import checked_numbers, read_numbers
 
     if file:
         from charlm.config.corpus import ReadSettings
+        from charlm.runs.columns import run_columns
 
         notes: list[str] = []
-        _, values = read_numbers([str(file)], ReadSettings(), notes.append, column or "value")
+        _, values = read_numbers([str(file)], ReadSettings(), notes.append, run_columns(run))
         say_all(notes)
         return values
     if not prime:

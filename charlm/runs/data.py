@@ -35,6 +35,7 @@ from charlm.text.encoded import read_encoded, write_encoded
 from charlm.text.idcache import CACHED_FROM_BYTES
 from charlm.text.sources.hub import HUB_PREFIX
 from charlm.text.sources.names import literal_folders, reads_once
+from charlm.text.sources.rows import Columns
 from charlm.text.task_text import text_for
 from charlm.text.tokenizers.vocabulary import Vocabulary, load_vocabulary
 
@@ -55,6 +56,7 @@ def corpus_record(dataset: Dataset, settings: Settings) -> dict[str, Any]:
         "document": dataset.boundaries.document,
         "fingerprint": dataset.fingerprint,
         "coverage": dataset.coverage,
+        **({"columns": columns} if (columns := dataset.columns.record()) else {}),
         "vocabulary": len(dataset.vocabulary),
         "parts": {
             name: {
@@ -145,6 +147,7 @@ def read_data(
         fingerprint=corpus["fingerprint"],
         boundaries=boundaries,
         unk_types=unk_types,
+        columns=Columns(**corpus.get("columns", {})),
     )
     return with_firsts(dataset) if settings.task.condition else dataset
 

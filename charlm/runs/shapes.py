@@ -47,6 +47,7 @@ RECORD_SHAPE: dict[str, Any] = {
         "parts": Each(PART),
         "labels?": Each(Each(int)),
         "column?": str,
+        "columns?": {"text?": str, "target?": str},
     },
     "floors?": Each(dict),
     "machine": {"device_name": str, "threads": int},

@@ -41,7 +41,7 @@ from charlm.text.labelled import (
 )
 from charlm.text.labels import UNSEEN, Labelled, Labels, natural_order, read_targets
 from charlm.text.sources.files import shown
-from charlm.text.sources.rows import Warn
+from charlm.text.sources.rows import Columns, Warn
 from charlm.text.task_text import TaskText, gold_of
 from charlm.text.tokenizers.tokenizer_json import EOS
 from charlm.text.tokenizers.vocabulary import Vocabulary
@@ -123,7 +123,8 @@ class ConditionedText(LabelledText):
         """
         column = task.condition or ""
         warnings: list[str] = []
-        parts, conditions = _read(corpus, column, examples, collector(warnings))
+        columns = Columns()
+        parts, conditions = _read(corpus, column, examples, collector(warnings), columns)
         splits = {name: part.split() for name, part in parts.items()}
         built = training_vocabulary(splits["train"], vocabulary_settings, vocabulary, grow=grow)
         with phase("encoding the text", total=sum(split.chars for split in splits.values())):
@@ -141,6 +142,7 @@ class ConditionedText(LabelledText):
             name=run_name(corpus, examples),
             warnings=[*warnings, *built.warnings, *advice],
             labelled=Labelled(labels=conditions, targets=targets),
+            columns=columns,
         )
         if not dataset.boundaries.resets:
             raise UsageError(
@@ -175,9 +177,13 @@ def _read(
     column: str,
     examples: Sequence[tuple[str, str]] | None,
     warn: Warn,
+    columns: Columns | None = None,
 ) -> tuple[dict[str, Texts], Labels]:
-    """Return the texts of each split, with a held-out part, and the conditions of training."""
-    parts = read_parts(corpus, column, examples, warn, _with_text, "condition")
+    """Return the texts of each split, with a held-out part, and the conditions of training.
+
+    `columns` is filled in.
+    """
+    parts = read_parts(corpus, column, examples, warn, _with_text, "condition", columns)
     conditions = _conditions(parts["train"].labels, column)
     return held_out_parts(parts, conditions, corpus.valid_frac), conditions
 

@@ -15,7 +15,7 @@ from charlm.text.sources.files import BLOCK_BYTES, Spool, TextFile, blocks
 from charlm.text.sources.kinds import advice_for
 from charlm.text.sources.line_ends import LineEnds
 from charlm.text.sources.names import Source, find, safe_name, short_name
-from charlm.text.sources.rows import Record, Rows, Warn
+from charlm.text.sources.rows import Columns, Record, Rows, Warn
 
 MAX_WARNINGS = 20
 """Warnings that are kept; of further ones only the number is reported."""
@@ -39,7 +39,8 @@ class Corpus:
 
     `sources` are names as in `charlm.text.sources.names`. `document` is one of `DOCUMENT_NAMES`;
     "auto" is "line" if every source is a table, else "stream". The fields of `reading` can be given
-    by name too, such as `encoding="cp1252"`. Names are looked up at once; `chunks` reads the text.
+    by name too, such as `encoding="cp1252"`. `columns` are those of a run, read where tables have
+    them. Names are looked up at once; `chunks` reads the text.
     Raises UsageError for an invalid argument, CorpusError for a name without a text.
     """
 
@@ -53,6 +54,8 @@ class Corpus:
     """Messages for the user, each once."""
     notes: list[str]
     """Sentences about columns of labels, which only training reports."""
+    columns: Columns
+    """Columns of its tables, filled in when the first one is read."""
     crlf: bool
     """True if lines of the text, once read to its end, end with CR LF."""
 
@@ -62,6 +65,7 @@ class Corpus:
         *,
         document: str = "auto",
         reading: ReadSettings | None = None,
+        columns: Columns | None = None,
         **fields: Any,
     ) -> None:
         reading = replace(reading or ReadSettings(), **fields)
@@ -70,7 +74,8 @@ class Corpus:
         self._reading = reading
         self._collect()
         sources = [sources] if isinstance(sources, str) else sources
-        opened = find(sources, self._reading, self._warn)
+        self.columns = columns or Columns()
+        opened = find(sources, self._reading, self._warn, None, self.columns)
         self._set_up(tuple(sources), opened, document, short_name(sources[0], opened))
 
     @classmethod
@@ -83,7 +88,7 @@ class Corpus:
         """
         check_text(text)
         corpus = cls.__new__(cls)
-        corpus._reading = ReadSettings(keep_cr=keep_cr)
+        corpus._reading, corpus.columns = ReadSettings(keep_cr=keep_cr), Columns()
         corpus._collect()
         corpus._set_up((name,), [_Memory(name, text)], document, safe_name(name))
         return corpus

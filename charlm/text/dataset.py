@@ -18,6 +18,7 @@ from charlm.text.boundaries import STREAM, Boundaries
 from charlm.text.corpus import Corpus
 from charlm.text.encoded import EncodedText, id_counts
 from charlm.text.idcache import encode_split
+from charlm.text.sources.rows import Columns
 from charlm.text.splits import Split, split_corpus
 from charlm.text.task_text import Gold
 from charlm.text.tokenizers.building import (
@@ -50,6 +51,8 @@ class Dataset:
     warnings: list[str] = field(default_factory=list)
     labelled: Gold | None = None
     """What lies beside the documents, such as labels; None for plain text."""
+    columns: Columns = field(default_factory=Columns)
+    """Columns of the tables that the text was read from."""
 
     def split(self, name: str) -> EncodedText | None:
         """Return the split of this name: train, valid or test."""
@@ -101,6 +104,7 @@ def load_dataset(
         coverage=built.coverage,
         unk_types=built.unk_types,
         warnings=warnings,
+        columns=corpus.columns,
     )
 
 

@@ -19,6 +19,7 @@ from charlm.text.sources.files import Spool, TextFile, shown
 from charlm.text.sources.kinds import LABEL_PREFIX
 from charlm.text.sources.names import Source, find, reads_once
 from charlm.text.sources.rows import (
+    Columns,
     Nested,
     Opened,
     Rows,
@@ -60,26 +61,34 @@ def read_examples(
     warn: Warn,
     reported: dict[str, str] | None = None,
     setting: str = "target",
-    earlier: dict[str, str] | None = None,
+    columns: Columns | None = None,
 ) -> Iterator[Example]:
     """Yield the texts of sources with their labels; `target` names the column of labels.
 
     Sources that share `reported` report only once how their tables are read, and those that share
-    `earlier` read the columns of the first table where others have them too. `setting` is the one
+    `columns` read the columns of the first table where others have them too. `setting` is the one
     that named the column, for messages. Raises CorpusError for a source without labels.
     """
-    reader = _Reader(reading, target, warn, setting=setting, earlier=earlier)
+    reader = _Reader(reading, target, warn, setting=setting, columns=columns)
     return reader.read(sources, reported)
 
 
 def read_texts(
-    sources: Sequence[str], reading: ReadSettings, target: str | None, warn: Warn
+    sources: Sequence[str],
+    reading: ReadSettings,
+    target: str | None,
+    warn: Warn,
+    columns: Columns | None = None,
+    *,
+    compared: bool = False,
 ) -> Iterator[Example]:
     """Yield the texts of sources, with the labels that they have, else each line without a label.
 
-    Rows without text are texts too, "".
+    Rows without text are texts too, "". `columns` are those of the run that answers; answers are
+    `compared` with the labels, so that those of another column may be wrong ones. Raises
+    CorpusError for a table without these columns if another choice is not clear.
     """
-    reader = _Reader(reading, target, warn, needed=False)
+    reader = _Reader(reading, target, warn, needed=False, columns=columns, compared=compared)
     return (each._replace(text=each.text or "") for each in reader.read(sources, None))
 
 
@@ -118,6 +127,10 @@ class LabelColumns(TextColumn):
     """Column of the texts if none is named: that of an earlier table, if there was one."""
     usual_target: str | None = None
     """Column of the labels of an earlier table, which is read if none is named."""
+    run: str = ""
+    """Run that was trained on these columns, or ""; see `Columns`."""
+    compared: bool = False
+    """True if answers of the run are compared with the labels."""
     no_header = "--no-header --target N"
 
     @property
@@ -138,6 +151,8 @@ class LabelColumns(TextColumn):
         others = [name for name in texts if name != labels]
         if named is None and self.usual in others:
             return self.usual
+        if named is None and self.run:
+            return self.trained_column(label, columns, others)
         folded = {name.casefold(): name for name in reversed(others)}
         known = [folded[name] for name in TEXT_NAMES if name in folded]
         if named is None and known:
@@ -146,13 +161,21 @@ class LabelColumns(TextColumn):
 
     def is_silent(self, named: str | None) -> bool:
         """Return True if the user named both columns, or that of the texts if labels are extra."""
-        return named is not None and (self.target is not None or not self.needed)
+        are_used = self.needed or self.compared
+        return named is not None and (self.target is not None or not are_used)
 
     def described(self, label: str, column: str, columns: Sequence[str]) -> str:
         """Return a clause that names both columns."""
         labels = self.label_column(label, columns)
+        text = f'"{shown(column)}"' + self.as_trained(column, self.usual, columns)
         found = f', {self.noun}s in "{shown(labels)}"' if labels is not None else ""
-        return f'{label}: texts are in the column "{shown(column)}"{found}'
+        if found:
+            found += self.as_trained(labels, self.usual_target, columns)
+        return f"{label}: texts are in the column {text}{found}"
+
+    def names_nothing(self, named: str | None) -> bool:
+        """Return True if the user named no column."""
+        return named is None and self.target is None
 
     def label_column(self, label: str, columns: Sequence[str]) -> str | None:
         """Return the column of the labels: the one named, else the first of `TARGET_NAMES`.
@@ -164,6 +187,13 @@ class LabelColumns(TextColumn):
             if self.usual_target in columns:
                 return self.usual_target
             known = target_columns(columns)
+            if self.run and self.usual_target and self.compared and len(known) > 1:
+                raise CorpusError(
+                    f"{label} has no column {self.lacks(self.usual_target)}, and several others "
+                    f"with a name of {self.noun}s. {listed(columns)} Choose one with "
+                    f"{named(self.setting)}",
+                    columns=columns,
+                )
             if known or not self.needed:
                 return known[0] if known else None
             raise CorpusError(
@@ -194,14 +224,16 @@ class _Reader(LineReader):
         *,
         needed: bool = True,
         setting: str = "target",
-        earlier: dict[str, str] | None = None,
+        columns: Columns | None = None,
+        compared: bool = False,
     ) -> None:
         super().__init__(reading, warn)
-        self.earlier = {} if earlier is None else earlier
-        self.needed, self.rule = needed, LabelColumns(target, needed, setting)
+        self.columns = columns or Columns()
+        self.needed = needed
+        self.rule = LabelColumns(target, needed, setting, compared=compared)
 
     def read(self, names: Sequence[str], reported: dict[str, str] | None) -> Iterator[Example]:
-        sources = find(names, self.reading, self.warn, reported)
+        sources = find(names, self.reading, self.warn, reported, self.columns)
         no_table = not any(isinstance(source, Rows) for source in sources)
         if self.rule.target and no_table and not self.rule.names_labels:
             raise UsageError(
@@ -226,8 +258,9 @@ class _Reader(LineReader):
     def _rows(self, rows: Rows) -> Iterator[Example]:
         rule = replace(
             self.rule,
-            usual=self.earlier.get("text", self.rule.usual),
-            usual_target=self.earlier.get("target"),
+            usual=self.columns.text or self.rule.usual,
+            usual_target=self.columns.target,
+            run=self.columns.run if self.columns.text else "",
         )
         table: Opened = rows.read(self.warn, True, None, rule)
         if not table.columns:
@@ -240,8 +273,7 @@ class _Reader(LineReader):
                 f"{named('column')}"
             )
         if target is not None:
-            self.earlier.setdefault("text", table.column)
-            self.earlier.setdefault("target", target)
+            self.columns.keep(table.column, target)
         for record in table.records:
             label = record.cells.get(target, "") if target is not None else ""
             place = f"{rows.label}: {record.place}"

@@ -26,7 +26,7 @@ from charlm.text.label_doubts import doubts_of_labels
 from charlm.text.labels import UNSEEN, Labelled, Labels, Targets, read_targets
 from charlm.text.sources.files import shown
 from charlm.text.sources.names import find, safe_name, short_name
-from charlm.text.sources.rows import MISSING, Warn
+from charlm.text.sources.rows import MISSING, Columns, Warn
 from charlm.text.splits import HOLD_OUT_SEED, VALID_FRACTION, Split
 from charlm.text.task_text import Gold, TaskText, gold_of
 from charlm.text.tokenizers.building import BuiltVocabulary
@@ -85,6 +85,7 @@ def finished_dataset(
     name: str,
     warnings: Sequence[str],
     labelled: Gold,
+    columns: Columns,
 ) -> Dataset:
     """Return the dataset of encoded texts, with advice on repeated texts and on coverage.
 
@@ -108,6 +109,7 @@ def finished_dataset(
         unk_types=built.unk_types,
         warnings=advice,
         labelled=labelled,
+        columns=columns,
     )
 
 
@@ -136,7 +138,8 @@ class LabelledText:
         Raises CorpusError for texts that cannot be read, or whose labels cannot be learned.
         """
         warnings: list[str] = []
-        parts, labels = _read(corpus, task, examples, collector(warnings))
+        columns = Columns()
+        parts, labels = _read(corpus, task, examples, collector(warnings), columns)
         splits = {name: part.split() for name, part in parts.items()}
         built = training_vocabulary(splits["train"], vocabulary_settings, vocabulary, grow=grow)
         with phase("encoding the text", total=sum(split.chars for split in splits.values())):
@@ -155,6 +158,7 @@ class LabelledText:
             name=run_name(corpus, examples),
             warnings=[*warnings, *built.warnings, *label_advice(parts, labels)],
             labelled=Labelled(labels=labels, targets=targets),
+            columns=columns,
         )
 
     def check_example(self, pair: Any) -> str:
@@ -203,9 +207,13 @@ def _read(
     task: TaskSettings,
     examples: Sequence[tuple[str, str]] | None,
     warn: Warn,
+    columns: Columns | None = None,
 ) -> tuple[dict[str, Texts], Labels]:
-    """Return the texts of each split, with a held-out part, and the labels of the training text."""
-    parts = read_parts(corpus, task.target, examples, warn)
+    """Return the texts of each split, with a held-out part, and the labels of the training text.
+
+    `columns` is filled in.
+    """
+    parts = read_parts(corpus, task.target, examples, warn, columns=columns)
     try:
         labels = Labels.of(parts["train"].labels)
     except CorpusError as error:
@@ -221,19 +229,19 @@ def read_parts(
     warn: Warn,
     kept: Callable[[Iterable[Example], str, Warn], Texts] | None = None,
     setting: str = "target",
+    columns: Columns | None = None,
 ) -> dict[str, Texts]:
     """Return the texts of each split that has sources.
 
     `column` is that of the labels, by the setting of this name. `kept` returns the texts of
-    examples that are used, by default those of `complete`.
+    examples that are used, by default those of `complete`. `columns` is filled in.
     """
-    kept = kept or complete
+    kept, columns = kept or complete, columns or Columns()
     reported: dict[str, str] = {}
-    earlier: dict[str, str] = {}
 
     def read(names: Sequence[str]) -> Texts:
         """Return the texts of sources."""
-        found = read_examples(names, corpus, column, warn, reported, setting, earlier)
+        found = read_examples(names, corpus, column, warn, reported, setting, columns)
         return kept(found, ", ".join(names), warn)
 
     return read_splits(

@@ -35,7 +35,7 @@ from charlm.text.labels import Labels
 from charlm.text.pair_batches import pair_lengths
 from charlm.text.parallel_files import Pair, read_pairs
 from charlm.text.sources.names import find
-from charlm.text.sources.rows import Rows, Warn
+from charlm.text.sources.rows import Columns, Rows, Warn
 from charlm.text.task_text import TaskText
 from charlm.text.tokenizers.vocabulary import Vocabulary, load_vocabulary
 from charlm.units import count_of
@@ -103,7 +103,8 @@ class ParallelText:
         read by characters. Raises CorpusError for texts that cannot be read.
         """
         warnings: list[str] = []
-        parts = _read(corpus, task, examples, collector(warnings))
+        columns = Columns()
+        parts = _read(corpus, task, examples, collector(warnings), columns)
         rule = vocabulary_settings
         if vocabulary is None and "vocabulary.unit" in open_ and _is_short(parts["train"]):
             rule = replace(rule, unit="char")
@@ -134,6 +135,7 @@ class ParallelText:
                     if name != "train"
                 },
             ),
+            columns=columns,
         )
 
     def check_example(self, pair: Any) -> str:
@@ -175,17 +177,18 @@ def _read(
     task: TaskSettings,
     examples: Sequence[tuple[str, str]] | None,
     warn: Warn,
+    columns: Columns | None = None,
 ) -> dict[str, Texts]:
-    """Return the pairs of each split, with a held-out part."""
+    """Return the pairs of each split, with a held-out part; `columns` is filled in."""
     reported: dict[str, str] = {}
-    earlier: dict[str, str] = {}
+    columns = columns or Columns()
     like = _first_file(corpus) if examples is None else None
 
     def read(names: Sequence[str]) -> Texts:
         """Return the pairs of sources."""
         pairs = read_pairs(
             names, corpus, task.target, warn,
-            needs_targets=True, like=like, reported=reported, earlier=earlier,
+            needs_targets=True, like=like, reported=reported, columns=columns,
         )  # fmt: skip
         return complete(pairs, ", ".join(names), warn, TRANSLATION)
 

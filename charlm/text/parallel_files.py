@@ -16,6 +16,7 @@ from charlm.errors import CorpusError, UsageError, named
 from charlm.text.sources.files import Spool, TextFile, shown
 from charlm.text.sources.names import find
 from charlm.text.sources.rows import (
+    Columns,
     Nested,
     Rows,
     TextColumn,
@@ -47,17 +48,18 @@ def read_pairs(
     needs_targets: bool,
     like: str | None = None,
     reported: dict[str, str] | None = None,
-    earlier: dict[str, str] | None = None,
+    columns: Columns | None = None,
 ) -> Iterator[Pair]:
     """Yield the pairs of tables, or of files and the files that run parallel to them.
 
     `target` names a column of tables or, for plain text, the file that is parallel to the file
     `like` (by default the first source); the names of other parallel files follow from the two (see
     `parallel_name`). Without `needs_targets`, the lines of a file have no translation. Sources that
-    share `reported` report only once how their tables are read, and those that share `earlier` read
-    the columns of the first table where others have them too. Raises CorpusError and UsageError.
+    share `reported` report only once how their tables are read, and those that share `columns` read
+    the columns of the first table, or of a run, where others have them too. Raises CorpusError and
+    UsageError.
     """
-    reader = _Reader(reading, target, warn, needs_targets, {} if earlier is None else earlier)
+    reader = _Reader(reading, target, warn, needs_targets, columns or Columns())
     return reader.read(sources, like, reported)
 
 
@@ -102,6 +104,8 @@ class PairColumns(TextColumn):
     """Column of the texts if none is named: that of an earlier table, if there was one."""
     usual_target: str | None = None
     """Column of the translations of an earlier table, which is read if none is named."""
+    run: str = ""
+    """Run that was trained on these columns, or ""; see `Columns`."""
     no_header = "--no-header --target N"
 
     def choose(
@@ -113,6 +117,8 @@ class PairColumns(TextColumn):
         if self.usual_target is not None and self.usual in texts:
             return self.usual
         others = [name for name in texts if name != self._named_target(label, columns)]
+        if self.run:
+            return self.trained_column(label, columns, others)
         if len(others) == 1 or (self.target is None and len(others) == 2):
             return others[0]
         raise self._unclear(label, columns, "texts" if self.target else "texts and translations")
@@ -125,6 +131,14 @@ class PairColumns(TextColumn):
         target = self._named_target(label, columns)
         if target is None:
             others = [name for name in columns if name != source]
+            if self.run and self.usual_target:
+                if not self.needed:
+                    return None
+                raise CorpusError(
+                    f"{label} has no column {self.lacks(self.usual_target)}; expected that of the "
+                    f"translations. {listed(columns)} Name it with {named('target')}",
+                    columns=columns,
+                )
             if len(others) == 1:
                 return others[0]
             if self.needed and not others:
@@ -149,8 +163,15 @@ class PairColumns(TextColumn):
     def described(self, label: str, column: str, columns: Sequence[str]) -> str:
         """Return a clause that names both columns."""
         target = self.target_column(label, columns, column)
+        text = f'"{shown(column)}"' + self.as_trained(column, self.usual, columns)
         found = f', translations in "{shown(target)}"' if target is not None else ""
-        return f'{label}: texts are in the column "{shown(column)}"{found}'
+        if found and self.needed:
+            found += self.as_trained(target, self.usual_target, columns)
+        return f"{label}: texts are in the column {text}{found}"
+
+    def names_nothing(self, named: str | None) -> bool:
+        """Return True if the user named no column."""
+        return named is None and self.target is None
 
     def _named_target(self, label: str, columns: Sequence[str]) -> str | None:
         target = self.target
@@ -185,15 +206,15 @@ class _Reader(LineReader):
         target: str | None,
         warn: Warn,
         needs_targets: bool,
-        earlier: dict[str, str],
+        columns: Columns,
     ) -> None:
         super().__init__(reading, warn)
-        self.target, self.needed, self.earlier = target, needs_targets, earlier
+        self.target, self.needed, self.columns = target, needs_targets, columns
 
     def read(
         self, names: Sequence[str], like: str | None, reported: dict[str, str] | None
     ) -> Iterator[Pair]:
-        sources = find(names, self.reading, self.warn, reported)
+        sources = find(names, self.reading, self.warn, reported, self.columns)
         with self.opened(sources):
             for source in sources:
                 if isinstance(source, Rows):
@@ -205,16 +226,16 @@ class _Reader(LineReader):
         rule = PairColumns(
             self.target,
             self.needed,
-            usual=self.earlier.get("text", TextColumn.usual),
-            usual_target=self.earlier.get("target"),
+            usual=self.columns.text or TextColumn.usual,
+            usual_target=self.columns.target,
+            run=self.columns.run if self.columns.text else "",
         )
         table = rows.read(self.warn, True, None, rule)
         if not table.columns:
             return
         target = rule.target_column(rows.label, table.columns, table.column)
         if target is not None:
-            self.earlier.setdefault("text", table.column)
-            self.earlier.setdefault("target", target)
+            self.columns.keep(table.column, target)
         for record in table.records:
             place = f"{rows.label}: {record.place}"
             text = record.cells.get(target, "") if target is not None else ""

@@ -29,7 +29,7 @@ from charlm.text.series_floors import Values
 from charlm.text.series_rows import SeriesRows
 from charlm.text.sources.files import shown
 from charlm.text.sources.names import find
-from charlm.text.sources.rows import Rows, TextColumn, Warn, chosen_column
+from charlm.text.sources.rows import Columns, Rows, TextColumn, Warn, chosen_column
 from charlm.text.sources.text_lines import LineReader
 from charlm.text.splits import VALID_FRACTION
 from charlm.text.tokenizers.numbers import NumberVocabulary
@@ -126,11 +126,17 @@ class NumberColumn(TextColumn):
     """Rule that chooses the column of the numbers of a table."""
 
     usual: str = "value"
+    run: str = ""
     holds = "numbers"
     json_rows = (
         'an object such as {"value": 1.5}. Write the numbers so, or one on each line of a text file'
     )
     skips_blank = False
+
+    @classmethod
+    def of(cls, columns: Columns) -> "NumberColumn":
+        """Return the rule for a table beside those that have these columns."""
+        return cls(columns.text, columns.run) if columns.text else cls()
 
     def fits(self, cells: Iterable[object]) -> bool:
         """Return whether all cells are numbers."""
@@ -142,6 +148,8 @@ class NumberColumn(TextColumn):
         """Return the column that is named, else the usual one, else the only one of numbers."""
         if named is None and self.usual in columns:
             return self.usual
+        if named is None and self.run:
+            return self.trained_column(label, columns, texts)
         return chosen_column(label, columns, texts, named, holds=self.holds)
 
     def cell(self, value: object, place: str, column: str) -> str:  # noqa: ARG002
@@ -150,15 +158,15 @@ class NumberColumn(TextColumn):
 
 
 def read_numbers(
-    names: Sequence[str], reading: ReadSettings, warn: Warn, usual: str = "value"
+    names: Sequence[str], reading: ReadSettings, warn: Warn, columns: Columns | None = None
 ) -> tuple[str, Values]:
     """Return the column and the numbers of one file: a column of a table, or a number a line.
 
-    `usual` is the column to read if the settings name none. Raises CorpusError, with the place,
-    for anything that is not a number; what may be misread goes to `warn`.
+    The text column of `columns` is the one to read if the settings name none. Raises CorpusError,
+    with the place, for anything that is not a number; what may be misread goes to `warn`.
     """
-    reader = LineReader(reading, warn)
-    sources = find(names, reader.reading, warn)
+    reader, columns = LineReader(reading, warn), columns or Columns()
+    sources = find(names, reader.reading, warn, None, columns)
     if len(sources) != 1:
         labels = ", ".join(source.label for source in sources[:3])
         raise CorpusError(
@@ -168,7 +176,7 @@ def read_numbers(
     (source,) = sources
     with reader.opened(sources):
         if isinstance(source, Rows):
-            column, _, records = source.read(warn, True, None, NumberColumn(usual))
+            column, _, records = source.read(warn, True, None, NumberColumn.of(columns))
             rows = SeriesRows(records)
             advice = f"Choose a column of numbers with {named('column')}"
             values = checked_numbers(rows.cells(), source.label, advice)
@@ -306,7 +314,7 @@ def _read(corpus: CorpusSettings, warn: Warn) -> tuple[str, dict[str, Values], d
     for name, names in sources.items():
         if names:
             with phase(f"reading the {name} series"):
-                own, values[name] = read_numbers(names, corpus, warn, column or "value")
+                own, values[name] = read_numbers(names, corpus, warn, Columns(text=column or None))
             column = own if name == "train" else column
             least = MIN_VALUES if name == "train" else 2
             if len(values[name]) < least:

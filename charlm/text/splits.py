@@ -49,7 +49,9 @@ def split_corpus(corpus: Corpus, settings: CorpusSettings) -> dict[str, Split]:
     splits = _train_and_valid(whole, settings)
     for name, sources in (("valid", settings.valid), ("test", settings.test)):
         if sources:
-            other = _Scanned.read(Corpus(sources, document=corpus.document, reading=settings))
+            other = _Scanned.read(
+                Corpus(sources, document=corpus.document, reading=settings, columns=corpus.columns)
+            )
             known = corpus.warnings
             known += [warning for warning in other.corpus.warnings if warning not in known]
             if other.stats.sha256 == whole.stats.sha256:

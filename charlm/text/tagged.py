@@ -39,7 +39,7 @@ from charlm.text.labels import (
 )
 from charlm.text.sentence_files import read_kept, write_sentences
 from charlm.text.sentences import Sentences, encode_sentences
-from charlm.text.sources.rows import Warn
+from charlm.text.sources.rows import Columns, Warn
 from charlm.text.spans import OUTSIDE, as_iob2, is_span_tag, scheme_of, stray_inner
 from charlm.text.splits import VALID_FRACTION
 from charlm.text.tagged_files import Sentence, read_sentences
@@ -107,7 +107,8 @@ class TaggedText:
         """Read the sentences, hold some out, build the vocabularies (unless given) and encode."""
         warnings: list[str] = []
         warn = collector(warnings)
-        parts = _held_out(_read(corpus, task, examples, warn), corpus.valid_frac)
+        columns = Columns()
+        parts = _held_out(_read(corpus, task, examples, warn, columns), corpus.valid_frac)
         tags = {name: [list(each.tags or ()) for each in part] for name, part in parts.items()}
         if scheme := scheme_of(tags["train"]):
             warn(_scheme_note(scheme, tags["train"]))
@@ -146,6 +147,7 @@ class TaggedText:
                 sentences=sentences,
                 letters=letters,
             ),
+            columns=columns,
         )
 
     def check_example(self, pair: Any) -> str:
@@ -195,14 +197,29 @@ TAGGED: TaskText = TaggedText()
 Parts = dict[str, list[Sentence]]
 
 
-def _read(corpus: CorpusSettings, task: TaskSettings, examples: Any, warn: Warn) -> Parts:
-    """Return the sentences of each split that has sources."""
+def _read(
+    corpus: CorpusSettings,
+    task: TaskSettings,
+    examples: Any,
+    warn: Warn,
+    columns: Columns | None = None,
+) -> Parts:
+    """Return the sentences of each split that has sources; `columns` is filled in."""
     reported: dict[str, str] = {}
+    columns = columns or Columns()
 
     def read(names: Sequence[str]) -> list[Sentence]:
         """Return the sentences of sources."""
         return list(
-            read_sentences(names, corpus, task.target, warn, needs_tags=True, reported=reported)
+            read_sentences(
+                names,
+                corpus,
+                task.target,
+                warn,
+                needs_tags=True,
+                reported=reported,
+                columns=columns,
+            )
         )
 
     parts = read_splits(corpus, examples, lambda pairs: list(_given(pairs)), read, unit="sentences")

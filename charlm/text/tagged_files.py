@@ -16,10 +16,10 @@ from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError, UsageError, named
 from charlm.text.sentences import split_words
 from charlm.text.sources.compressed import PACKED
-from charlm.text.sources.files import Spool, TextFile
+from charlm.text.sources.files import Spool, TextFile, shown
 from charlm.text.sources.kinds import MAX_LINES, is_conll
 from charlm.text.sources.names import find
-from charlm.text.sources.rows import Rows, Warn
+from charlm.text.sources.rows import Columns, Rows, Warn
 from charlm.text.sources.text_lines import LineReader
 from charlm.units import count_of
 
@@ -55,17 +55,19 @@ def read_sentences(
     *,
     needs_tags: bool,
     reported: dict[str, str] | None = None,
+    columns: Columns | None = None,
 ) -> Iterator[Sentence]:
     """Yield the sentences of sources; `target` names the column of the tags.
 
     It is the number of a column, or a name of `COLUMNS` for CoNLL-U. Without `needs_tags`, each
     line of a file that does not look like CoNLL is a sentence of words between blanks, and files
-    may lack tags. Sources that share `reported` report only once how they are read. Raises
-    CorpusError for a source without tags, and for rows that do not match.
+    may lack tags. Sources that share `reported` report only once how they are read; `columns` are
+    those of a run, or filled in by the first file. Raises CorpusError for a source without tags,
+    and for rows that do not match.
     """
-    return _Reader(reading, target, warn, needs_tags, {} if reported is None else reported).read(
-        sources
-    )
+    reported = {} if reported is None else reported
+    reader = _Reader(reading, target, warn, needs_tags, reported, columns or Columns())
+    return reader.read(sources)
 
 
 Numbered = Iterable[tuple[int, str]]
@@ -102,9 +104,11 @@ class _Reader(LineReader):
         warn: Warn,
         needs_tags: bool,
         reported: dict[str, str],
+        columns: Columns,
     ) -> None:
         super().__init__(reading, warn)
         self.target, self.needed, self.reported = target, needs_tags, reported
+        self.columns = columns
 
     def read(self, names: Sequence[str]) -> Iterator[Sentence]:
         sources = find(names, self.reading, self.warn, self.reported)
@@ -165,7 +169,8 @@ class _Reader(LineReader):
 
     def _universal(self, numbered: Numbered, label: str) -> Iterator[_Row | None]:
         """Yield the rows of a file; None ends a sentence."""
-        name = (self.target or "upos").lower()
+        own = self.columns.target if self.columns.target in COLUMNS else None
+        name = (self.target or own or "upos").lower()
         if name not in COLUMNS:
             raise UsageError(
                 f"{named('target')} is {self.target!r}; expected one of {', '.join(COLUMNS)} for "
@@ -209,7 +214,9 @@ class _Reader(LineReader):
                 f"column with {named('target')}, or another file"
             )
         if self.needed:
-            self._report(label, f"is read as CoNLL-U: words are FORM, tags {name.upper()}.")
+            self.columns.keep("", name)
+            known = ", as in training" if own == name and self.columns.run else ""
+            self._report(label, f"is read as CoNLL-U: words are FORM, tags {name.upper()}{known}.")
         if self.needed and without:
             self.warn(
                 f"{label}: {count_of(without, 'word')} without {name.upper()} (_), learned as a "
@@ -253,9 +260,14 @@ class _Reader(LineReader):
                 f"of columns than {width} in a comment. Remove the line if it is one"
             )
         if self.needed and width:
-            self._report(
-                label, f"is read as CoNLL: words in column 1, tags in column {column + 1}."
-            )
+            place = f"column {column + 1}"
+            trained = self.columns.target if self.columns.run else None
+            if trained == str(column + 1):
+                place += ", as in training"
+            elif trained:
+                place += f" (run {shown(self.columns.run)} was trained on {shown(trained)})"
+            self.columns.keep("", str(column + 1))
+            self._report(label, f"is read as CoNLL: words in column 1, tags in {place}.")
 
     def _column(self, width: int, label: str) -> int:
         """Return the column of the tags, from 0. Raises an error if it is not there."""
@@ -278,7 +290,25 @@ class _Reader(LineReader):
                 f"{label} has words without tags, one column; expected {_EXPECTED}. Add the tags, "
                 "or give another file"
             )
+        if target is None and (known := self._known_column(width, label)):
+            return known - 1
         return int(target or width) - 1
+
+    def _known_column(self, width: int, label: str) -> int:
+        """Return the column of the run or of the first file, from 1; 0 if there is none to prefer.
+
+        Raises CorpusError if a file with tags lacks the column of the run and has several others.
+        """
+        known = self.columns.target or ""
+        number = int(known) if known.isdecimal() and known.isascii() else 0
+        if 2 <= number <= width:
+            return number
+        if self.columns.run and number and self.needed and width > 2:
+            raise CorpusError(
+                f"{label} has {width} columns; expected tags in column {number}, on which run "
+                f"{shown(self.columns.run)} was trained. Name their column with {named('target')}"
+            )
+        return 0
 
 
 def _packed_suffix(source: TextFile | Spool) -> str:

@@ -26,7 +26,7 @@ from charlm.errors import CharlmError, CorpusError, UsageError, named
 from charlm.text.sources.compressed import PACKED
 from charlm.text.sources.files import Spool, TextFile, shown, stdin
 from charlm.text.sources.hub import HUB_PREFIX, hub_parts, hub_rows
-from charlm.text.sources.rows import Rows, Warn
+from charlm.text.sources.rows import Columns, Rows, Warn
 from charlm.text.sources.tables import TABLES, table_rows
 
 Source = TextFile | Spool | Rows
@@ -47,11 +47,13 @@ def find(
     reading: ReadSettings,
     warn: Warn,
     reported: dict[str, str] | None = None,
+    columns: Columns | None = None,
 ) -> list[Source]:
     """Return the sources of the names in their order. Files of a folder or pattern are sorted.
 
-    Calls that share `reported` report only once how their tables are read. Raises CorpusError if
-    there is no such text, and UsageError for a name or option that makes no sense.
+    Calls that share `reported` report only once how their tables are read, and those that share
+    `columns` read the columns of the first table, or of a run, where others have them too. Raises
+    CorpusError if there is no such text, and UsageError for a name or option that makes no sense.
     """
     if not names:
         raise UsageError(
@@ -74,12 +76,15 @@ def find(
     kinds = [_kind(source, reading) for source in sources]
     _check_table_options(kinds, reading, sources[0].label if sources else "")
     reported = {} if reported is None else reported
-    return [
-        table_rows(source, kind, reading, reported)
+    opened: list[Source] = [
+        table_rows(source, kind, reading, reported, columns)
         if kind and not isinstance(source, Rows)
         else source
         for source, kind in zip(sources, kinds, strict=True)
     ]
+    if columns is None:
+        return opened
+    return [each.sharing(columns) if isinstance(each, Rows) else each for each in opened]
 
 
 def _kind(source: Source, reading: ReadSettings) -> str | None:

@@ -2,10 +2,10 @@
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from charlm.errors import CorpusError, named
 from charlm.text.documents import check_text
@@ -58,6 +58,31 @@ class Opened(NamedTuple):
     records: Iterator[Record]
 
 
+@dataclass(kw_only=True)
+class Columns:
+    """Columns that several tables share: those of the first table, or of the text of a run."""
+
+    text: str | None = None
+    """Column of the texts; None if no table was read."""
+    target: str | None = None
+    """Column of the labels, conditions, tags or translations; None if there is none."""
+    run: str = ""
+    """Run that was trained on these columns; a table that lacks them is read only if no other
+    choice is possible. "" for the columns of the first table, which are a mere preference."""
+    form: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of delimited tables (header, delimiter, quoting) that the run was trained with."""
+
+    def keep(self, text: str, target: str | None = None) -> None:
+        """Keep the columns of a table, unless those of another one are known."""
+        self.text = self.text or text or None
+        self.target = self.target or target
+
+    def record(self) -> dict[str, str]:
+        """Return the columns that are known, by what they hold."""
+        known = {"text": self.text, "target": self.target}
+        return {name: column for name, column in known.items() if column}
+
+
 class TextColumn:
     """Rule that chooses the column of the texts of a table."""
 
@@ -74,6 +99,8 @@ class TextColumn:
     """What rows of JSON are expected to be, and what to do about others, for messages."""
     skips_blank = True
     """True if a blank line of a table with several columns is no row."""
+    run = ""
+    """Run that was trained on the usual columns, or ""; see `Columns`."""
 
     def fits(self, cells: Iterable[object]) -> bool:
         """Return whether a column with these cells, None for an empty one, may be the column."""
@@ -86,7 +113,11 @@ class TextColumn:
     def choose(
         self, label: str, columns: Sequence[str], texts: Sequence[str], named: str | None
     ) -> str:
-        """Return the column, as in `chosen_column`."""
+        """Return the column, as in `chosen_column`, or the usual one if it is there."""
+        if named is None and self.usual in texts:
+            return self.usual
+        if named is None and self.run:
+            return self.trained_column(label, columns, texts)
         is_plain = Path(label).suffix.lower() in PLAIN_TABLES
         as_text = ", or read every file as plain text with --input-format text" if is_plain else ""
         return chosen_column(label, columns, texts, named, otherwise=as_text)
@@ -95,12 +126,59 @@ class TextColumn:
         """Return True if the user named every column that is read, so that nothing is reported."""
         return named is not None
 
-    def described(self, label: str, column: str, columns: Sequence[str]) -> str:  # noqa: ARG002
+    def names_nothing(self, named: str | None) -> bool:
+        """Return True if the user named no column."""
+        return named is None
+
+    def described(self, label: str, column: str, columns: Sequence[str]) -> str:
         """Return a clause that says what is read."""
-        return f'{label}: the column "{shown(column)}" is read'
+        end = self.as_trained(column, self.usual, columns)
+        return f'{label}: the column "{shown(column)}" is read{end}'
+
+    def trained_column(self, label: str, columns: Sequence[str], texts: Sequence[str]) -> str:
+        """Return the column that the run was trained on, else the only one of `texts`.
+
+        Raises CorpusError if there is none, or several.
+        """
+        if self.usual in columns:
+            return self.usual
+        if len(texts) == 1:
+            return texts[0]
+        raise CorpusError(
+            f"{label} has no column {self.lacks(self.usual)}, and "
+            f"{'several others' if texts else 'no other'} of {self.holds}. {listed(columns)} "
+            f"Choose one with {named('column')}",
+            columns=columns,
+        )
+
+    def as_trained(self, column: str | None, trained: str | None, columns: Sequence[str]) -> str:
+        """Return the end of a clause that says if a column is the one that the run knows."""
+        if not self.run or trained is None:
+            return ""
+        if column == trained:
+            return ", as in training"
+        missing = "" if trained in columns else ", which is not there"
+        return f' (run {shown(self.run)} was trained on "{shown(trained)}"{missing})'
+
+    def lacks(self, trained: str) -> str:
+        """Return a column that is not there, and the run that was trained on it."""
+        return f'"{shown(trained)}", on which run {shown(self.run)} was trained'
 
 
 TEXT_COLUMN = TextColumn()
+
+
+@dataclass(frozen=True)
+class SharedColumn(TextColumn):
+    """Rule that prefers the column of another table, or of the text of a run."""
+
+    usual: str = TextColumn.usual
+    run: str = ""
+
+    @classmethod
+    def of(cls, columns: Columns) -> TextColumn:
+        """Return the rule for a table beside those that have these columns."""
+        return cls(columns.text, columns.run) if columns.text else TEXT_COLUMN
 
 
 @dataclass(frozen=True)
@@ -135,6 +213,22 @@ class Rows:
         if skipped:
             rows = count_of(skipped, "row")
             warn(f'{self.label}: {rows} without text in the column "{shown(column)}" skipped.')
+
+    def sharing(self, columns: Columns) -> "Rows":
+        """Return the table, read by `columns` where no other rule is given, which it fills in."""
+
+        def read(
+            warn: Warn, cells: bool, column: str | None = None, rule: TextColumn = TEXT_COLUMN
+        ) -> Opened:
+            """Open the table; see `Rows.read`."""
+            if rule is not TEXT_COLUMN:
+                return self.read(warn, cells, column, rule)
+            opened = self.read(warn, cells, column, SharedColumn.of(columns))
+            if opened.columns:
+                columns.keep(opened.column)
+            return opened
+
+        return replace(self, read=read)
 
     def records(self, warn: Warn) -> Iterator[Record]:
         """Yield every row, including rows without text. Raises the errors of `texts`."""

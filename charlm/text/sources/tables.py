@@ -10,13 +10,20 @@ from functools import partial
 from itertools import chain
 
 from charlm.config.corpus import ReadSettings
-from charlm.errors import CorpusError
+from charlm.errors import CorpusError, named
 from charlm.text.sources import delimited, json_rows, parquet
 from charlm.text.sources.decoding import AUTO, decode
 from charlm.text.sources.encodings import own_encoding
 from charlm.text.sources.files import Spool, TextFile, blocks
 from charlm.text.sources.kinds import misnamed
-from charlm.text.sources.rows import TEXT_COLUMN, Opened, Rows, TextColumn, Warn
+from charlm.text.sources.rows import (
+    TEXT_COLUMN,
+    Columns,
+    Opened,
+    Rows,
+    TextColumn,
+    Warn,
+)
 
 TABLES = {
     ".jsonl": "jsonl",
@@ -30,12 +37,17 @@ TABLES = {
 
 
 def table_rows(
-    source: TextFile | Spool, kind: str, reading: ReadSettings, reported: dict[str, str]
+    source: TextFile | Spool,
+    kind: str,
+    reading: ReadSettings,
+    reported: dict[str, str],
+    columns: Columns | None = None,
 ) -> Rows:
     """Return the rows of a file; `kind` is a value of `TABLES`.
 
-    The tables of a corpus share `reported`, so that how they are read is reported only for the
-    first of several that are read in the same way.
+    `columns` are those of a run, whose form a delimited table has unless settings or the rule name
+    a column. The tables of a corpus share `reported`, so that how they are read is reported only
+    for the first of several that are read in the same way.
     """
     label = source.label
 
@@ -56,6 +68,8 @@ def table_rows(
         encoding = rules.encoding
         if encoding == AUTO:
             encoding = own_encoding(source, warn)
+        if columns and kind in ("csv", "tsv") and rule.names_nothing(rules.column):
+            rules = _as_trained(rules, columns, label, report)
         pieces = decode(blocks(source), label, warn, encoding=encoding, errors=rules.errors)
         if kind in ("csv", "tsv") and rules.input_format == "auto":
             head = next((piece for piece in pieces if piece), "")
@@ -65,6 +79,22 @@ def table_rows(
         return READERS[kind](pieces, label, rules, warn, cells, report=report, rule=rule)
 
     return Rows(label, read, source.path if isinstance(source, TextFile) else None)
+
+
+def _as_trained(reading: ReadSettings, columns: Columns, label: str, report: Warn) -> ReadSettings:
+    """Return how a delimited table is read: as that of the run where the settings are open."""
+    usual = ReadSettings()
+    form = {
+        name: value for name, value in columns.form.items()
+        if value != getattr(usual, name) == getattr(reading, name)
+    }  # fmt: skip
+    if form.get("header") is False:
+        names = f"If it holds the names of the columns, add {named('header')}."
+        report(f"{label}: the first row is read as data, as in training. {names}")
+    others = [f"{named(name)} {value}" for name, value in form.items() if name != "header"]
+    if others:
+        report(f"{label} is read with {' and '.join(others)}, as in training.")
+    return replace(reading, **form)
 
 
 READERS: dict[str, Callable[..., Opened]] = {

@@ -1,0 +1,211 @@
+"""Tables that a run evaluates, scores or answers are read by the columns that it was trained on."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from helpers import Call
+
+from charlm.cli import main
+from charlm.runs.columns import common_columns, run_columns
+from charlm.runs.layout import read_record, write_record
+
+TINY = ("--hidden", "4", "--embedding", "4", "--threads", "1", "--seed", "1", "-q", "--steps", "2")
+PAIRS = [("a dog", "ein hund"), ("a cat", "eine katze"), ("two cats", "zwei katzen")]
+
+
+def table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table of commas; no cell needs quotes."""
+    return "".join(",".join(row) + "\n" for row in [names, *rows])
+
+
+def labelled(names: Sequence[str], number: int = 24) -> str:
+    """A table with a cell for each name; a film of mood `up` is good."""
+    rows = []
+    for at in range(number):
+        cells = {
+            "id": f"x{at}", "text": "zzz qqq", "label": "up", "sentiment": "down",
+            "title": "qqq zzz", "headline": f"a {'good' if at % 2 else 'bad'} film",
+            "mood": "up" if at % 2 else "down",
+        }  # fmt: skip
+        rows.append([cells[name] for name in names])
+    return table(names, rows)
+
+
+def pairs(first: str, second: str, turned: bool = False) -> str:
+    return table((first, second), [pair[::-1] if turned else pair for pair in 8 * PAIRS])
+
+
+FILES = {
+    "train.csv": labelled(("headline", "mood")),
+    "more.csv": labelled(("id", "text", "headline", "label", "mood")),
+    "two.csv": labelled(("text", "title", "label")),
+    "one.csv": labelled(("id", "label")).replace("id,label", "words,label"),
+    "labels.csv": labelled(("headline", "label", "sentiment")),
+    "bare.csv": labelled(("mood", "headline")).partition("\n")[2],
+    "pairs.csv": pairs("en", "de"),
+    "turned.csv": pairs("de", "en", turned=True),
+    "french.csv": pairs("en", "fr"),
+    "numbers.csv": "day,temperature\n" + "".join(f"{at},{at % 5}\n" for at in range(60)),
+    "value.csv": "value,temperature,rain\n" + "".join(f"{at},{at % 5},1\n" for at in range(60)),
+    "rain.csv": "value,rain\n" + "".join(f"{at},{at % 5}\n" for at in range(60)),
+    "train.conll": 12 * "dog NN O\nruns VB B-X\n\n",
+    "wide.conll": 12 * "dog NN O 7\nruns VB B-X 7\n\n",
+    "narrow.conll": 12 * "dog O\nruns B-X\n\n",
+}
+RUNS = {
+    "label": ("train.csv", "--task", "classify", "--target", "mood"),
+    "text": ("train.csv", "--column", "headline"),
+    "bare": ("bare.csv", "--task", "classify", "--no-header", "--column", "2", "--target", "1"),
+    "pair": ("pairs.csv", "--task", "translate", "--column", "en", "--target", "de"),
+    "series": ("numbers.csv", "--task", "series", "--column", "temperature"),
+    "tag": ("train.conll", "--task", "tag", "--target", "2"),
+    "condition": ("train.csv", "--column", "headline", "--condition", "mood"),
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files, and a run for each way of reading a table."""
+    folder = tmp_path_factory.mktemp("columns")
+    for name, content in FILES.items():
+        (folder / name).write_text(content, encoding="utf-8")
+    for name, (source, *flags) in RUNS.items():
+        words = ["train", str(folder / source), *flags, *TINY, "--name", name]
+        with pytest.raises(SystemExit) as ended:
+            main([*words, "--checkpoints", str(folder / "runs")])
+        assert not ended.value.code, name
+    return folder
+
+
+@pytest.fixture
+def told(trained: Path, call: Call):
+    """Return a function that runs a verb of a run on a file: exit status and stderr, stdout."""
+
+    def ask(verb: str, run: str, file: str, *flags: str) -> tuple[int, str, str]:
+        words = [verb, "--run", run, "--file", str(trained / file), *flags]
+        status, out, err = call(*words, "--checkpoints", str(trained / "runs"))
+        return status, " ".join(err.split()), out
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    ("run", "known"),
+    [
+        ("label", {"text": "headline", "target": "mood"}), ("text", {"text": "headline"}),
+        ("bare", {"text": "2", "target": "1"}), ("pair", {"text": "en", "target": "de"}),
+        ("tag", {"target": "2"}), ("condition", {"text": "headline", "target": "mood"}),
+    ],
+)  # fmt: skip
+def test_a_run_records_the_columns_that_were_read(
+    trained: Path, run: str, known: dict[str, str]
+) -> None:
+    assert read_record(trained / "runs" / run)["corpus"]["columns"] == known
+
+
+@pytest.mark.parametrize(
+    ("verb", "run", "file", "reported"),
+    [
+        ("eval", "label", "more.csv",
+         'texts are in the column "headline", as in training, labels in "mood", as in training'),
+        ("predict", "label", "more.csv", 'texts are in the column "headline", as in training'),
+        ("eval", "text", "more.csv", 'the column "headline" is read, as in training'),
+        ("score", "text", "more.csv", 'the column "headline" is read, as in training'),
+        ("eval", "pair", "turned.csv",
+         'the column "en", as in training, translations in "de", as in training'),
+        ("predict", "pair", "turned.csv", 'texts are in the column "en", as in training'),
+        ("eval", "series", "value.csv", 'the column "temperature" is read, as in training'),
+        ("eval", "bare", "bare.csv", "the first row is read as data, as in training"),
+        ("eval", "tag", "wide.conll", "tags in column 2, as in training"),
+        ("score", "condition", "more.csv", 'the column "headline" is read, as in training'),
+    ],
+)  # fmt: skip
+def test_the_columns_of_training_are_read_and_reported(
+    told, verb: str, run: str, file: str, reported: str
+):
+    """The text of the column "text", which was read before, has other characters or labels."""
+    flags = ("--condition", "up") if run == "condition" else ()
+    status, err, _ = told(verb, run, file, *flags)
+    assert status == 0, err
+    assert reported in err
+
+
+def test_the_figures_are_those_of_the_columns_of_training(told) -> None:
+    def figures(file: str, *flags: str) -> object:
+        _, err, out = told("eval", "label", file, "--json", *flags)
+        assert out, err
+        return json.loads(out)
+
+    own = figures("train.csv")
+    assert figures("more.csv") == own
+    assert figures("more.csv", "--column", "text", "--target", "label") != own
+
+
+@pytest.mark.parametrize(
+    ("verb", "run", "file", "problem"),
+    [
+        ("eval", "label", "two.csv", 'no column "headline", on which run label was trained'),
+        ("predict", "label", "two.csv", 'no column "headline", on which run label was trained'),
+        ("eval", "label", "labels.csv", 'no column "mood", on which run label was trained'),
+        ("eval", "text", "two.csv", "Choose one with --column"),
+        ("score", "text", "two.csv", "Choose one with --column"),
+        ("eval", "pair", "french.csv", 'no column "de", on which run pair was trained'),
+        ("eval", "series", "rain.csv", 'no column "temperature", on which run series was trained'),
+    ],
+)
+def test_a_table_without_them_is_refused_if_the_choice_is_unclear(
+    told, verb: str, run: str, file: str, problem: str
+):
+    status, err, out = told(verb, run, file)
+    assert status and problem in err and not out
+
+
+def test_the_only_other_column_is_read_and_reported(told) -> None:
+    status, err, _ = told("predict", "label", "one.csv")
+    assert status == 0, err
+    assert '"words" (run label was trained on "headline", which is not there)' in err
+    status, err, _ = told("eval", "tag", "narrow.conll", "--worst", "1")
+    assert status, err  # O and B-X are not the tags NN and VB
+    status, err, _ = told("predict", "pair", "french.csv")
+    assert status == 0 and 'the column "en", as in training' in err
+
+
+@pytest.mark.parametrize(
+    ("verb", "run", "flags", "read"),
+    [
+        ("eval", "label", ("--column", "title", "--target", "label"), ""),
+        ("predict", "label", ("--column", "title"), ""),
+        ("score", "text", ("--column", "title"), ""),
+        ("eval", "bare", ("--header", "--column", "title", "--target", "label"), ""),
+        ("eval", "label", ("--column", "text"), 'labels in "label"'),
+    ],
+)
+def test_flags_win(told, verb: str, run: str, flags: tuple[str, ...], read: str) -> None:
+    status, err, _ = told(verb, run, "two.csv", *flags)
+    assert read in err and "was trained, and several" not in err
+    assert status == 0 or "none of its labels" in err, err
+
+
+def test_a_refused_label_says_how_the_table_was_read(told) -> None:
+    status, err, _ = told("eval", "bare", "train.csv")
+    assert status and "the first row is read as data, as in training" in err
+
+
+def test_runs_of_other_columns_share_none(trained: Path) -> None:
+    runs = trained / "runs"
+    shared = common_columns([runs / "label", runs / "label"])
+    assert (shared.text, shared.target, shared.run) == ("headline", "mood", "label")
+    mixed = common_columns([runs / "label", runs / "pair"])
+    assert (mixed.text, mixed.target, mixed.run) == (None, None, "")
+
+
+def test_a_run_without_a_record_has_the_columns_that_were_typed(trained: Path) -> None:
+    """Runs of earlier versions record no columns; their settings are preferred, without force."""
+    path = trained / "runs" / "pair"
+    record = read_record(path)
+    del record["corpus"]["columns"]
+    write_record(path, record)
+    columns = run_columns(path)
+    assert (columns.text, columns.target, columns.run) == ("en", "de", "")
