@@ -403,3 +403,84 @@ def test_golden_lists_are_tuned_to_no_errors() -> None:
     references = rescoring.read_references(lists, oracle_file("nbest.refs"))
     weights = charlm.tune_weights(lists, references, start=start)
     assert [each.line for each in lists.best(weights)] == [1, 3, 2]
+
+
+MARKED = {
+    "srilm": (f"-1 -2 5 <s> {GOOD} </s>\n-1.5 -2 7 <s> {BAD} </s>\n", ()),
+    "kaldi": (f"u-1 <s> {GOOD} </s>\nu-2 {BAD} </s>\n", ()),
+    "nemo": (f"<s> {GOOD} </s>\t-1\n<S>{BAD}</S>\t-2\n", ("--beam", "2")),
+    "tsv": (f"utterance\ttext\tam\nu\t<s> {GOOD} </s>\t-1\nu\t{BAD} </s>\t-2\n", ()),
+    "jsonl": (
+        f'{{"id": "u", "hyps": [{{"text": "<s> {GOOD} </s>"}}, {{"text": "<s> {BAD}"}}]}}\n', ()
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MARKED)
+def test_sentence_marks_around_a_hypothesis_are_not_scored(
+    name: str, model: charlm.Model, call: Call, here: Path
+) -> None:
+    """They were scored as unknown words; the lists are written as they were given."""
+    content, flags = MARKED[name]
+    written(here / "lists", content)
+    messages: list[str] = []
+    beam = {"beam": 2} if flags else {}
+    lists = charlm.rescore(model, "lists", format=name, warn=messages.append, **beam)
+    own = {each.text: each for each in lists[0].hypotheses}
+    assert own.keys() == {GOOD, BAD} and {each.words for each in own.values()} == {5}
+    base = 2.302585092994046 if name == "srilm" else 1.0
+    assert own[GOOD].features["charlm"] == pytest.approx(log_p(model, GOOD) / base, abs=1e-9)
+    assert "with <s> or </s> around them" in messages[0] and len(messages) == 1
+    code, out, err = call("rescore", "lists", "--format", name, *flags, "--run", "prose")
+    assert code == 0 and "were left out (the first in line" in err
+    if name != "kaldi":
+        assert out.lower().count("<s>") == content.lower().count("<s>")
+    code, out, _ = call("rescore", "lists", "--format", name, *flags, "--run", "prose", "--best")
+    assert code == 0 and "s>" not in out
+
+
+def test_lists_with_marks_that_are_not_counted_are_recognised(here: Path) -> None:
+    written(here / "lists", MARKED["srilm"][0])
+    assert rescoring.read_lists("lists").format_name == "srilm"
+
+
+@pytest.mark.parametrize(
+    "text", ["a <s> b", "a </s> b", "</s> a", "a <s>", "<s> <s> a", "a b</s> </s>", "a</S>b"]
+)
+def test_sentence_marks_inside_a_text_are_refused(text: str, here: Path, call: Call) -> None:
+    written(here / "k", f"u-1 ok\nu-2 {text}\n")
+    code, _, err = call("rescore", "k", "--run", "prose")
+    assert code == 3 and "k: line 2 has <" in err and "only at the beginning" in err
+    written(here / "k", "u-1 ok\n")
+    written(here / "refs", f"u {text}\n")
+    code, _, err = call("rescore", "k", "--run", "prose", "--refs", "refs")
+    assert code == 3 and "refs: line 1 has <" in err
+
+
+def test_sentence_marks_of_references_are_left_out(here: Path, call: Call) -> None:
+    written(here / "k", f"u-1 {GOOD}\n")
+    written(here / "refs", f"u <s> {GOOD} </s>\n")
+    code, out, err = call("rescore", "k", "--run", "prose", "--refs", "refs", "--json")
+    assert code == 0 and json.loads(out)["as_given"]["rate"] == 0.0
+    assert "refs: 1 text with <s> or </s>" in err
+
+
+def test_repeated_names_are_found_without_comparing_each_pair() -> None:
+    """A folder of many utterances was compared name by name with all of them."""
+    from charlm.text.nbest_formats import _repeated
+
+    compared = 0
+
+    class Name(str):
+        __slots__ = ()
+
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+    names = [Name(f"u{at}") for at in range(300)]
+    assert _repeated([*names, Name("u7"), Name("u3")]) == ["u3", "u7"]
+    assert compared < 900

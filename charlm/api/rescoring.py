@@ -158,15 +158,20 @@ def read_weights(path: Path, lists: NBestLists) -> dict[str, float]:
 
 
 def read_references(
-    lists: NBestLists, path: str | Path, *, encoding: str = "utf-8", errors: str = "strict"
+    lists: NBestLists,
+    path: str | Path,
+    *,
+    encoding: str = "utf-8",
+    errors: str = "strict",
+    warn: Warn = _ignore,
 ) -> dict[str, str]:
     """Return the reference of each utterance of the lists: a line `utt w1 w2 ...` of a file.
 
-    Lines may also be JSON with "text" and "id", by default the number of the line. Raises
-    CorpusError unless lists and references have the same utterances.
+    Lines may also be JSON with "text" and "id", by default the number of the line. `warn` takes
+    warnings. Raises CorpusError unless lists and references have the same utterances.
     """
     reading = ReadSettings(encoding=encoding, errors=errors)
-    return references(lists, NBestFiles(path=Path(path), reading=reading))
+    return references(lists, NBestFiles(path=Path(path), reading=reading, warn=warn))
 
 
 def _texts(lists: NBestLists, refs: References) -> list[str]:

@@ -108,7 +108,9 @@ def rescore(asked: Asked) -> None:
         "acoustic": asked.acoustic, "graph": asked.graph, "beam": asked.beam, **asked.decoding,
     }  # fmt: skip
     nbest = api.rescoring.read_lists(asked.lists, format=asked.format_name, warn=say, **read)
-    references = asked.refs and api.rescoring.read_references(nbest, asked.refs, **asked.decoding)
+    references = asked.refs and api.rescoring.read_references(
+        nbest, asked.refs, warn=say, **asked.decoding
+    )
     model = options.open_model(asked.run, asked.checkpoints, asked.engine, with_=asked.with_)
     nbest = api.rescoring.rescore(model, nbest, unk_penalty=asked.unk_penalty, warn=say)
     weights = _weights(nbest, asked)

@@ -16,7 +16,11 @@ from charlm.text.sources import decoding
 from charlm.text.sources.encodings import own_encoding
 from charlm.text.sources.files import TextFile, blocks, shown
 from charlm.text.sources.rows import Number
+from charlm.units import count_of
 
+_MARKS = re.compile(r"^\s*<s>\s*|\s*</s>\s*$", re.IGNORECASE)
+"""Marks of the beginning and the end of a sentence, which n-best lists may have."""
+_MARK = re.compile(r"</?s>", re.IGNORECASE)
 ADVICE = "Correct the line, or name another format with --format"
 
 
@@ -34,6 +38,8 @@ class NBestFiles:
     beam: int | None = None
     reading: ReadSettings = field(default_factory=ReadSettings)
     warn: Callable[[str], None] = lambda _: None
+    marked: list[int] = field(default_factory=list)
+    """Lines of the texts whose sentence marks `unmarked` removed."""
 
     def pieces(self, path: Path) -> Iterator[str]:
         """Yield the text of a file in pieces. Raises CorpusError if it cannot be read."""
@@ -47,6 +53,30 @@ class NBestFiles:
         return decoding.decode(
             blocks(source), source.label, self.warn, encoding=encoding, errors=errors
         )
+
+    def unmarked(self, text: str, path: Path, line: int) -> str:
+        """Return a text without <s> at its beginning and </s> at its end, and note its line.
+
+        Raises CorpusError if one of them is at another place.
+        """
+        bare = _MARKS.sub("", text)
+        if match := _MARK.search(bare):
+            raise line_error(
+                path, line, f"has {match[0]} inside a text ({shown(text[:60])})",
+                "<s> only at the beginning of a text, </s> only at its end", "Remove it",
+            )  # fmt: skip
+        if bare != text:
+            self.marked.append(line)
+        return bare
+
+    def report_marks(self) -> None:
+        """Warn of the sentence marks that were removed."""
+        if self.marked:
+            texts = count_of(len(self.marked), "text")
+            self.warn(
+                f"{shown(self.path)}: {texts} with <s> or </s> around them, which are no words and "
+                f"were left out (the first in line {min(self.marked):,})"
+            )
 
     def lines(self, path: Path) -> Iterator[tuple[int, str]]:
         """Yield the lines of a file that are not blank, with their numbers, without line ends."""
@@ -83,11 +113,13 @@ def references(lists: NBestLists, files: NBestFiles) -> dict[str, str]:
     path, texts = files.path, dict[str, str]()
     for line, text in files.lines(path):
         name, words = _reference(path, line, text)
+        words = files.unmarked(words, path, line)
         if name in texts:
             found = f"repeats utterance {shown(name)}"
             raise line_error(path, line, found, "each once", "Remove one of the lines")
         texts[name] = words
     check_same(texts, lists, shown(path))
+    files.report_marks()
     return texts
 
 

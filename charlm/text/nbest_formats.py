@@ -13,6 +13,7 @@ The writers add the log-probability of a model: in place of lscore, as a cost, a
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby, islice
@@ -56,6 +57,7 @@ def read_nbest(files: NBestFiles, format_name: str = "auto") -> NBestLists:
             )
     row = FORMATS[name]
     lists = row.read(files)
+    files.report_marks()
     if not lists:
         raise CorpusError(
             f"{shown(files.path)} has no hypotheses; expected n-best lists. Give another file"
@@ -95,13 +97,17 @@ def _read_srilm(files: NBestFiles) -> NBestLists:
     if files.path.is_dir():
         paths = sorted(each for each in files.path.iterdir() if each.name[0] != ".")
     utterances = [_srilm_utterance(files, path) for path in paths]
-    names = [utterance.name for utterance in utterances]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    if twice := _repeated(utterance.name for utterance in utterances):
         raise CorpusError(
             f"{shown(files.path)} has several files for utterance {shown(twice[0])}; expected one "
             "for each, named by it. Remove the others"
         )
     return NBestLists(utterances, "srilm", log_base="10")
+
+
+def _repeated(names: Iterable[str]) -> list[str]:
+    """Return the names that occur several times, sorted."""
+    return sorted(name for name, count in Counter(names).items() if count > 1)
 
 
 def _srilm_utterance(files: NBestFiles, path: Path) -> Utterance:
@@ -122,13 +128,15 @@ def _srilm_utterance(files: NBestFiles, path: Path) -> Utterance:
             count = count_of(len(fields) - 3, "word")
             found = f"has {shown(fields[2][:40])!r} as nwords, before {count}"
             raise line_error(path, line, found, "the number of these words, apart from pauses")
+        given = " ".join(fields[3:])
+        bare = files.unmarked(given, path, line)
         hypotheses.append(
             Hypothesis(
-                text=" ".join(fields[3:]),
+                text=bare,
                 features={"ascore": ascore, "lscore": lscore},
-                words=words,
+                words=min(words, len(bare.split())),
                 line=line,
-                content=fields[0],
+                content=(fields[0], words, given),
             )
         )
     if not hypotheses:
@@ -140,15 +148,21 @@ def _srilm_utterance(files: NBestFiles, path: Path) -> Utterance:
 def _srilm_lines(lists: Sequence[Utterance]) -> Iterator[str]:
     for utterance in lists:
         for each in utterance.hypotheses:
-            fields = (each.content, f"{each.features[LM]:.7g}", each.words, each.text)
+            ascore, words, text = each.content
+            fields = (ascore, f"{each.features[LM]:.7g}", words, text)
             yield " ".join(map(str, fields)).rstrip(" ")
+
+
+def _counts(words: Sequence[str]) -> tuple[str, str]:
+    """Return the number of words, with and without sentence marks."""
+    marks = sum(word.lower() in ("<s>", "</s>") for word in words)
+    return str(len(words)), str(len(words) - marks)
 
 
 def _fits_srilm(lines: Sequence[str]) -> bool:
     rows = [line.split() for line in lines]
     return all(
-        len(row) > 2 and all(map(is_number, row[:2])) and row[2] == str(len(row) - 3)
-        for row in rows
+        len(row) > 2 and all(map(is_number, row[:2])) and row[2] in _counts(row[3:]) for row in rows
     )
 
 
@@ -174,7 +188,8 @@ def _read_kaldi(files: NBestFiles) -> NBestLists:
                 f"other file. Correct it, or leave out --{name}"
             )
     numbered: dict[str, list[tuple[int, Hypothesis]]] = {}
-    for key, (line, text) in texts.items():
+    for key, (line, given) in texts.items():
+        text = files.unmarked(given, files.path, line)
         hypothesis = Hypothesis(
             text=text,
             features={name: values[key] for name, values in columns.items()},
@@ -235,6 +250,7 @@ def _read_nemo(files: NBestFiles) -> NBestLists:
         if not tab:
             raise line_error(files.path, line, "has no tab", "text, a tab and a score")
         features = {"score": finite_number(score.strip(), files.path, line, "score")}
+        text = files.unmarked(text, files.path, line)
         hypotheses.append(
             Hypothesis(text=text, features=features, words=len(text.split()), content=row)
         )
@@ -297,19 +313,20 @@ def _read_tsv(files: NBestFiles) -> NBestLists:
                 files.path, rows[0].line or 0, found, "all hypotheses of an utterance together"
             )
         seen.add(name)
+        texts = [files.unmarked(row.text or "", files.path, row.line or 0) for row in rows]
         hypotheses = [
             Hypothesis(
-                text=row.text or "",
+                text=text,
                 features={
                     feature: finite_number(
                         row.cells[column].strip(), files.path, row.line or 0, column
                     )
                     for column, feature in _feature_names(numeric).items()
                 },
-                words=len((row.text or "").split()),
-                content=row.cells,
+                words=len(text.split()),
+                content=(row.cells, row.text or ""),
             )
-            for row in rows
+            for row, text in zip(rows, texts, strict=True)
         ]
         utterances.append(Utterance(name=name, hypotheses=tuple(hypotheses)))
     return NBestLists(utterances, "tsv", columns=columns)
@@ -352,7 +369,8 @@ def _feature_names(names: Iterable[str]) -> dict[str, str]:
 def _tsv_lines(lists: Sequence[Utterance]) -> Iterator[str]:
     for utterance in lists:
         for each in utterance.hypotheses:
-            cells = [*each.content.values(), each.text, f"{each.features[LM]:.6f}"]
+            others, text = each.content
+            cells = [*others.values(), text, f"{each.features[LM]:.6f}"]
             yield "\t".join(quoted_field(cell, "\t") for cell in cells)
 
 
@@ -388,6 +406,7 @@ def _read_jsonl(files: NBestFiles) -> NBestLists:
                     path, line, f"has {kind_of(text)} as text of a hypothesis", "a text"
                 )
             check_text(text, f"{shown(path)}: line {line:,}", "Correct that line.")
+            text = files.unmarked(text, path, line)
             if names is None:
                 names = [key for key, value in item.items() if type(value) is Number]
             features = {
