@@ -277,10 +277,13 @@ def test_sentences_of_the_same_tokens_are_a_tie_in_any_batch(
     """They are scored once: floats of two batches may differ in their last digit."""
     rows = [("a x " * n, "a y " * n) for n in range(1, 40)]
     scored: list[str] = []
-    score = Scorer.score
-    monkeypatch.setattr(
-        Scorer, "score", lambda self, texts: scored.extend(texts) or score(self, texts)
-    )
+    score = Scorer._independent
+
+    def noted(self: Scorer, items: list, by: str) -> object:
+        scored.extend(item.text for item in items)
+        return score(self, items, by)
+
+    monkeypatch.setattr(Scorer, "_independent", noted)
     assert result_of(*rows).total.ties == len(scored) == len(rows)
 
 

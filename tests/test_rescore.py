@@ -189,8 +189,13 @@ def test_texts_of_the_same_tokens_are_scored_once(
     from charlm.inference.scoring import Scorer
 
     texts: list[str] = []
-    score = Scorer.score
-    monkeypatch.setattr(Scorer, "score", lambda self, new: texts.extend(new) or score(self, new))
+    score = Scorer._independent
+
+    def noted(self: Scorer, items: list, by: str) -> object:
+        texts.extend(item.text for item in items)
+        return score(self, items, by)
+
+    monkeypatch.setattr(Scorer, "_independent", noted)
     charlm.rescore(model, written(tmp_path / "k", f"a-1 {GOOD}\na-2 {BAD}\nb-1 {GOOD}\n"))
     assert sorted(texts) == sorted([GOOD, BAD])
     (one,) = charlm.rescore(model, written(tmp_path / "u", "a-1 a ☃\na-2 a ☂\n"))
@@ -484,3 +489,28 @@ def test_repeated_names_are_found_without_comparing_each_pair() -> None:
     names = [Name(f"u{at}") for at in range(300)]
     assert _repeated([*names, Name("u7"), Name("u3")]) == ["u3", "u7"]
     assert compared < 900
+
+
+def test_each_text_is_encoded_once(model: charlm.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts were encoded to find equal ones, and again to score them."""
+    from charlm.inference import scoring
+
+    scorer = model.scorer()
+    texts = ["a", "bb", "a", "a ☃", "a ☂", "ccc", "bb", ""]
+    encoded: list[str] = []
+    encode = scoring.Scorer._item
+    monkeypatch.setattr(
+        scoring.Scorer,
+        "_item",
+        lambda self, text, context: encoded.append(text) or encode(self, text, context),
+    )
+    whole = scorer.score_distinct(texts)
+    assert encoded == list(dict.fromkeys(texts))
+    alone = {text: scorer.score([text])[0] for text in whole}
+    for size in (1, 2, 3):  # equal tokens of two groups are scored once too
+        monkeypatch.setattr(scoring, "TEXTS_ENCODED", size)
+        scores = scorer.score_distinct(iter(texts))
+        assert scores.keys() == whole.keys()
+        assert scores["a ☃"] is scores["a ☂"]
+        for text, score in scores.items():
+            assert score.tally.nats == pytest.approx(alone[text].tally.nats, rel=1e-5)

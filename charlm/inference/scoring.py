@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,8 @@ PARTS = ("text", "word", "token")
 """Parts of a text that get a score of their own, beside the text."""
 TEXTS_AT_ONCE = 4096
 """Number of distinct texts that are scored at once, sorted by length."""
+TEXTS_ENCODED = 16 * TEXTS_AT_ONCE
+"""Number of texts that are held in encoded form to be sorted."""
 
 
 class Scorer:
@@ -95,6 +97,10 @@ class Scorer:
         ]
         if self.carry:
             return self._scores(items, [self._carried(item.ids, by) for item in items], by)
+        return self._independent(items, by)
+
+    def _independent(self, items: Sequence["_Item"], by: str) -> Scores:
+        """Return the scores of encoded texts, each read from the state after its own context."""
         shared = self._shared_context(items)
         documents: list[list[Ids]] = []
         firsts, states = list[int](), list[State | None]()
@@ -127,12 +133,21 @@ class Scorer:
 
         Figures of the same tokens in two batches may differ in their last digit.
         """
-        keys = {text: self.ids(text).tobytes() for text in texts}
-        distinct = sorted({key: text for text, key in keys.items()}.values(), key=len)
+        keys: dict[str, bytes] = {}
         scores: dict[bytes, Score] = {}
-        for start in range(0, len(distinct), TEXTS_AT_ONCE):
-            for score in self.score(distinct[start : start + TEXTS_AT_ONCE]):
-                scores[keys[score.text]] = score
+        remaining = iter(dict.fromkeys(texts))
+        while group := list(islice(remaining, TEXTS_ENCODED)):
+            items: dict[bytes, _Item] = {}
+            for text in group:
+                item = self._item(text, "")
+                keys[text] = key = item.ids.tobytes()
+                if key not in scores:
+                    items[key] = item
+            pairs = sorted(items.items(), key=lambda pair: len(pair[1].ids))
+            for start in range(0, len(pairs), TEXTS_AT_ONCE):
+                part = pairs[start : start + TEXTS_AT_ONCE]
+                own = self._independent([item for _, item in part], "text")
+                scores |= zip((key for key, _ in part), own, strict=True)
         return {text: scores[key] for text, key in keys.items()}
 
     def _shared_context(self, items: Sequence["_Item"]) -> State | None:
