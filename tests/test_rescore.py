@@ -9,6 +9,7 @@ from helpers import Call, oracle_file
 
 import charlm
 from charlm.api import rescoring
+from charlm.text.nbest import NBestLists
 
 GOOD, BAD = "She had read the letter.", "She had red the letter."
 
@@ -514,3 +515,51 @@ def test_each_text_is_encoded_once(model: charlm.Model, monkeypatch: pytest.Monk
         assert scores["a ☃"] is scores["a ☂"]
         for text, score in scores.items():
             assert score.tally.nats == pytest.approx(alone[text].tally.nats, rel=1e-5)
+
+
+def test_weights_of_scores_of_another_base_are_refused(call: Call, here: Path) -> None:
+    """Lists of SRILM have log10; the same columns in a table are scored with ln."""
+    written(here / "lists" / "u1", f"-1 -2 5 {BAD}\n-1.5 -1 5 {GOOD}\n")
+    rows = f"utterance\tascore\tlscore\ttext\nu1\t-1\t-2\t{BAD}\nu1\t-1.5\t-1\t{GOOD}\n"
+    written(here / "lists.tsv", rows)
+    written(here / "refs", f"u1 {GOOD}\n")
+    tune = ("rescore", "lists", "--run", "prose", "--refs", "refs", "--tune", "--out", "w.json")
+    assert call(*tune)[0] == 0
+    record = json.loads((here / "w.json").read_text())
+    assert record["log_base"] == "10"
+    assert record["per_word"] == {"ascore": 0.25, "lscore": 0.3}
+    best = ("--run", "prose", "--best", "--weights", "w.json")
+    assert call("rescore", "lists", *best)[0] == 0
+    code, out, err = call("rescore", "lists.tsv", *best)
+    assert (code, out) == (2, "") and "scores of base 10" in err and "format tsv" in err
+    del record["log_base"]  # a file of an earlier version: its format has the base
+    written(here / "w.json", json.dumps(record))
+    assert call("rescore", "lists.tsv", *best)[0] == 2
+    del record["format"], record["per_word"]  # a file that was written by hand
+    written(here / "w.json", json.dumps(record))
+    assert call("rescore", "lists.tsv", *best)[0] == 0
+
+
+@pytest.mark.parametrize(("factor", "warned"), [(1.0, 0), (1.5, 0), (2.303, 1), (1 / 2.303, 1)])
+def test_scores_that_differ_as_ln_and_log10_are_reported(
+    factor: float, warned: int, here: Path
+) -> None:
+    def lists(scale: float) -> NBestLists:
+        items = [{"text": text, "am": -scale * at} for at, text in enumerate((BAD, GOOD), 2)]
+        return rescoring.read_lists(
+            written(here / "x.jsonl", json.dumps({"id": "u", "hyps": items}) + "\n")
+        )
+
+    record = {"weights": {"am": 1, "words": 0}, "per_word": rescoring.scores_per_word(lists(1.0))}
+    path, warnings = written(here / "w.json", json.dumps(record)), list[str]()
+    rescoring.read_weights(path, lists(factor), warnings.append)
+    assert len(warnings) == warned
+    assert all("am is" in each and "ln and log10" in each for each in warnings)
+
+
+@pytest.mark.parametrize("content", ["[]", '{"weights": {}, "per_word": 3, "log_base": []}'])
+def test_a_damaged_file_of_weights_is_refused(content: str, call: Call, here: Path) -> None:
+    written(here / "words", KALDI)
+    written(here / "w.json", content)
+    code, _, err = call("rescore", "words", "--run", "prose", "--best", "--weights", "w.json")
+    assert code == 2 and "w.json" in err

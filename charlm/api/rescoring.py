@@ -22,11 +22,13 @@ from charlm.phases import phase
 from charlm.report.scores import unknown_warning
 from charlm.text.nbest import LM, WORDS, NBestLists
 from charlm.text.nbest_files import NBestFiles, check_same, references
-from charlm.text.nbest_formats import FORMATS, read_nbest
+from charlm.text.nbest_formats import FORMATS, log_base_of, read_nbest
 from charlm.text.nbest_formats import nbest_lines as nbest_lines
 from charlm.text.rewritings import rewriting_note
 from charlm.units import LOG_BASES
 
+LN_10, BASE_RANGE = LOG_BASES["10"], 1.2
+"""Ratio of scores in base e and base 10, and the factor within which scores have this ratio."""
 Warn = Callable[[str], None]
 References = str | Path | Mapping[str, str]
 """File of references, or the reference of each utterance by its name."""
@@ -134,14 +136,16 @@ def default_weights(lists: NBestLists) -> dict[str, float]:
     return {name: float(name not in unused) for name in lists.features}
 
 
-def read_weights(path: Path, lists: NBestLists) -> dict[str, float]:
+def read_weights(path: Path, lists: NBestLists, warn: Warn = _ignore) -> dict[str, float]:
     """Return the weights in a file that `charlm rescore --tune` wrote.
 
-    Raises UsageError unless there is a number for each feature of the lists, and for no other.
+    `warn` takes a warning if the scores of these lists look as if they had another base than those
+    of the lists that were tuned on. Raises UsageError unless there is a number for each feature of
+    the lists, and for no other, and for weights of lists whose format has another base.
     """
     try:
-        weights = json.loads(path.read_text(encoding="utf-8"))["weights"]
-        values = {str(name): float(value) for name, value in weights.items()}
+        record = json.loads(path.read_text(encoding="utf-8"))
+        values = {str(name): float(value) for name, value in record["weights"].items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or 'no JSON with "weights"'
         raise UsageError(
@@ -154,7 +158,53 @@ def read_weights(path: Path, lists: NBestLists) -> dict[str, float]:
             f"{path} {verb} for {differing[0]!r}; expected one for each feature of the lists: "
             f"{', '.join(lists.features)}. Correct the file; 0 leaves a feature out"
         )
+    _check_base(path, record, lists)
+    if warning := _other_base(path, record.get("per_word"), lists):
+        warn(warning)
     return {name: values[name] for name in lists.features}
+
+
+def _check_base(path: Path, record: Mapping[str, Any], lists: NBestLists) -> None:
+    """Raise UsageError if weights were tuned on scores of another base than that of the lists.
+
+    A file without a base has that of the format that it names; one without a format is not checked.
+    """
+    tuned_on = record.get("format")
+    usual = None if tuned_on is None else log_base_of(str(tuned_on))
+    base = str(record.get("log_base", usual))
+    if base not in ("None", lists.log_base):
+        raise UsageError(
+            f"{path} has weights for scores of base {base} (tuned on lists in the format "
+            f"{tuned_on}), and charlm scores the format {lists.format_name} with base "
+            f"{lists.log_base}; expected the same base, on which weights depend. Tune weights on "
+            "lists of this format, or give them as flags"
+        )
+
+
+def _other_base(path: Path, known: Any, lists: NBestLists) -> str:
+    """Return a warning if features per word differ from the `known` ones as ln and log10 do."""
+    if not isinstance(known, Mapping):
+        return ""
+    for name, value in scores_per_word(lists).items():
+        before = known.get(name)
+        if not isinstance(before, int | float) or not (before > 0.0 and value > 0.0):
+            continue
+        ratio = max(value / before, before / value)
+        if LN_10 / BASE_RANGE < ratio < LN_10 * BASE_RANGE:
+            return (
+                f"{name} is {value:.4g} per word in these lists and {before:.4g} in those that "
+                f"{path} was tuned on: their ratio {ratio:.2f} is near {LN_10:.2f}, that of ln and "
+                f"log10. If the bases differ, convert the scores, or tune weights on such lists"
+            )
+    return ""
+
+
+def scores_per_word(lists: NBestLists) -> dict[str, float]:
+    """Return the mean magnitude of each score of the recogniser, per word of the hypotheses."""
+    hypotheses = [each for one in lists for each in one.hypotheses]
+    words = sum(each.words for each in hypotheses) or 1
+    names = [name for name in lists.features if name not in (LM, WORDS)]
+    return {name: sum(abs(each.features[name]) for each in hypotheses) / words for name in names}
 
 
 def read_references(

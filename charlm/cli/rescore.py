@@ -159,7 +159,7 @@ def _weights(nbest: "NBestLists", asked: Asked) -> dict[str, float]:
     """Return the default weights, or those of a file, with the weights that were typed."""
     weights = api.rescoring.default_weights(nbest)
     if asked.weights_file is not None:
-        weights = api.rescoring.read_weights(asked.weights_file, nbest)
+        weights = api.rescoring.read_weights(asked.weights_file, nbest, say)
     typed = dict(map(_pair, asked.pairs or ()))
     if unknown := [name for name in typed if name not in weights]:
         raise UsageError(
@@ -219,6 +219,8 @@ def _record(
         "format": nbest.format_name,
         "utterances": len(nbest),
         "hypotheses": nbest.size,
+        "log_base": nbest.log_base,
+        "per_word": api.rescoring.scores_per_word(nbest),
         "weights": weights,
         **{name.replace(" ", "_"): rate.summary() for name, rate in rates.items()},
         "change": change.summary(),

@@ -65,6 +65,11 @@ def read_nbest(files: NBestFiles, format_name: str = "auto") -> NBestLists:
     return lists
 
 
+def log_base_of(format_name: str) -> str:
+    """Return the base of the scores of a format: 10 for srilm, else e."""
+    return "10" if format_name == "srilm" else "e"
+
+
 def _recognised(files: NBestFiles) -> str:
     """Return the format of n-best lists. Raises CorpusError unless it is certain."""
     if files.path.is_dir():
@@ -102,7 +107,7 @@ def _read_srilm(files: NBestFiles) -> NBestLists:
             f"{shown(files.path)} has several files for utterance {shown(twice[0])}; expected one "
             "for each, named by it. Remove the others"
         )
-    return NBestLists(utterances, "srilm", log_base="10")
+    return NBestLists(utterances, "srilm", log_base=log_base_of("srilm"))
 
 
 def _repeated(names: Iterable[str]) -> list[str]:
