@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import threading
 from collections.abc import Generator, Iterator
 from dataclasses import replace
@@ -16,12 +17,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import typer
 from helpers import SHORT_TEXT as TEXT
 from helpers import started, tiny_settings
 from safetensors.torch import save_file
-from waiting import PATIENCE
+from waiting import PATIENCE, Ticking
 
 from charlm.api.loading import load
+from charlm.api.training import fit
+from charlm.cli.progress import follow
 from charlm.config.settings import Settings
 from charlm.errors import CorpusError, DivergenceError, EnvironmentFailure, RunError, UsageError
 from charlm.files.atomic import MANIFEST, file_fingerprint, json_bytes
@@ -436,6 +440,92 @@ def test_a_disk_that_stays_full_is_reported_a_few_times(
     session._try_to_save()
     assert session.warnings[before + 5 :] == failures[:1]
     session.lock.release()
+
+
+def test_the_end_of_training_waits_for_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that was full at the end of training lost all of it since the last checkpoint."""
+    complete, save = finished(tmp_path, name="whole"), session_module.checkpoints.save_checkpoint
+    session, slept = begun(tmp_path), []
+    monkeypatch.setattr(session_module.checkpoints, "save_checkpoint", fails(10**9, save))
+
+    def sleep(seconds: float) -> None:
+        assert session.waiting
+        slept.append(seconds)
+        if len(slept) == 3:  # somebody frees space
+            monkeypatch.setattr(session_module.checkpoints, "save_checkpoint", save)
+
+    session.wait = sleep
+    texts = [r.text for r in session.records() if isinstance(r, WarningRecord)]
+    assert slept == [session_module.POLL_SECONDS] * 3
+    assert re.search(r"in memory only.*needs \d+\.\d MB.*every 10 s for 60 minutes$", texts[-1])
+    assert not session.waiting
+    assert session.complete
+    assert (session.path / WEIGHTS).read_bytes() == (complete / WEIGHTS).read_bytes()
+    assert whole(session.path)
+
+
+@pytest.mark.parametrize("may_wait", [True, False])
+def test_a_training_that_cannot_be_saved_in_time_says_where_it_resumes(
+    may_wait: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complete, save = finished(tmp_path, name="whole"), session_module.checkpoints.save_checkpoint
+    session, clock, slept = begun(tmp_path), Ticking(step=0.0), []
+    session.clock, session.may_wait = clock, may_wait
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        clock.now += seconds
+
+    session.wait = sleep
+    records = events(session)
+    for record in records:
+        if isinstance(record, SavedRecord):
+            break
+    monkeypatch.setattr(session_module.checkpoints, "save_checkpoint", fails(10**9, save))
+    with pytest.raises(EnvironmentFailure, match=r"newest checkpoint is of step 3\..*--resume"):
+        list(records)
+    assert len(slept) == (360 if may_wait else 0)
+    monkeypatch.setattr(session_module.checkpoints, "save_checkpoint", save)
+    list(resume(session.path).records())
+    assert (session.path / WEIGHTS).read_bytes() == (complete / WEIGHTS).read_bytes()
+
+
+def test_a_signal_ends_the_wait_for_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first one is enough, since nothing else can be done."""
+    session = begun(tmp_path)
+    session.wait = lambda _: signal.raise_signal(signal.SIGTERM)
+    monkeypatch.setattr(session_module.checkpoints, "save_checkpoint", fails(10**9, None))
+    with pytest.raises(typer.Exit) as ended:
+        follow(session)
+    assert ended.value.exit_code == 143
+    assert "stopped at once; it has no checkpoint yet. Resume" in capsys.readouterr().err
+
+
+def test_fit_warns_while_it_waits_for_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program or a notebook shows no records."""
+    save = session_module.checkpoints.save_checkpoint
+    monkeypatch.setattr(session_module.checkpoints, "save_checkpoint", fails(4, save))
+    monkeypatch.setattr(session_module, "POLL_SECONDS", 0.0)
+    with pytest.warns(RuntimeWarning, match="in memory only"):
+        fit(text=TEXT, checkpoints=tmp_path, name="x", steps=3, batch_size=2, bptt=4, hidden=3)
+
+
+def test_results_that_cannot_be_written_say_that_training_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = begun(tmp_path)
+    with monkeypatch.context() as full:
+        full.setattr(session_module, "write_record", fails(1, None))
+        with pytest.raises(EnvironmentFailure, match=r"No space left.*is saved; then.*--resume"):
+            list(session.records())
+    list(resume(session.path).records())
+    assert whole(session.path)
 
 
 def files_with_times(path: Path) -> dict[str, tuple[bytes, int]]:

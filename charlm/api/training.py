@@ -50,6 +50,12 @@ class Training(Iterator["Record"]):
         self._started = True
         return next(self._records)
 
+    @property
+    def unsaved(self) -> str:
+        """Why the end of training cannot be saved yet, as on a full disk; "" if it can be."""
+        session = self._sessions[-1]
+        return session.warnings[-1] if session.waiting else ""
+
     def stop(self) -> None:
         """Stop and save after the current step; iterate on until then."""
         self._sessions[-1].trainer.stop("interrupted")
@@ -160,6 +166,8 @@ def fit(
         with contextlib.closing(training), _saving_on_interrupt(training):
             for record in training:
                 bar.show(record, training.unit)
+                if training.unsaved:
+                    warnings.warn(training.unsaved, RuntimeWarning, stacklevel=2)
     return load(training.path, condition=usual_condition(read_config(training.path)))
 
 

@@ -120,9 +120,9 @@ def _signals(session: "Session") -> Iterator[_Stop]:
     """Handle signals: yield what gets the exit status.
 
     The first Ctrl-C, SIGTERM or SIGHUP stops after the step and saves; the second stops at once, as
-    does the first after the last step. A second SIGTERM or SIGHUP within `REPEAT_SECONDS` does
-    nothing. SIGUSR1 saves. SIGCONT ends a pause, which is no time of training. Ignored signals stay
-    ignored (nohup).
+    does the first after the last step, or while the end cannot be saved. A second SIGTERM or SIGHUP
+    within `REPEAT_SECONDS` does nothing. SIGUSR1 saves. SIGCONT ends a pause, which is no time of
+    training. Ignored signals stay ignored (nohup).
     """
     stop = _Stop()
 
@@ -132,7 +132,7 @@ def _signals(session: "Session") -> Iterator[_Stop]:
         now = time.monotonic()
         if stop.repeats(number, now):
             return
-        at_once = stop.trained or bool(stop.status)
+        at_once = stop.trained or session.waiting or bool(stop.status)
         stop.status, stop.asked = stop.status or 128 + number, stop.asked or now
         Verbosity.stop_reported = True
         if at_once:

@@ -282,6 +282,7 @@ def trained(settings: Settings, folder: Path, corpus: Corpus | None = None) -> P
     """Train a run that is named after its cell, and return its path. Arguments as in `start`."""
     cell = settings.model.cell
     session = start(settings, folder, name=cell, corpus=corpus)
+    session.may_wait = False  # nobody waits for the run itself
     with phase(f"training {cell}") as training:
         for _ in session.records():
             training.reached = session.trainer.progress

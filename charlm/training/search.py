@@ -241,6 +241,7 @@ def _follow(
 ) -> str:
     """Train and report each validation; stop if Optuna says so or the time is up."""
     state, newest = "complete", _newest_report(trial)
+    session.may_wait = False  # another trial costs less than an hour
     for record in session.records():
         training.reached = session.trainer.progress
         if state != "complete":

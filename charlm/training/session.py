@@ -15,6 +15,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from charlm.commands import resume_command
 from charlm.config.settings import settings_from
 from charlm.errors import DivergenceError, EnvironmentFailure, RunError
 from charlm.files.atomic import append_whole, explained, write_file
@@ -38,6 +39,10 @@ from charlm.training.tensorboard import EventLog
 from charlm.training.trainer import Trainer
 
 RETRY = "Training continues, and the next checkpoint will try again"
+MIN_WAIT = 3600.0
+"""Seconds for which the end of a training that cannot be saved is kept in memory, at least."""
+POLL_SECONDS = 10.0
+"""Time between two tries to save the end of a training."""
 MAX_REWINDS = 10
 REWIND_FACTOR = 0.5
 """Factor on the learning rate each time that training rewinds from a non-finite number."""
@@ -54,6 +59,7 @@ class Session:
     lock: FileLock
     warnings: list[str] = field(default_factory=list)
     clock: Callable[[], float] = time.monotonic
+    wait: Callable[[float], None] = time.sleep
     unsaved: Encoder | None = None
     events: EventLog | None = None
     """Second log, for TensorBoard."""
@@ -65,6 +71,10 @@ class Session:
     """Number of saves that failed since the last that succeeded."""
     rewound: list[WarningRecord] = field(default_factory=list)
     """Warnings about rewinds since the last checkpoint."""
+    may_wait: bool = True
+    """False to raise an error at once if the end of training cannot be saved."""
+    waiting: bool = False
+    """True while training is over and its end cannot be saved."""
 
     @property
     def complete(self) -> bool:
@@ -75,7 +85,8 @@ class Session:
     def records(self) -> Iterator[Record]:
         """Train, save at intervals and at the end, and yield what happens, warnings included.
 
-        A checkpoint that cannot be saved is a warning; only the last one raises EnvironmentFailure.
+        A checkpoint that cannot be saved is a warning. The last one is tried again for as long as
+        training took, at least an hour; then it raises EnvironmentFailure.
         """
         try:
             if self.trainer.settings.log == "tensorboard":
@@ -142,7 +153,55 @@ class Session:
                 saved_at, self.save_now = self.clock(), False
                 if saved := self._try_to_save():
                     yield saved
-        yield self.save()
+        yield from self._save_end()
+
+    def _save_end(self) -> Iterator[Record]:
+        """Save the end of training, whose weights are lost otherwise, as soon as that is possible.
+
+        Raises EnvironmentFailure if it is not possible in time.
+        """
+        try:
+            saved = self.save()
+        except EnvironmentFailure as error:
+            limit = max(MIN_WAIT, self.trainer.counters.seconds)
+            if not self.may_wait:
+                raise self._unsaved(error) from error
+            self.waiting = True
+            self.warnings.append(
+                f"{error}. Training has ended, and what it learned since the last checkpoint is in "
+                f"memory only: let this process run. Saving needs {self._size_to_save():.1f} MB, "
+                f"and is tried every {POLL_SECONDS:g} s for {limit / 60:.0f} minutes"
+            )
+            yield from self._new_warnings()
+            saved = self._saved_within(limit)
+        yield saved
+
+    def _saved_within(self, limit: float) -> SavedRecord:
+        """Try to save for this many seconds. Raises the last EnvironmentFailure."""
+        ends = self.clock() + limit
+        try:
+            with phase("waiting until training can be saved"):
+                while True:
+                    self.wait(min(POLL_SECONDS, limit))
+                    try:
+                        return self.save()
+                    except EnvironmentFailure as error:
+                        if self.clock() >= ends:
+                            raise self._unsaved(error) from error
+        finally:
+            self.waiting = False
+
+    def _size_to_save(self) -> float:
+        """Return the size of a checkpoint and of the weights in megabytes."""
+        tensors = self.trainer.checkpoint().tensors.items()
+        return sum(t.nbytes * (1 + name.startswith("model.")) for name, t in tensors) / 1e6
+
+    def _unsaved(self, error: EnvironmentFailure) -> EnvironmentFailure:
+        """Return an error that says from where a training that could not be saved resumes."""
+        return EnvironmentFailure(
+            f"{error}. The end of training is lost: {checkpoints.describe_newest(self.path)}. Then "
+            f"resume the run with: {self._resume_command()}"
+        )
 
     def _rewound(self, error: DivergenceError) -> Record:
         """Restore the newest checkpoint with a lower learning rate, or raise the error again."""
@@ -226,11 +285,21 @@ class Session:
         return SavedRecord(**trainer.state.record_fields(), path=str(folder))
 
     def _finish(self) -> FinishedRecord:
+        """Write the results. Raises EnvironmentFailure with the command that tries it again."""
         settings = settings_from(self.record["settings"], str(self.path / RECORD))
-        finished = training_of(settings).finish(self)
-        self._log(finished)
-        self.write_end(finished, whole=True)
+        try:
+            finished = training_of(settings).finish(self)
+            self._log(finished)
+            self.write_end(finished, whole=True)
+        except EnvironmentFailure as error:
+            raise EnvironmentFailure(
+                f"{error}. Training has ended and is saved; then write its results with: "
+                f"{self._resume_command()}"
+            ) from error
         return finished
+
+    def _resume_command(self) -> str:
+        return resume_command(run=self.path, processes=self.trainer.processes.count)
 
     def write_end(self, finished: FinishedRecord, *, whole: bool) -> None:
         """Write the results into the run; they are `whole` if none is missing."""

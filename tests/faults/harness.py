@@ -54,15 +54,22 @@ def tiny_settings(*, valid_frac: float = 0.05, **training: Any) -> Settings:
     return settings_from({"model": model, "training": values, "corpus": {"valid_frac": valid_frac}})
 
 
+def impatient(session: Session) -> Session:
+    """Return a session that does not wait for space if its end cannot be saved."""
+    session.may_wait = False
+    return session
+
+
 def begin(folder: Path, name: str = "x", **training: Any) -> Session:
     """Start a new run."""
-    return start(tiny_settings(**training), folder, name=name, corpus=Corpus.from_text(TEXT))
+    corpus = Corpus.from_text(TEXT)
+    return impatient(start(tiny_settings(**training), folder, name=name, corpus=corpus))
 
 
 def resumed_or_begun(path: Path, **training: Any) -> Session:
     """Resume the run in a folder, or start it if there is none."""
     if (path / "run.json").exists():
-        return resume(path)
+        return impatient(resume(path))
     return begin(path.parent, path.name, **training)
 
 

@@ -17,6 +17,7 @@ from harness import (
     dying_at_call,
     finish,
     full,
+    impatient,
     in_child,
     limited_files,
     newest_files,
@@ -153,7 +154,7 @@ def test_a_disk_that_stays_full_harms_no_checkpoint(size: int, tmp_path: Path) -
 def resume_longer(path: Path):
     from charlm.training.resume import resume
 
-    return resume(path, {"training": {"steps": 12}})
+    return impatient(resume(path, {"training": {"steps": 12}}))
 
 
 def test_two_runs_cannot_take_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
