@@ -65,7 +65,7 @@ def record_of(right: int = 90, **results: object) -> dict:
 
 def test_a_plan_names_labels_and_floors() -> None:
     """Labels with their shares; a dominant label and many labels are reported."""
-    text, model, run = labels.plan_lines(record_of())
+    text, model, run = labels.LABEL_REPORT.plan_lines(record_of())
     assert text[1] == "labels neg 50.0 %, p|s 50.0 %"
     assert "most frequent label 0.500; bag of words" in text[2] and "0.800" in text[2]
     assert "read both ways, last + mean + maximum" in model and "32 texts" in run
@@ -85,7 +85,7 @@ def test_results_stand_beside_the_floors() -> None:
     record = record_of(
         90, floors=floors, logit_scale=0.7, valid_uncalibrated=summary(90) | {"ece": 0.2}
     )
-    pairs = labels.result_pairs(record, record["results"])
+    pairs = labels.LABEL_REPORT.result_pairs(record, record["results"])
     named = dict(pairs)
     assert "accuracy 0.900 (0.8" in named["validation"] and "nats/text" in named["test"]
     assert pairs[3][1] == "accuracy 0.820 by naive Bayes; this run +8.0 points (+1.0 to +15.0)"
@@ -98,14 +98,14 @@ def test_results_stand_beside_the_floors() -> None:
 def test_a_network_that_is_left_out_is_reported(scale: float, ignored: bool) -> None:
     """The story: "logits times 0.000" did not say that the network had no part in 0.855."""
     record = record_of(90, logit_scale=scale, valid_uncalibrated=summary(90) | {"ece": 0.2})
-    calibrated = dict(labels.result_pairs(record, record["results"]))["calibrated"]
+    calibrated = dict(labels.LABEL_REPORT.result_pairs(record, record["results"]))["calibrated"]
     assert ("(it has no part in the labels)" in calibrated) == ignored
 
 
 def test_a_run_that_learned_nothing_is_reported() -> None:
     """52 right of 100 are not shown to be better than the half of one label."""
     record = record_of(52)
-    warnings = [text for name, text in labels.result_pairs(record, record["results"])
+    warnings = [text for name, text in labels.LABEL_REPORT.result_pairs(record, record["results"])
                 if name == "warning"]  # fmt: skip
     assert warnings == ["no better than the most frequent label (neg: 0.500 of the texts)"] * 2
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from charlm.inference.counts import Confident, LabelCounts
 from charlm.inference.label_results import LabelComparison, LabelEvaluation, WrongText
-from charlm.report.tables import add_figures, plain_table
+from charlm.report.tables import add_figures, change_cells, plain_table
 from charlm.report.text import number, shortened
 from charlm.units import finite
 
@@ -135,23 +135,19 @@ def worst_table(texts: Sequence[WrongText], width: int) -> Table:
     return table
 
 
-def evaluation_json(run: str, result: LabelEvaluation) -> dict[str, Any]:
-    """Return the figures of each text as plain values."""
-    contents = {}
-    for name, counts in result.counts.items():
-        per_label = zip(result.labels, counts.per_label(), strict=True)
-        contents[name] = {
-            "schema_version": 1,
-            "run": run,
-            "labels": list(result.labels),
-            **counts.summary(),
-            "intervals": counts.intervals(),
-            "confident": [_finite(each._asdict()) for each in counts.confident()],
-            "per_label": {label: _finite(row._asdict()) for label, row in per_label},
-            "floors": result.floors[name],
-            "worst": [each._asdict() for each in result.worst[name]],
-        }
-    return next(iter(contents.values())) if len(contents) == 1 else contents
+def text_json(result: LabelEvaluation, name: str) -> dict[str, Any]:
+    """Return the figures of one text as plain values."""
+    counts = result.counts[name]
+    per_label = zip(result.labels, counts.per_label(), strict=True)
+    return {
+        "labels": list(result.labels),
+        **counts.summary(),
+        "intervals": counts.intervals(),
+        "confident": [_finite(each._asdict()) for each in counts.confident()],
+        "per_label": {label: _finite(row._asdict()) for label, row in per_label},
+        "floors": result.floors[name],
+        "worst": [each._asdict() for each in result.worst[name]],
+    }
 
 
 def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,12 +164,6 @@ def comparison_table(result: LabelComparison) -> Table:
         figures = [
             number(counts.accuracy, 4), number(counts.macro_f1, 4), number(counts.nats_per_text, 4)
         ]  # fmt: skip
-        if change is None:
-            table.add_row(Text(name), *figures)
-            continue
-        table.add_row(
-            Text(name), *figures, f"{100 * change.accuracy:+.2f}",
-            f"{100 * change.low:+.2f} to {100 * change.high:+.2f}", f"{change.p:.2g}",
-            change.verdict,
-        )  # fmt: skip
+        more = change_cells(change, change.accuracy) if change else []
+        table.add_row(Text(name), *figures, *more)
     return table

@@ -1,19 +1,11 @@
 """Reports of runs that give labels: the plan, the figures of texts, and the end of a training."""
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
 
-from charlm.config.training import counted_length, length_of
 from charlm.report.predictions import LabelPredictions
-from charlm.report.task_reports import Json, Pairs, TaskReport
+from charlm.report.task_reports import Json, Pairs, TaskReport, run_line, text_sizes
 from charlm.report.text import number, shortened
 from charlm.units import count_of
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-    from rich.table import Table
-
-    from charlm.inference.label_results import LabelComparison, LabelEvaluation
 
 POOLED = {
     "concat": "last + mean + maximum",
@@ -36,86 +28,82 @@ class LabelReport(TaskReport):
         "points: difference of the accuracy from the first run, above zero is better; p: McNemar's "
         "test"
     )
+    tables = "charlm.report.label_tables"
 
     def plan_lines(self, record: Json) -> tuple[list[str], str, str]:
-        """See `plan_lines`."""
-        return plan_lines(record)
+        """Return lines about the text, its labels and floors, and about the model and the run."""
+        settings, corpus = record["settings"], record["corpus"]
+        model, task, unit = settings["model"], settings["task"], settings["vocabulary"]["unit"]
+        bag = "; with the bag of words where it helps" if task.get("bag_of_words", True) else ""
+        text = [
+            f"text   {corpus['name']}: {text_sizes(record)} texts; "
+            f"{corpus['parts']['train']['tokens']:,} {unit} tokens in training, "
+            f"{corpus['vocabulary']:,} entries",
+            f"labels {label_shares(corpus['labels']['train'])}",
+            *([f"floor  {floor_text(floors)}"] if (floors := record.get("floors")) else []),
+        ]
+        return (
+            text,
+            f"model  {model['num_layers']} x {model['hidden_size']} {model['cell'].upper()} read "
+            f"{'both ways' if task['both_ways'] else 'forward'}, {POOLED[task['pooling']]}, "
+            f"{record['parameters']:,} weights, dropout {model['dropout']:g}{bag}",
+            run_line(record),
+        )
 
     def facts(self, record: Json) -> Pairs:
-        """See `label_pairs`."""
-        return label_pairs(record)
+        """Return names and values of the labels of a run and of its floors."""
+        pairs = [("labels", label_shares(record["corpus"]["labels"]["train"], advice=False))]
+        floors = record.get("floors")
+        return [*pairs, ("floor", floor_text(floors))] if floors else pairs
 
-    def figures_text(self, figures: Json) -> str:
-        """See `figures_text`."""
-        return figures_text(figures)
+    def figures_text(self, figures: Json, interval: tuple[float, float] | None = None) -> str:
+        """Return "accuracy 0.894 (0.882 to 0.906), macro-F1 0.894, 0.271 nats/text"."""
+        ends = f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
+        text = (
+            f"accuracy {number(figures['accuracy'], 3)}{ends}, macro-F1 "
+            f"{number(figures['macro_f1'], 3)}, {number(figures['nats_per_text'], 3)} nats/text"
+        )
+        if unseen := figures["unseen"]:
+            text += f"; {count_of(unseen, 'text')} with labels that training lacks count as errors"
+        return text
 
     def result_pairs(self, record: Json, results: Json) -> Pairs:
-        """See `result_pairs`."""
-        return result_pairs(record, results)
-
-    def evaluation_tables(
-        self, result: "LabelEvaluation", width: int
-    ) -> Iterator["RenderableType"]:
-        """See `label_tables.evaluation_tables`."""
-        from charlm.report import label_tables
-
-        return label_tables.evaluation_tables(result, width)
-
-    def evaluation_json(self, run: str, result: "LabelEvaluation") -> dict[str, Any]:
-        """See `label_tables.evaluation_json`."""
-        from charlm.report import label_tables
-
-        return label_tables.evaluation_json(run, result)
-
-    def comparison_table(self, result: "LabelComparison") -> "Table":
-        """See `label_tables.comparison_table`."""
-        from charlm.report import label_tables
-
-        return label_tables.comparison_table(result)
-
-    def comparison_json(self, result: "LabelComparison") -> list[dict[str, Any]]:
-        """Return figures and difference of each run."""
-        every = zip(result.names, result.counts, result.differences, strict=True)
-        return [
-            {"run": name, **counts.summary(), "difference": change and change.to_dict()}
-            for name, counts, change in every
-        ]
+        """Return names and values of the results of a run, as they are in run.json."""
+        floors = (record.get("floors") or {}) | (results.get("floors") or {})
+        pairs: Pairs = []
+        for name in ("valid", "test"):
+            if figures := results.get(name):
+                interval = accuracy_interval(figures)
+                heading = {"valid": "validation"}.get(name, name)
+                pairs.append((heading, self.figures_text(figures, interval)))
+                pairs += _floor_pairs(floors, name, figures, interval) if floors else []
+        valid, before = results.get("valid"), results.get("valid_uncalibrated")
+        if valid and before:
+            scale = f"{results['logit_scale']:.3f}"
+            without = " (it has no part in the labels)" if float(scale) == 0.0 else ""
+            pairs.append(
+                (
+                    "calibrated",
+                    f"logits of the network times {scale}{without}: calibration error "
+                    f"{number(valid['ece'], 3)}, {number(before['ece'], 3)} before",
+                )
+            )
+        if unit := floors.get("unit"):
+            accuracy = (floors.get("network") or results.get("valid") or {}).get(
+                "valid" if floors.get("network") else "accuracy"
+            )
+            bag = (floors.get("bag_of_words") or {}).get("valid")
+            pairs.append(
+                (
+                    "units",
+                    f"one unit alone {unit['accuracy']:.2f} (unit {unit['unit']}); all "
+                    f"{unit['of']:,}: {number(accuracy, 2)}; bag of words {number(bag, 2)}",
+                )
+            )
+        return pairs
 
 
 LABEL_REPORT: TaskReport = LabelReport()
-
-
-def plan_lines(record: Json) -> tuple[list[str], str, str]:
-    """Return lines about the text, its labels and floors, and those about the model and the run."""
-    settings, corpus = record["settings"], record["corpus"]
-    model, training, task = settings["model"], settings["training"], settings["task"]
-    parts = corpus["parts"]
-    sizes = ", ".join(f"{name} {part['documents']:,}" for name, part in parts.items())
-    unit = settings["vocabulary"]["unit"]
-    length = counted_length(*length_of(training))
-    why = (record.get("planned") or {}).get("length")
-    with_bag = "; with the bag of words where it helps" if task.get("bag_of_words", True) else ""
-    text = [
-        f"text   {corpus['name']}: {sizes} texts; {parts['train']['tokens']:,} {unit} tokens in "
-        f"training, {corpus['vocabulary']:,} entries",
-        f"labels {label_shares(corpus['labels']['train'])}",
-        *([f"floor  {floor_text(floors)}"] if (floors := record.get("floors")) else []),
-    ]
-    return (
-        text,
-        f"model  {model['num_layers']} x {model['hidden_size']} {model['cell'].upper()} read "
-        f"{'both ways' if task['both_ways'] else 'forward'}, {POOLED[task['pooling']]}, "
-        f"{record['parameters']:,} weights, dropout {model['dropout']:g}{with_bag}",
-        f"run    {length}{f' ({why})' if why else ''}, {training['batch_size']} texts of like "
-        f"length, {training['optimizer']} {training['learning_rate']:g}, seed {training['seed']}",
-    )
-
-
-def label_pairs(record: Json) -> list[tuple[str, str]]:
-    """Return names and values of the labels of a run and of its floors."""
-    pairs = [("labels", label_shares(record["corpus"]["labels"]["train"], advice=False))]
-    floors = record.get("floors")
-    return [*pairs, ("floor", floor_text(floors))] if floors else pairs
 
 
 def label_shares(counts: Mapping[str, int], *, advice: bool = True, noun: str = "label") -> str:
@@ -152,54 +140,6 @@ def accuracy_interval(figures: Json) -> tuple[float, float] | None:
     from charlm.inference.counts import LabelCounts  # needs numpy
 
     return LabelCounts.from_summary(figures).intervals().get("accuracy")
-
-
-def figures_text(figures: Json, interval: tuple[float, float] | None = None) -> str:
-    """Return "accuracy 0.894 (0.882 to 0.906), macro-F1 0.894, 0.271 nats/text"."""
-    ends = f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
-    text = (
-        f"accuracy {number(figures['accuracy'], 3)}{ends}, macro-F1 "
-        f"{number(figures['macro_f1'], 3)}, {number(figures['nats_per_text'], 3)} nats/text"
-    )
-    if unseen := figures["unseen"]:
-        text += f"; {count_of(unseen, 'text')} with labels that training lacks count as errors"
-    return text
-
-
-def result_pairs(record: Json, results: Json) -> list[tuple[str, str]]:
-    """Return names and values of the results of a run, as they are in run.json."""
-    floors = (record.get("floors") or {}) | (results.get("floors") or {})
-    pairs: list[tuple[str, str]] = []
-    for name in ("valid", "test"):
-        if figures := results.get(name):
-            interval = accuracy_interval(figures)
-            heading = {"valid": "validation"}.get(name, name)
-            pairs.append((heading, figures_text(figures, interval)))
-            pairs += _floor_pairs(floors, name, figures, interval) if floors else []
-    valid, before = results.get("valid"), results.get("valid_uncalibrated")
-    if valid and before:
-        scale = f"{results['logit_scale']:.3f}"
-        without = " (it has no part in the labels)" if float(scale) == 0.0 else ""
-        pairs.append(
-            (
-                "calibrated",
-                f"logits of the network times {scale}{without}: calibration error "
-                f"{number(valid['ece'], 3)}, {number(before['ece'], 3)} before",
-            )
-        )
-    if unit := floors.get("unit"):
-        accuracy = (floors.get("network") or results.get("valid") or {}).get(
-            "valid" if floors.get("network") else "accuracy"
-        )
-        bag = (floors.get("bag_of_words") or {}).get("valid")
-        pairs.append(
-            (
-                "units",
-                f"one unit alone {unit['accuracy']:.2f} (unit {unit['unit']}); all "
-                f"{unit['of']:,}: {number(accuracy, 2)}; bag of words {number(bag, 2)}",
-            )
-        )
-    return pairs
 
 
 def _floor_pairs(

@@ -84,11 +84,9 @@ class SeriesReport(TaskReport):
         table.add_row("nats per value", *(number(each["nats_per_value"], 3) for each in summaries))
         yield table
 
-    def evaluation_json(self, run: str, result: "SeriesEvaluation") -> dict[str, Any]:
-        """See `TaskReport.evaluation_json`."""
-        about = {"schema_version": 1, "run": run}
-        contents = {name: about | each.summary() for name, each in result.counts.items()}
-        return next(iter(contents.values())) if len(contents) == 1 else contents
+    def text_json(self, result: "SeriesEvaluation", name: str) -> dict[str, Any]:
+        """See `TaskReport.text_json`."""
+        return result.counts[name].summary()
 
 
 def floor_text(floors: Json | None) -> str:

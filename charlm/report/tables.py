@@ -53,6 +53,19 @@ def add_figures(table: Table, label: str, cells: Sequence[str]) -> None:
         table.add_row(label, *cells)
 
 
+def change_cells(change: Any, value: float, *, scale: float = 100.0, digits: int = 2) -> list[str]:
+    """Return the cells of a difference from the first run: value, interval, p and verdict.
+
+    `value` and the ends of the interval are multiplied by
+    `scale`: fractions become points.
+    """
+    low, high = scale * change.low, scale * change.high
+    return [
+        f"{scale * value:+.{digits}f}", f"{low:+.{digits}f} to {high:+.{digits}f}",
+        f"{change.p:.2g}", change.verdict,
+    ]  # fmt: skip
+
+
 def tally_table(tallies: Mapping[str, Tally]) -> Table:
     """Return a column of figures for each text."""
     table = plain_table("<", *tallies)

@@ -18,7 +18,7 @@ from charlm.report.label_tables import (
     heading,
     label_table,
 )
-from charlm.report.tables import add_figures, plain_table
+from charlm.report.tables import add_figures, change_cells, plain_table
 from charlm.report.text import number, shortened
 from charlm.units import finite, ratio
 
@@ -34,11 +34,12 @@ OTHER_TYPES = "(other types)"
 """Name of the types of spans that training lacks, together."""
 
 
-def evaluation_tables(result: TagEvaluation) -> Iterator[RenderableType]:
+def evaluation_tables(result: TagEvaluation, width: int) -> Iterator[RenderableType]:
     """Yield the figures of all texts, then for the last one each type or tag, and its errors.
 
-    The worst sentences of each come last.
+    The worst sentences of each come last; `width` has no part, since rows are wrapped.
     """
+    del width
     yield figure_table(result)
     name, counts = list(result.counts.items())[-1]
     if counts.spans:
@@ -118,23 +119,19 @@ def worst_table(sentences: Sequence[WrongSentence]) -> Table:
     return table
 
 
-def evaluation_json(run: str, result: TagEvaluation) -> dict[str, Any]:
-    """Return the figures of each text as plain values."""
-    contents = {}
-    for name, counts in result.counts.items():
-        types = zip([*span_types(result.labels), OTHER_TYPES], counts.per_type(), strict=False)
-        per_tag = zip(result.labels, counts.per_label(), strict=True)
-        contents[name] = {
-            "schema_version": 1,
-            "run": run,
-            "labels": list(result.labels),
-            **counts.summary(),
-            "per_type": {kind: {**_ratios(row), "spans": row.texts} for kind, row in types},
-            "per_tag": {tag: {**_ratios(row), "words": row.texts} for tag, row in per_tag},
-            "floor": result.floors[name],
-            "worst": [each._asdict() for each in result.worst[name]],
-        }
-    return next(iter(contents.values())) if len(contents) == 1 else contents
+def text_json(result: TagEvaluation, name: str) -> dict[str, Any]:
+    """Return the figures of one text as plain values."""
+    counts = result.counts[name]
+    types = zip([*span_types(result.labels), OTHER_TYPES], counts.per_type(), strict=False)
+    per_tag = zip(result.labels, counts.per_label(), strict=True)
+    return {
+        "labels": list(result.labels),
+        **counts.summary(),
+        "per_type": {kind: {**_ratios(row), "spans": row.texts} for kind, row in types},
+        "per_tag": {tag: {**_ratios(row), "words": row.texts} for tag, row in per_tag},
+        "floor": result.floors[name],
+        "worst": [each._asdict() for each in result.worst[name]],
+    }
 
 
 def _ratios(row: Any) -> dict[str, Any]:
@@ -150,21 +147,6 @@ def comparison_table(result: TagComparison) -> Table:
         figures = [
             number(finite(getattr(counts, figure)), 4), number(finite(counts.nats_per_tag), 4)
         ]  # fmt: skip
-        if change is None:
-            table.add_row(Text(name), *figures)
-            continue
-        table.add_row(
-            Text(name), *figures, f"{100 * change.value:+.2f}",
-            f"{100 * change.low:+.2f} to {100 * change.high:+.2f}", f"{change.p:.2g}",
-            change.verdict,
-        )  # fmt: skip
+        more = change_cells(change, change.value) if change else []
+        table.add_row(Text(name), *figures, *more)
     return table
-
-
-def comparison_json(result: TagComparison) -> list[dict[str, Any]]:
-    """Return figures and difference of each run."""
-    every = zip(result.names, result.counts, result.differences, strict=True)
-    return [
-        {"run": name, **counts.summary(), "difference": change and change.to_dict()}
-        for name, counts, change in every
-    ]

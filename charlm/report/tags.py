@@ -1,21 +1,11 @@
 """Reports of runs that give tags."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
-
 from charlm.config.tasks import figure_of_tags
-from charlm.config.training import counted_length, length_of
 from charlm.report.labels import label_shares
 from charlm.report.tag_predictions import TagPredictions
-from charlm.report.task_reports import Json, Pairs, TaskReport
+from charlm.report.task_reports import Json, Pairs, TaskReport, run_line, text_sizes
 from charlm.report.text import number
 from charlm.units import count_of
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-    from rich.table import Table
-
-    from charlm.inference.tag_results import TagComparison, TagEvaluation
 
 HEADLINES = {"f1": "span-F1", "accuracy": "accuracy"}
 """Names of the most important figure, by its key."""
@@ -29,22 +19,20 @@ class TagReport(TaskReport):
         "points: difference from the first run, above zero is better; interval and p: bootstrap "
         "over sentences"
     )
+    tables = "charlm.report.tag_tables"
 
     def plan_lines(self, record: Json) -> tuple[list[str], str, str]:
         """Return lines about the text, its tags and the floor, and about the model and the run."""
         settings, corpus = record["settings"], record["corpus"]
-        model, training, task = settings["model"], settings["training"], settings["task"]
-        parts = corpus["parts"]
-        sizes = ", ".join(f"{name} {part['documents']:,}" for name, part in parts.items())
-        length = counted_length(*length_of(training))
-        why = (record.get("planned") or {}).get("length")
+        model, task = settings["model"], settings["task"]
         letters = ", letters of words too" if task["characters"] else ""
         by_rule = "crf" if figure_of(record) == "f1" else "softmax"
         head = by_rule if task["head"] == "auto" else task["head"]
         return (
             [
-                f"text   {corpus['name']}: {sizes} sentences; {parts['train']['targets']:,} words "
-                f"in training, {corpus['vocabulary']:,} entries",
+                f"text   {corpus['name']}: {text_sizes(record)} sentences; "
+                f"{corpus['parts']['train']['targets']:,} words in training, "
+                f"{corpus['vocabulary']:,} entries",
                 f"tags   {tag_shares(record)}",
                 f"floor  {floor_text(record)}",
             ],
@@ -52,18 +40,26 @@ class TagReport(TaskReport):
             f"{'both ways' if task['both_ways'] else 'forward'}{letters}, "
             f"{'CRF' if head == 'crf' else head}, {record['parameters']:,} weights, dropout "
             f"{model['dropout']:g}",
-            f"run    {length}{f' ({why})' if why else ''}, {training['batch_size']} sentences of "
-            f"like length, {training['optimizer']} {training['learning_rate']:g}, seed "
-            f"{training['seed']}",
+            run_line(record, "sentences"),
         )
 
     def facts(self, record: Json) -> Pairs:
         """Return the tags of a run, and its floor."""
         return [("tags", tag_shares(record)), ("floor", floor_text(record))]
 
-    def figures_text(self, figures: Json) -> str:
-        """Return the figures of a text in one line, from their summary."""
-        return figures_text(figures)
+    def figures_text(self, figures: Json, *, with_interval: bool = False) -> str:
+        """Return "span-F1 0.846, precision 0.851, recall 0.841, accuracy 0.968, 0.051 nats/tag"."""
+        figure = figure_of_tags(figures)
+        low_high = (figures.get("intervals") or {}).get(figure) if with_interval else None
+        ends = f" ({low_high[0]:.3f} to {low_high[1]:.3f})" if low_high else ""
+        named = [f"{HEADLINES[figure]} {number(figures[figure], 3)}{ends}"]
+        if figure == "f1":
+            named += [f"{name} {number(figures[name], 3)}" for name in ("precision", "recall")]
+            named.append(f"accuracy {number(figures['accuracy'], 3)}")
+        text = ", ".join([*named, f"{number(figures['nats_per_tag'], 3)} nats/tag"])
+        if unseen := figures["unseen"]:
+            text += f"; {count_of(unseen, 'word')} with tags that training lacks count as errors"
+        return text
 
     def result_pairs(self, record: Json, results: Json) -> Pairs:
         """Return the figures of the held-out texts, what is above the floor, and calibration."""
@@ -72,7 +68,7 @@ class TagReport(TaskReport):
         for name, heading in (("valid", "validation"), ("test", "test")):
             if not (figures := results.get(name)):
                 continue
-            pairs.append((heading, figures_text(figures, with_interval=True)))
+            pairs.append((heading, self.figures_text(figures, with_interval=True)))
             floor = record["floors"]["frequent_tag"].get(name)
             if floor is not None and figures[figure] is not None:
                 change = (results.get("floors") or {}).get("difference") if name == "test" else None
@@ -94,31 +90,6 @@ class TagReport(TaskReport):
                 )
             )
         return pairs
-
-    def evaluation_tables(self, result: "TagEvaluation", width: int) -> Iterator["RenderableType"]:
-        """See `tag_tables.evaluation_tables`."""
-        del width  # rows are wrapped
-        from charlm.report import tag_tables
-
-        return tag_tables.evaluation_tables(result)
-
-    def evaluation_json(self, run: str, result: "TagEvaluation") -> dict[str, Any]:
-        """See `tag_tables.evaluation_json`."""
-        from charlm.report import tag_tables
-
-        return tag_tables.evaluation_json(run, result)
-
-    def comparison_table(self, result: "TagComparison") -> "Table":
-        """See `tag_tables.comparison_table`."""
-        from charlm.report import tag_tables
-
-        return tag_tables.comparison_table(result)
-
-    def comparison_json(self, result: "TagComparison") -> list[dict[str, Any]]:
-        """See `tag_tables.comparison_json`."""
-        from charlm.report import tag_tables
-
-        return tag_tables.comparison_json(result)
 
 
 TAG_REPORT: TaskReport = TagReport()
@@ -148,18 +119,3 @@ def floor_text(record: Json) -> str:
                 f"most frequent tag of each word: {figure} {floor[split]:.3f} of the {where} text"
             )
     return "most frequent tag of each word; no text was held out"
-
-
-def figures_text(figures: Json, *, with_interval: bool = False) -> str:
-    """Return "span-F1 0.846, precision 0.851, recall 0.841, accuracy 0.968, 0.051 nats/tag"."""
-    figure = figure_of_tags(figures)
-    low_high = (figures.get("intervals") or {}).get(figure) if with_interval else None
-    ends = f" ({low_high[0]:.3f} to {low_high[1]:.3f})" if low_high else ""
-    named = [f"{HEADLINES[figure]} {number(figures[figure], 3)}{ends}"]
-    if figure == "f1":
-        named += [f"{name} {number(figures[name], 3)}" for name in ("precision", "recall")]
-        named.append(f"accuracy {number(figures['accuracy'], 3)}")
-    text = ", ".join([*named, f"{number(figures['nats_per_tag'], 3)} nats/tag"])
-    if unseen := figures["unseen"]:
-        text += f"; {count_of(unseen, 'word')} with tags that training lacks count as errors"
-    return text

@@ -4,10 +4,12 @@ Rows of `charlm.config.tasks.TASKS` name objects of the class `TaskReport`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
 from charlm.config.class_path import resolve
 from charlm.config.tasks import TASKS, task_name
+from charlm.config.training import counted_length, length_of
 from charlm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -77,6 +79,8 @@ class TaskReport:
     """True if answers are texts that look at their source, which `charlm inside` shows."""
     comparison_note = ""
     """Sentence before the table of a comparison."""
+    tables = ""
+    """Module that makes tables of its results; imported when needed, since it imports rich."""
 
     def plan_lines(self, record: Json) -> tuple[list[str], str, str]:
         """Return lines about the text, and those about the model and the run, from run.json."""
@@ -96,19 +100,51 @@ class TaskReport:
 
     def evaluation_tables(self, result: Any, width: int) -> Iterator["RenderableType"]:
         """Yield the tables of an evaluation for a terminal of this width."""
-        raise NotImplementedError
+        return cast(
+            Iterator["RenderableType"], import_module(self.tables).evaluation_tables(result, width)
+        )
 
     def evaluation_json(self, run: str, result: Any) -> dict[str, Any]:
-        """Return an evaluation as plain values."""
-        raise NotImplementedError
+        """Return an evaluation as plain values: of one text alone, or by the names of the texts."""
+        about = {"schema_version": 1, "run": run}
+        contents = {name: about | self.text_json(result, name) for name in result.counts}
+        return next(iter(contents.values())) if len(contents) == 1 else contents
+
+    def text_json(self, result: Any, name: str) -> dict[str, Any]:
+        """Return the part of an evaluation that is about one text as plain values."""
+        return dict(import_module(self.tables).text_json(result, name))
 
     def comparison_table(self, result: Any) -> "Table":
         """Return a row for each run of a comparison."""
-        raise NotImplementedError
+        return cast("Table", import_module(self.tables).comparison_table(result))
 
     def comparison_json(self, result: Any) -> list[dict[str, Any]]:
-        """Return the runs of a comparison as plain values."""
-        raise NotImplementedError
+        """Return figures and difference of each run of a comparison as plain values."""
+        every = zip(result.names, result.counts, result.differences, strict=True)
+        return [
+            {"run": name, **counts.summary(), "difference": change and self.change_json(change)}
+            for name, counts, change in every
+        ]
+
+    def change_json(self, change: Any) -> dict[str, Any]:
+        """Return the difference of two runs as plain values."""
+        return dict(change.to_dict())
+
+
+def text_sizes(record: Json) -> str:
+    """Return the number of documents of each split: "train 900, valid 100"."""
+    parts = record["corpus"]["parts"]
+    return ", ".join(f"{name} {part['documents']:,}" for name, part in parts.items())
+
+
+def run_line(record: Json, noun: str = "texts") -> str:
+    """Return the line of a plan about the length of the run and its batches of like length."""
+    training = record["settings"]["training"]
+    length, why = counted_length(*length_of(training)), (record.get("planned") or {}).get("length")
+    return (
+        f"run    {length}{f' ({why})' if why else ''}, {training['batch_size']} {noun} of like "
+        f"length, {training['optimizer']} {training['learning_rate']:g}, seed {training['seed']}"
+    )
 
 
 def report_of(settings: Mapping[str, Any]) -> TaskReport | None:

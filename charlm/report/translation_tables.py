@@ -14,7 +14,7 @@ from charlm.inference.translation_results import (
     TranslationEvaluation,
     WorstTranslation,
 )
-from charlm.report.tables import add_figures, plain_table
+from charlm.report.tables import add_figures, change_cells, plain_table
 from charlm.report.text import number, shortened
 from charlm.report.translation_figures import NAMES, digits_of, shown_figures
 
@@ -76,21 +76,15 @@ def worst_table(texts: Sequence[WorstTranslation], width: int) -> Table:
     return table
 
 
-def evaluation_json(run: str, result: TranslationEvaluation) -> dict[str, Any]:
-    """Return the figures of each text as plain values."""
-    contents = {
-        name: {
-            "schema_version": 1,
-            "run": run,
-            **counts.summary(),
-            "signature": SIGNATURE,
-            "beam": result.beam,
-            "floors": {"copy": result.floors[name]},
-            "worst": [each._asdict() for each in result.worst.get(name, [])],
-        }
-        for name, counts in result.counts.items()
+def text_json(result: TranslationEvaluation, name: str) -> dict[str, Any]:
+    """Return the figures of one text as plain values."""
+    return {
+        **result.counts[name].summary(),
+        "signature": SIGNATURE,
+        "beam": result.beam,
+        "floors": {"copy": result.floors[name]},
+        "worst": [each._asdict() for each in result.worst.get(name, [])],
     }
-    return next(iter(contents.values())) if len(contents) == 1 else contents
 
 
 def comparison_table(result: TranslationComparison) -> Table:
@@ -104,26 +98,8 @@ def comparison_table(result: TranslationComparison) -> Table:
             cells: list[Text | str] = [
                 Text("" if place else name), NAMES[figure], number(getattr(counts, figure), digits)
             ]  # fmt: skip
-            if changes is None:
-                table.add_row(*cells)
-                continue
-            change = changes[figure]
-            table.add_row(
-                *cells, f"{change.value:+.{digits}f}",
-                f"{change.low:+.{digits}f} to {change.high:+.{digits}f}", f"{change.p:.2g}",
-                change.verdict,
-            )  # fmt: skip
+            if changes:
+                change = changes[figure]
+                cells += change_cells(change, change.value, scale=1.0, digits=digits)
+            table.add_row(*cells)
     return table
-
-
-def comparison_json(result: TranslationComparison) -> list[dict[str, Any]]:
-    """Return figures and differences of each run."""
-    every = zip(result.names, result.counts, result.differences, strict=True)
-    return [
-        {
-            "run": name,
-            **counts.summary(),
-            "difference": changes and {key: each.to_dict() for key, each in changes.items()},
-        }
-        for name, counts, changes in every
-    ]

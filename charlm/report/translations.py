@@ -1,18 +1,10 @@
 """Reports of runs that give translations: the plan, the figures, and the end of a training."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from charlm.config.training import counted_length, length_of
-from charlm.report.task_reports import Json, Pairs, TaskReport
+from charlm.report.task_reports import Json, Pairs, TaskReport, run_line, text_sizes
 from charlm.report.translation_figures import figures_text
 from charlm.report.translation_predictions import TranslationPredictions
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-    from rich.table import Table
-
-    from charlm.inference.translation_results import TranslationComparison, TranslationEvaluation
 
 HELD_OUT = {"valid": "validation", "test": "test"}
 """Names of the texts that are evaluated, for people."""
@@ -26,10 +18,28 @@ class TranslateReport(TaskReport):
     comparison_note = (
         "difference from the first run, above zero is better; intervals from a bootstrap over texts"
     )
+    tables = "charlm.report.translation_tables"
 
     def plan_lines(self, record: Json) -> tuple[list[str], str, str]:
-        """See `plan_lines`."""
-        return plan_lines(record)
+        """Return lines about both texts and the floor, and those about the model and the run."""
+        settings, corpus = record["settings"], record["corpus"]
+        model, both = settings["model"], settings["task"]["both_ways"]
+        parts, unit = corpus["parts"], settings["vocabulary"]["unit"]
+        tokens = f"{parts['train']['tokens']:,} and {parts['train']['targets']:,} {unit} tokens"
+        floor = floor_of(record)
+        return (
+            [
+                f"text   {corpus['name']}: {text_sizes(record)} texts with translations; {tokens} "
+                f"in training, {corpus['vocabulary']:,} and {corpus['target_vocabulary']:,} "
+                "entries",
+                *([f"floor  {floor}"] if floor else []),
+            ],
+            f"model  {model['num_layers']} x {model['hidden_size']} {model['cell'].upper()} reads "
+            f"{'both ways' if both else 'forward'}, {(1 + both) * model['hidden_size']} units with "
+            f"attention write; {record['parameters']:,} weights, dropout "
+            f"{model['output_dropout']:g}",
+            run_line(record),
+        )
 
     def facts(self, record: Json) -> Pairs:
         """Return the size of the target's vocabulary, and the floor until results have theirs."""
@@ -53,57 +63,12 @@ class TranslateReport(TaskReport):
                     pairs.append(("floor", floor))
         return pairs
 
-    def evaluation_tables(
-        self, result: "TranslationEvaluation", width: int
-    ) -> Iterator["RenderableType"]:
-        """See `translation_tables.evaluation_tables`."""
-        from charlm.report import translation_tables
-
-        return translation_tables.evaluation_tables(result, width)
-
-    def evaluation_json(self, run: str, result: "TranslationEvaluation") -> dict[str, Any]:
-        """See `translation_tables.evaluation_json`."""
-        from charlm.report import translation_tables
-
-        return translation_tables.evaluation_json(run, result)
-
-    def comparison_table(self, result: "TranslationComparison") -> "Table":
-        """See `translation_tables.comparison_table`."""
-        from charlm.report import translation_tables
-
-        return translation_tables.comparison_table(result)
-
-    def comparison_json(self, result: "TranslationComparison") -> list[dict[str, Any]]:
-        """See `translation_tables.comparison_json`."""
-        from charlm.report import translation_tables
-
-        return translation_tables.comparison_json(result)
+    def change_json(self, change: Any) -> dict[str, Any]:
+        """Return the differences of two runs as plain values, by figure."""
+        return {figure: each.to_dict() for figure, each in change.items()}
 
 
 TRANSLATE_REPORT: TaskReport = TranslateReport()
-
-
-def plan_lines(record: Json) -> tuple[list[str], str, str]:
-    """Return lines about both texts and the floor, and those about the model and the run."""
-    settings, corpus = record["settings"], record["corpus"]
-    model, training, both = settings["model"], settings["training"], settings["task"]["both_ways"]
-    parts, unit = corpus["parts"], settings["vocabulary"]["unit"]
-    sizes = ", ".join(f"{name} {part['documents']:,}" for name, part in parts.items())
-    tokens = f"{parts['train']['tokens']:,} and {parts['train']['targets']:,} {unit} tokens"
-    length, why = counted_length(*length_of(training)), (record.get("planned") or {}).get("length")
-    floor = floor_of(record)
-    return (
-        [
-            f"text   {corpus['name']}: {sizes} texts with translations; {tokens} in training, "
-            f"{corpus['vocabulary']:,} and {corpus['target_vocabulary']:,} entries",
-            *([f"floor  {floor}"] if floor else []),
-        ],
-        f"model  {model['num_layers']} x {model['hidden_size']} {model['cell'].upper()} reads "
-        f"{'both ways' if both else 'forward'}, {(1 + both) * model['hidden_size']} units with "
-        f"attention write; {record['parameters']:,} weights, dropout {model['output_dropout']:g}",
-        f"run    {length}{f' ({why})' if why else ''}, {training['batch_size']} texts of like "
-        f"length, {training['optimizer']} {training['learning_rate']:g}, seed {training['seed']}",
-    )
 
 
 def floor_of(record: Json) -> str:
