@@ -1,20 +1,18 @@
 """The classifier of a run: labels of texts. Nothing is printed."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from charlm.api.task_api import TaskApi, TaskModel, checked_texts, several
+from charlm.api.task_api import TaskApi, TaskModel, checked_texts, in_groups, several
 from charlm.backends.interface import Array
 from charlm.backends.softmax import softmax
 from charlm.config.corpus import ReadSettings
 from charlm.errors import UsageError
 from charlm.inference.counts import LabelCounts
 from charlm.inference.labelling import Label
-from charlm.runs.columns import run_columns
 from charlm.runs.label_mixtures import MixedLabelRun, mix_label_runs
 from charlm.runs.label_run import LabelRun
 from charlm.runs.locate import checkpoints_folder
@@ -22,13 +20,10 @@ from charlm.runs.task_run import load_task_run
 from charlm.text.documents import check_text
 from charlm.text.encoded import EncodedText
 from charlm.text.groups import padded
+from charlm.text.sources.rows import Columns
 
 if TYPE_CHECKING:
-    from charlm.inference.label_results import LabelComparison, LabelEvaluation
     from charlm.text.sources.rows import Warn
-
-GROUP = 256
-"""Number of texts that are read before their labels are returned."""
 
 
 class LabelModel(TaskModel):
@@ -57,8 +52,7 @@ class LabelModel(TaskModel):
 
         An empty text has a label too. Raises UsageError for anything but texts.
         """
-        waiting = iter(checked_texts(texts))
-        while group := list(islice(waiting, GROUP)):
+        for group in in_groups(checked_texts(texts)):
             yield from self._labels(self.run.encode(group))
 
     def evaluate(
@@ -117,11 +111,14 @@ class LabelModel(TaskModel):
             yield Label(self.labels[best], float(row[best]), shares)
 
 
-class LabelApi:
+class LabelApi(TaskApi):
     """Functions for runs that give labels; see `TaskApi`."""
 
+    model = LabelModel
     evaluation_flags = frozenset({"--target", "--worst", "--with"})
     reads_lines = True
+    evaluation = "charlm.api.label_evaluation:evaluate_labels"
+    comparison = "charlm.api.label_comparison:compare_labels"
 
     def open(
         self,
@@ -140,42 +137,18 @@ class LabelApi:
             run = mix_label_runs(run, with_, checkpoints_folder(checkpoints), **options)
         return LabelModel(run, **options)
 
-    def evaluate(
-        self, run: LabelRun, files: Sequence[str] | None = None, **options: Any
-    ) -> "LabelEvaluation":
-        """See `label_evaluation.evaluate_labels`."""
-        from charlm.api.label_evaluation import evaluate_labels
-
-        return evaluate_labels(run, files, **options)
-
-    def compare(
-        self, runs: Sequence[LabelRun], files: Sequence[str] | None = None, **options: Any
-    ) -> "LabelComparison":
-        """See `label_comparison.compare_labels`."""
-        from charlm.api.label_comparison import compare_labels
-
-        return compare_labels(runs, files, **options)
-
-    def inputs(
+    def texts(
         self,
-        run: Path,
         files: Sequence[str],
-        reading: Mapping[str, Any],
+        rules: ReadSettings,
         target: str | None,
         warn: "Warn",
-    ) -> Iterator[list[str]]:
-        """Yield the texts of files in groups, "" for rows without text; labels are left out.
-
-        `reading` has fields of `ReadSettings`, `target` names the column of labels, if there is
-        one. Raises CorpusError.
-        """
+        columns: Columns,
+    ) -> Iterator[str]:
+        """Yield the texts of files, "" for rows without text; `target` is the column of labels."""
         from charlm.text.examples import read_texts
 
-        rules = ReadSettings(**reading)
-        columns = run_columns(run)
-        texts = (each.text or "" for each in read_texts(files, rules, target, warn, columns))
-        while group := list(islice(texts, GROUP)):
-            yield group
+        return (each.text or "" for each in read_texts(files, rules, target, warn, columns))
 
 
-LABEL_API: TaskApi = LabelApi()
+LABEL_API = LabelApi()

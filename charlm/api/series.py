@@ -1,13 +1,12 @@
 """The model of a series of numbers: its forecasts and figures. Nothing is printed."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from charlm.api.task_api import TaskModel, held_out
+from charlm.api.task_api import TaskApi, TaskModel, held_out
 from charlm.commands import command
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError, UsageError, check_count, named
@@ -17,7 +16,6 @@ from charlm.phases import phase
 from charlm.runs.columns import run_columns
 from charlm.runs.layout import TASK
 from charlm.runs.series_run import SeriesRun
-from charlm.runs.task_run import load_task_run
 from charlm.text.series import MAX_VALUE, read_numbers
 from charlm.text.series_floors import Values
 
@@ -125,31 +123,24 @@ def checked_values(values: ArrayLike) -> Values:
     return numbers
 
 
-class SeriesApi:
-    """Functions for runs on series; see `charlm.api.task_api.TaskApi`."""
+class SeriesApi(TaskApi):
+    """Functions for runs on series; see `TaskApi`."""
 
-    evaluation_flags: frozenset[str] = frozenset()
-    reads_lines = False
-
-    def open(self, path: Path, **options: Any) -> SeriesForecaster:
-        """Load the model in a folder; options are as in `load_task_run`."""
-        return SeriesForecaster(cast(SeriesRun, load_task_run(path, **options)), **options)
+    model = SeriesForecaster
 
     def evaluate(
         self,
         run: SeriesRun,
         files: Sequence[str] | None = None,
         *,
-        target: str | None = None,
         reading: Mapping[str, Any] | None = None,
-        **options: Any,
+        **options: Any,  # noqa: ARG002
     ) -> SeriesEvaluation:
         """Return the figures of a file, or of the series that the run held out.
 
         The held-out end is forecast after what comes before it. Raises UsageError if the run keeps
         none, CorpusError for a file that is not a series of numbers.
         """
-        del target, options
         notes: list[str] = []
         if files:
             rules = ReadSettings(**(reading or {}))

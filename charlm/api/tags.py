@@ -1,30 +1,24 @@
 """The tagger of a run: tags of words. Nothing is printed."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from charlm.api.task_api import TaskApi, TaskModel, several
+from charlm.api.task_api import TaskApi, TaskModel, in_groups, several
 from charlm.backends.interface import Array
 from charlm.config.corpus import ReadSettings
 from charlm.errors import UsageError
 from charlm.inference.tag_counts import TagCounts
 from charlm.inference.tagging import PlacedWords, Tags, tags_of
-from charlm.runs.columns import run_columns
 from charlm.runs.tag_run import TagRun
-from charlm.runs.task_run import load_task_run
 from charlm.text.documents import check_text
 from charlm.text.sentences import split_words
+from charlm.text.sources.rows import Columns
 
 if TYPE_CHECKING:
-    from charlm.inference.tag_results import TagComparison, TagEvaluation
     from charlm.text.sources.rows import Warn
 
-GROUP = 256
-"""Number of sentences that are read before their tags are returned."""
 Text = str | Sequence[str]
 """A sentence: a text, whose words are cut at blanks, or a list of its words."""
 
@@ -44,7 +38,7 @@ class TagModel(TaskModel):
         for anything else.
         """
         waiting = (placed_words(text) for text in checked_sentences(texts))
-        while group := list(islice(waiting, GROUP)):
+        for group in in_groups(waiting):
             sentences = self.run.encode(text.words for text in group)
             yield from tags_of(self.run.answers(sentences), sentences.ends, self.labels, group)
 
@@ -116,53 +110,27 @@ def checked_sentences(texts: str | Iterable[Text] | None) -> Iterator[Text]:
         yield text
 
 
-class TagApi:
-    """Functions for runs that give tags; see `TaskApi`."""
+class TagApi(TaskApi):
+    """Functions for runs that give tags; see `TaskApi`. A line of CoNLL is one word, no text."""
 
+    model = TagModel
     evaluation_flags = frozenset({"--target", "--worst"})
-    reads_lines = False  # a line of CoNLL is one word
+    evaluation = "charlm.api.tag_evaluation:evaluate_tags"
+    comparison = "charlm.api.tag_evaluation:compare_tags"
 
-    def open(self, path: Path, **options: Any) -> TagModel:
-        """Load the tagger in a folder; options are as in `load_task_run`."""
-        return TagModel(cast(TagRun, load_task_run(path, **options)), **options)
-
-    def evaluate(
-        self, run: TagRun, files: Sequence[str] | None = None, **options: Any
-    ) -> "TagEvaluation":
-        """See `tag_evaluation.evaluate_tags`."""
-        from charlm.api.tag_evaluation import evaluate_tags
-
-        return evaluate_tags(run, files, **options)
-
-    def compare(
-        self, runs: Sequence[TagRun], files: Sequence[str] | None = None, **options: Any
-    ) -> "TagComparison":
-        """See `tag_evaluation.compare_tags`."""
-        from charlm.api.tag_evaluation import compare_tags
-
-        return compare_tags(runs, files, **options)
-
-    def inputs(
+    def texts(
         self,
-        run: Path,
         files: Sequence[str],
-        reading: Mapping[str, Any],
+        rules: ReadSettings,
         target: str | None,
         warn: "Warn",
-    ) -> Iterator[list[Any]]:
-        """Yield the words of the sentences of files, in groups; tags are left out.
-
-        Lines of a file that is no CoNLL are sentences. Raises CorpusError.
-        """
+        columns: Columns,
+    ) -> Iterator[list[str]]:
+        """Yield the words of each sentence; lines of a file that is no CoNLL are sentences."""
         from charlm.text.tagged_files import read_sentences
 
-        rules = ReadSettings(**reading)
-        tagged = read_sentences(
-            files, rules, target, warn, needs_tags=False, columns=run_columns(run)
-        )
-        sentences = (list(each.words) for each in tagged)
-        while group := list(islice(sentences, GROUP)):
-            yield group
+        tagged = read_sentences(files, rules, target, warn, needs_tags=False, columns=columns)
+        return (list(each.words) for each in tagged)
 
 
-TAG_API: TaskApi = TagApi()
+TAG_API = TagApi()

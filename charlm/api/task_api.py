@@ -1,19 +1,23 @@
 """The interface of a task to the library and the command line: its models, figures, comparisons.
 
-Rows of `charlm.config.tasks.TASKS` name objects of the protocol `TaskApi`.
+Rows of `charlm.config.tasks.TASKS` name objects of the class `TaskApi`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from charlm.api.copies import load_again
 from charlm.config.class_path import resolve
+from charlm.config.corpus import ReadSettings
 from charlm.config.tasks import TASKS
 from charlm.errors import CorpusError, UsageError
+from charlm.runs.columns import run_columns
 from charlm.runs.layout import METRICS, TASK, no_labels, read_metrics, run_task
 from charlm.runs.run import run_stamp
-from charlm.runs.task_run import TaskRun
+from charlm.runs.task_run import TaskRun, load_task_run
+from charlm.text.sources.rows import Columns
 
 if TYPE_CHECKING:
     from charlm.api.results import History, Predictions
@@ -21,6 +25,9 @@ if TYPE_CHECKING:
 
 FROM_FILES = "text"
 """Name of the texts of files in the figures of an evaluation."""
+GROUP = 256
+"""Number of texts that are read before their answers are returned."""
+T = TypeVar("T")
 
 
 class TaskModel:
@@ -99,48 +106,41 @@ class TaskModel:
         return list(self.vocabulary.unknown(text))
 
 
-class TaskApi(Protocol):
+class TaskApi:
     """Functions that differ from task to task."""
 
-    @property
-    def evaluation_flags(self) -> frozenset[str]:
-        """Flags of `charlm eval` for this task, among --target, --worst, --beam, --with."""
+    model: type[TaskModel]
+    """Class of its models."""
+    evaluation_flags: frozenset[str] = frozenset()
+    """Flags of `charlm eval` for this task, among --target, --worst, --beam, --with."""
+    reads_lines = False
+    """True if each line of plain text is a text by itself, so that it is read as it arrives."""
+    evaluation, comparison = "", ""
+    """Import paths of the functions that evaluate a run and compare several."""
 
-    @property
-    def reads_lines(self) -> bool:
-        """True if each line of plain text is a text by itself, so that it is read as it arrives."""
-
-    def open(self, path: Path, **options: Any) -> TaskModel:
+    def open(self, path: Path, **options: Any) -> Any:
         """Load the model in a folder; options are as in `load_task_run`.
 
         A task that knows --with also has `with_`, runs to mix, and `checkpoints`, their folder.
         """
+        return self.model(load_task_run(path, **options), **options)
 
-    def evaluate(
-        self,
-        run: Any,
-        files: Sequence[str] | None = None,
-        *,
-        target: str | None = None,
-        reading: Mapping[str, Any] | None = None,
-        **options: Any,
-    ) -> Any:
+    def evaluate(self, run: Any, files: Sequence[str] | None = None, **options: Any) -> Any:
         """Return the figures of files, or of the texts that the run held out, with `notes`.
 
-        `target` and `reading` say how files are read. `options` are those of `evaluation_flags`
-        that were given: `worst`, a number of texts to list, and `beam`.
+        `target` and `reading` say how files are read. Further options are those of
+        `evaluation_flags` that were given: `worst`, a number of texts to list, and `beam`.
         """
+        return resolve(self.evaluation)(run, files, **options)
 
     def compare(
-        self,
-        runs: Sequence[Any],
-        files: Sequence[str] | None = None,
-        *,
-        target: str | None = None,
-        reading: Mapping[str, Any] | None = None,
-        seed: int = 0,
+        self, runs: Sequence[Any], files: Sequence[str] | None = None, **options: Any
     ) -> Any:
-        """Compare runs of the task on files, or on the texts that all held out, with `notes`."""
+        """Compare runs of the task on files, or on the texts that all held out, with `notes`.
+
+        Options are `target` and `reading`, as in `evaluate`, and `seed`, of the bootstrap.
+        """
+        return resolve(self.comparison)(runs, files, **options)
 
     def inputs(
         self,
@@ -152,8 +152,22 @@ class TaskApi(Protocol):
     ) -> Iterator[list[Any]]:
         """Yield the texts of files in groups, as `predict` takes them, without their labels.
 
-        Tables are read by the columns of a run, if they have them.
+        `reading` has fields of `ReadSettings`. Tables are read by the columns of the `run` in that
+        folder, if they have them. Raises CorpusError.
         """
+        rules = ReadSettings(**reading)
+        yield from in_groups(self.texts(files, rules, target, warn, run_columns(run)))
+
+    def texts(
+        self,
+        files: Sequence[str],
+        rules: ReadSettings,
+        target: str | None,
+        warn: "Warn",
+        columns: Columns,
+    ) -> Iterator[Any]:
+        """Yield the texts of files; `target` names what lies beside them, which is left out."""
+        raise NotImplementedError
 
 
 def api_of(task: str) -> TaskApi:
@@ -166,7 +180,7 @@ def open_task(path: Path, **options: Any) -> TaskModel:
     task = run_task(path)
     if not TASKS[task].api:
         raise no_labels(path)
-    return api_of(task).open(path, **options)
+    return cast(TaskModel, api_of(task).open(path, **options))
 
 
 def held_out(run: TaskRun, noun: str = "texts") -> dict[str, Any]:
@@ -181,6 +195,13 @@ def held_out(run: TaskRun, noun: str = "texts") -> dict[str, Any]:
             f"this run keeps no held-out {noun}; expected some to evaluate. Use --file"
         )
     return parts
+
+
+def in_groups(values: Iterable[T]) -> Iterator[list[T]]:
+    """Yield values in lists of GROUP; the last one may be shorter."""
+    waiting = iter(values)
+    while group := list(islice(waiting, GROUP)):
+        yield group
 
 
 def checked_texts(texts: str | Iterable[str] | None, name: str = "texts") -> Iterator[str]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from charlm.api.comparison import common_parts
 from charlm.api.task_api import FROM_FILES, held_out
+from charlm.api.translations import check_beam
 from charlm.commands import command
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError
@@ -42,6 +43,7 @@ def evaluate_translations(
     `ReadSettings`. The `worst` texts are those whose output has the least chrF. Raises UsageError
     if the run keeps no texts, CorpusError for files without texts or translations.
     """
+    check_beam(beam)
     notes: list[str] = []
     if files:
         found = pairs_of(run, files, target, reading, notes, run_columns(run.path))

@@ -1,26 +1,19 @@
 """The translator of a run: translations of texts. Nothing is printed."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from charlm.api.task_api import TaskApi, TaskModel, checked_texts
+from charlm.api.task_api import TaskApi, TaskModel, checked_texts, in_groups
 from charlm.config.corpus import ReadSettings
 from charlm.errors import UsageError, named
 from charlm.inference.search import BEAM, MAX_BEAM
 from charlm.inference.translating import Text
 from charlm.inference.translation_counts import TranslationCounts
-from charlm.runs.columns import run_columns
-from charlm.runs.task_run import load_task_run
 from charlm.runs.translate_run import TranslateRun
+from charlm.text.sources.rows import Columns
 
 if TYPE_CHECKING:
-    from charlm.inference.translation_results import TranslationComparison, TranslationEvaluation
     from charlm.text.sources.rows import Warn
-
-GROUP = 256
-"""Number of texts that are read before their translations are returned."""
 
 
 class TranslateModel(TaskModel):
@@ -46,8 +39,7 @@ class TranslateModel(TaskModel):
         text without words is empty. Raises UsageError for anything but texts.
         """
         check_beam(beam)
-        waiting = iter(checked_texts(texts))
-        while group := list(islice(waiting, GROUP)):
+        for group in in_groups(checked_texts(texts)):
             yield from self.run.translate(group, beam)
 
     def evaluate(
@@ -89,54 +81,29 @@ def check_beam(beam: int) -> None:
         raise UsageError(f"{named('beam')} is {beam!r:.80}; expected a number from 1 to {MAX_BEAM}")
 
 
-class TranslateApi:
+class TranslateApi(TaskApi):
     """Functions for runs that give translations; see `TaskApi`."""
 
+    model = TranslateModel
     evaluation_flags = frozenset({"--target", "--worst", "--beam"})
     reads_lines = True
+    evaluation = "charlm.api.translation_evaluation:evaluate_translations"
+    comparison = "charlm.api.translation_evaluation:compare_translations"
 
-    def open(self, path: Path, **options: Any) -> TranslateModel:
-        """Load the translator in a folder; options are as in `load_task_run`."""
-        return TranslateModel(cast(TranslateRun, load_task_run(path, **options)), **options)
-
-    def evaluate(
-        self, run: TranslateRun, files: Sequence[str] | None = None, **options: Any
-    ) -> "TranslationEvaluation":
-        """See `translation_evaluation.evaluate_translations`."""
-        from charlm.api.translation_evaluation import evaluate_translations
-
-        check_beam(options.get("beam", BEAM))
-        return evaluate_translations(run, files, **options)
-
-    def compare(
-        self, runs: Sequence[TranslateRun], files: Sequence[str] | None = None, **options: Any
-    ) -> "TranslationComparison":
-        """See `translation_evaluation.compare_translations`."""
-        from charlm.api.translation_evaluation import compare_translations
-
-        return compare_translations(runs, files, **options)
-
-    def inputs(
+    def texts(
         self,
-        run: Path,
         files: Sequence[str],
-        reading: Mapping[str, Any],
+        rules: ReadSettings,
         target: str | None,
         warn: "Warn",
-    ) -> Iterator[list[str]]:
-        """Yield the texts of files in groups, "" for rows without one; translations are left out.
-
-        `reading` has fields of `ReadSettings`, `target` names the column of translations, if there
-        is one. Raises CorpusError.
-        """
+        columns: Columns,
+    ) -> Iterator[str]:
+        """Yield the texts of files, "" for rows without one; `target` is that of translations."""
         from charlm.text.parallel_files import read_pairs
 
-        rules, columns = ReadSettings(**reading), run_columns(run)
         pairs = read_pairs(files, rules, target, warn, needs_targets=False, columns=columns)
-        texts = (pair.source or "" for pair in pairs)
-        while group := list(islice(texts, GROUP)):
-            yield group
+        return (pair.source or "" for pair in pairs)
 
 
-TRANSLATE_API: TaskApi = TranslateApi()
+TRANSLATE_API = TranslateApi()
 """Functions of the task `translate`."""
