@@ -37,7 +37,7 @@ class TaskModel:
     `predict_each` and `as_read`.
     """
 
-    run: TaskRun
+    run: TaskRun[Any]
     """The run in memory."""
     name: str
     """Name of the run, or the names of those of a mixture: "a + b"."""
@@ -52,7 +52,7 @@ class TaskModel:
     max_request_chars = 500_000
     """Maximum number of characters of the texts of one request to a server."""
 
-    def __init__(self, run: TaskRun, **options: Any) -> None:
+    def __init__(self, run: TaskRun[Any], **options: Any) -> None:
         self.run, self._options = run, options  # options of `load_task_run`
         self.path, self.vocabulary, self.config = run.path, run.vocabulary, run.config
         self.name = run.path.name
@@ -183,7 +183,7 @@ def open_task(path: Path, **options: Any) -> TaskModel:
     return cast(TaskModel, api_of(task).open(path, **options))
 
 
-def held_out(run: TaskRun, noun: str = "texts") -> dict[str, Any]:
+def held_out(run: TaskRun[Any], noun: str = "texts") -> dict[str, Any]:
     """Return the validation and test part that a run keeps, by name, as its `kept` returns them.
 
     Raises UsageError if it keeps none of these, which are called `noun`.

@@ -14,30 +14,21 @@ from charlm.inference.labelling import ArrayReader, LabelReader, MixedReader
 from charlm.runs import layout
 from charlm.runs.bag import read_bag
 from charlm.runs.engines import uses_torch
-from charlm.runs.run import kept_text
+from charlm.runs.task_run import TaskRun
 from charlm.runs.task_weights import TaskWeights
 from charlm.text.encoded import EncodedText, TextCounts
 from charlm.text.labelled import encode_texts, shortened
 from charlm.text.labels import Labels, Targets, read_targets
 from charlm.text.tokenizers.spans import token_spans
 from charlm.text.tokenizers.tokenizer_json import EOS
-from charlm.text.tokenizers.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelRun:
+class LabelRun(TaskRun[tuple[EncodedText, Targets]]):
     """A classifier with its vocabulary and labels, in memory."""
 
-    path: Path
-    config: dict[str, Any]
-    vocabulary: Vocabulary
     labels: Labels
     reader: LabelReader
-
-    @property
-    def engine(self) -> str:
-        """Name of the reader."""
-        return self.reader.name
 
     @property
     def name(self) -> str:
@@ -71,15 +62,9 @@ class LabelRun:
         scale = _scale(self.config)
         return LabelCounts.of(logits / scale, targets, scale)
 
-    def kept(self, name: str) -> tuple[EncodedText, Targets] | None:
-        """Return a split of the run's text (train, valid, test) and its targets, or None.
-
-        Raises CorpusError if it is damaged or does not fit the vocabulary or the labels.
-        """
-        folder = self.path / "data" / name
-        if (text := kept_text(folder, self.vocabulary)) is None:
-            return None
-        return text, read_targets(folder, text.documents, len(self.labels))
+    def beside(self, name: str, text: EncodedText) -> tuple[EncodedText, Targets]:
+        """Return the kept texts of a split with their targets."""
+        return text, read_targets(self.path / "data" / name, text.documents, len(self.labels))
 
 
 def load_label_run(path: Path, *, engine: str = "auto", threads: int | None = None) -> LabelRun:

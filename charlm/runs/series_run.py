@@ -14,26 +14,18 @@ from charlm.inference.series import ArraySeries, SeriesReader, evaluate_series, 
 from charlm.inference.series_counts import SeriesCounts
 from charlm.runs import layout
 from charlm.runs.engines import uses_torch
-from charlm.runs.run import kept_text
+from charlm.runs.task_run import TaskRun
 from charlm.runs.task_weights import TaskWeights
+from charlm.text.encoded import EncodedText
 from charlm.text.series import Scales, read_values
 from charlm.text.series_floors import Recurrence, Values
-from charlm.text.tokenizers.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeriesRun:
+class SeriesRun(TaskRun[tuple[Values, int]]):
     """A model of a series with its scales, in memory."""
 
-    path: Path
-    config: dict[str, Any]
-    vocabulary: Vocabulary
     reader: SeriesReader
-
-    @property
-    def engine(self) -> str:
-        """Name of what computes, for people."""
-        return self.reader.name
 
     @property
     def scales(self) -> Scales:
@@ -47,15 +39,9 @@ class SeriesRun:
         task = self.config[layout.TASK]
         return int(task["window"]) if task["stateless"] else None
 
-    def kept(self, name: str) -> tuple[Values, int] | None:
-        """Return the numbers of a split (train, valid, test) and its steps, or None.
-
-        Raises CorpusError if they are damaged.
-        """
-        folder = self.path / "data" / name
-        if (text := kept_text(folder, self.vocabulary)) is None:
-            return None
-        return read_values(folder, len(text.ids)), len(text.ids)
+    def beside(self, name: str, text: EncodedText) -> tuple[Values, int]:
+        """Return the kept numbers of a split, and its steps."""
+        return read_values(self.path / "data" / name, len(text.ids)), len(text.ids)
 
     @cached_property
     def recurrence(self) -> Recurrence | None:

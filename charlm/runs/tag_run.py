@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from charlm.backends.interface import Backend
 from charlm.backends.tagger_weights import CHARACTERS, CRF, letter_settings
@@ -14,8 +14,9 @@ from charlm.inference.tag_counts import Known, TagCounts
 from charlm.inference.tagging import ArrayTagReader, Letters, TagReader
 from charlm.runs import layout
 from charlm.runs.engines import uses_torch
-from charlm.runs.run import kept_text
+from charlm.runs.task_run import TaskRun
 from charlm.runs.task_weights import TaskWeights
+from charlm.text.encoded import EncodedText
 from charlm.text.labels import Labels, Targets, read_targets
 from charlm.text.sentence_files import read_kept
 from charlm.text.sentences import Sentences, encode_sentences
@@ -24,23 +25,15 @@ from charlm.text.tokenizers.vocabulary import Vocabulary, load_vocabulary
 
 
 @dataclass(frozen=True, kw_only=True)
-class TagRun:
+class TagRun(TaskRun[tuple[Sentences, Targets]]):
     """A tagger with its vocabularies and tags, in memory."""
 
-    path: Path
-    config: dict[str, Any]
-    vocabulary: Vocabulary
     labels: Labels
     reader: TagReader
     steps: Transitions | None
     """Scores of steps from tag to tag, of a CRF."""
     scale: float
     """Factor on all scores that calibration found, or 1."""
-
-    @property
-    def engine(self) -> str:
-        """Name of the reader."""
-        return self.reader.name
 
     def encode(self, sentences: Iterable[Sequence[str]]) -> Sentences:
         """Encode sentences, each a sequence of words."""
@@ -71,14 +64,9 @@ class TagRun:
         )
         return counts, found
 
-    def kept(self, name: str) -> tuple[Sentences, Targets] | None:
-        """Return a split of the run's text (train, valid, test) and its tags, or None.
-
-        Raises CorpusError if it is damaged or does not fit the vocabulary or the tags.
-        """
+    def beside(self, name: str, text: EncodedText) -> tuple[Sentences, Targets]:
+        """Return the kept sentences of a split with the tags of their words."""
         folder = self.path / "data" / name
-        if (text := kept_text(folder, self.vocabulary)) is None:
-            return None
         sentences = read_kept(folder, text)
         return sentences, read_targets(folder, len(sentences.spelling), len(self.labels))
 

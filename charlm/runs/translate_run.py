@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from charlm.backends.translator_weights import DECODER_LAYERS, decoder_settings
 from charlm.config.fields import MAX_COUNT
@@ -13,12 +13,12 @@ from charlm.inference.translating import NOTHING, ArraySteps, Languages, Text, t
 from charlm.inference.translation_counts import TranslationCounts
 from charlm.runs import layout
 from charlm.runs.engines import uses_torch
-from charlm.runs.run import kept_text
+from charlm.runs.task_run import TaskRun
 from charlm.runs.task_weights import TaskWeights
 from charlm.text.encoded import EncodedText
 from charlm.text.groups import text_lengths
 from charlm.text.labelled import encode_texts
-from charlm.text.tokenizers.vocabulary import Vocabulary, load_vocabulary
+from charlm.text.tokenizers.vocabulary import load_vocabulary
 
 MAX_TOKENS = 1000
 """Maximum length of a text that is translated."""
@@ -37,37 +37,19 @@ class EncodedPairs:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TranslateRun:
+class TranslateRun(TaskRun[EncodedPairs]):
     """A translator with its two vocabularies, in memory."""
 
-    path: Path
-    config: dict[str, Any]
     languages: Languages
-    steps: Steps
+    reader: Steps
 
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """Vocabulary of the texts that are read."""
-        return self.languages.source
-
-    @property
-    def engine(self) -> str:
-        """Name of what computes."""
-        return self.steps.name
-
-    def kept(self, name: str) -> EncodedPairs | None:
-        """Return a split of the run's text (train, valid, test) and its translations, or None.
-
-        Raises CorpusError if it is damaged or does not fit the vocabularies.
-        """
+    def beside(self, name: str, text: EncodedText) -> EncodedPairs:
+        """Return the kept texts of a split with their translations."""
         from charlm.text.parallel import PARALLEL, Parallel
 
-        folder = self.path / "data" / name
-        if (sources := kept_text(folder, self.vocabulary)) is None:
-            return None
-        beside = cast(Parallel, PARALLEL.read(self.path, self.config, {name: sources}))
+        beside = cast(Parallel, PARALLEL.read(self.path, self.config, {name: text}))
         pairs = beside.pairs.get(name, ())
-        return EncodedPairs(sources=sources, targets=beside.texts[name], pairs=pairs)
+        return EncodedPairs(sources=text, targets=beside.texts[name], pairs=pairs)
 
     def encoded(self, pairs: Sequence[tuple[str, str]]) -> EncodedPairs:
         """Encode texts and their translations. Raises CorpusError for long ones."""
@@ -88,7 +70,7 @@ class TranslateRun:
         given = [texts[number] for number in numbers]
         encoded = encode_texts(given, self.vocabulary, MAX_COUNT, "start")
         _check_lengths(given, encoded)
-        found = translations(self.steps, self.languages, given, encoded, beam)
+        found = translations(self.reader, self.languages, given, encoded, beam)
         answers = dict(zip(numbers, found, strict=True))
         return [answers.get(number, NOTHING) for number in range(len(texts))]
 
@@ -101,13 +83,13 @@ class TranslateRun:
         """
         sources, references = zip(*pairs.pairs, strict=True)
         found = translations(
-            self.steps, self.languages, sources, pairs.sources, beam, with_attention=False
+            self.reader, self.languages, sources, pairs.sources, beam, with_attention=False
         )
         counts = TranslationCounts.of(
             [each.text for each in found],
             [reference.strip() for reference in references],
             [[token.text for token in each.tokens] for each in found],
-            nats=float(forced_nats(self.steps, pairs.sources, pairs.targets).sum()),
+            nats=float(forced_nats(self.reader, pairs.sources, pairs.targets).sum()),
             tokens=len(pairs.targets.ids),
             copied=sum(each.copied for each in found),
         )
@@ -142,8 +124,9 @@ def load_translate_run(
     return TranslateRun(
         path=path,
         config=weights.config,
+        vocabulary=weights.vocabulary,
         languages=Languages(source=weights.vocabulary, target=target),
-        steps=_steps(weights),
+        reader=_steps(weights),
     )
 
 
