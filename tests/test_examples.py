@@ -9,6 +9,7 @@ import pytest
 
 import charlm.text.dataset
 from charlm.config.corpus import CorpusSettings, ReadSettings, VocabularySettings
+from charlm.config.settings import Settings
 from charlm.config.task import TaskSettings
 from charlm.errors import CharlmError
 from charlm.text.encoded import write_encoded
@@ -105,7 +106,8 @@ def test_copies_of_a_set_give_the_same_files(tmp_path):
     for form, write in FORMATS.items():
         path = write(tmp_path / form if form != "parquet" else tmp_path, pairs)
         settings = CorpusSettings(sources=(str(path),), document="line")
-        data = LABELLED.load(settings, WORDS, TaskSettings(task="classify"))
+        task = TaskSettings(task="classify")
+        data = LABELLED.load(Settings(corpus=settings, vocabulary=WORDS, task=task))
         assert data.labelled is not None
         for name in ("train", "valid"):
             folder = tmp_path / "data" / form / name
@@ -260,7 +262,8 @@ def test_only_a_table_whose_first_row_may_be_data_has_advice_about_it(tmp_path: 
 
 def load(path: Path, target: str | None = None, **settings) -> charlm.text.dataset.Dataset:
     corpus = CorpusSettings(sources=(str(path),), document="line", **settings)
-    return LABELLED.load(corpus, WORDS, TaskSettings(task="classify", target=target))
+    task = TaskSettings(task="classify", target=target)
+    return LABELLED.load(Settings(corpus=corpus, vocabulary=WORDS, task=task))
 
 
 def test_a_dataset_has_the_name_of_its_first_folder_or_file(tmp_path):

@@ -8,8 +8,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from charlm.config.corpus import CorpusSettings, ReadSettings, VocabularySettings
-from charlm.config.task import TaskSettings
+from charlm.config.corpus import CorpusSettings, ReadSettings
+from charlm.config.settings import Settings
 from charlm.text.examples import read_examples
 from charlm.text.label_doubts import doubts_of_labels
 from charlm.text.labelled import LABELLED
@@ -72,7 +72,7 @@ def test_labels_of_other_splits_are_compared_too(tmp_path: Path) -> None:
     corpus = CorpusSettings(
         sources=[str(tmp_path / "train.csv")], test=[str(tmp_path / "test.csv")]
     )
-    warnings = " ".join(LABELLED.load(corpus, VocabularySettings(), TaskSettings()).warnings)
+    warnings = " ".join(LABELLED.load(Settings(corpus=corpus)).warnings)
     assert '"0", "0.0"' in warnings
     assert '"1", "1.0"' in warnings
 

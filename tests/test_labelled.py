@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 from charlm.config.corpus import CorpusSettings, VocabularySettings
+from charlm.config.settings import Settings
 from charlm.config.task import TaskSettings
 from charlm.errors import CorpusError
 from charlm.text.dataset import Dataset
 from charlm.text.labelled import LABELLED, encode_texts, held_out_rows, shortened
 from charlm.text.labels import UNSEEN, Labels, read_targets, write_targets
+from charlm.text.task_text import Given
 from charlm.text.tokenizers.tokenizer_json import EOS
 
 WORDS = VocabularySettings(unit="word", words="bare", lowercase=True)
@@ -16,8 +18,12 @@ TEXTS = [(f"a {name} film, number {i}", name) for i in range(20) for name in ("g
 
 
 def load(examples=TEXTS, *, valid_frac=None, **task) -> Dataset:
-    settings = CorpusSettings(document="line", valid_frac=valid_frac)
-    return LABELLED.load(settings, WORDS, TaskSettings(task="classify", **task), examples=examples)
+    settings = Settings(
+        corpus=CorpusSettings(document="line", valid_frac=valid_frac),
+        vocabulary=WORDS,
+        task=TaskSettings(task="classify", **task),
+    )
+    return LABELLED.load(settings, Given(examples=examples))
 
 
 # ------------------------------------------------------------------ labels

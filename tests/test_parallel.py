@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from charlm.config.corpus import CorpusSettings, ReadSettings, VocabularySettings
-from charlm.config.task import TaskSettings
+from charlm.config.settings import Settings
 from charlm.errors import CharlmError, CorpusError
 from charlm.text.batches import PADDING, Position
 from charlm.text.dataset import Dataset
 from charlm.text.pair_batches import PairGroups, pair_batch
 from charlm.text.parallel import MAX_SIDE, PARALLEL, TARGET, Parallel
 from charlm.text.parallel_files import Pair, parallel_name, read_pairs
-from charlm.text.task_text import gold_of
+from charlm.text.task_text import Given, gold_of
 from charlm.text.tokenizers.tokenizer_json import EOS
 
 PAIRS = [("A dog runs.", "Ein Hund läuft."), ('"Stop", he said.', "„Halt“, sagte er.")]
@@ -180,9 +180,10 @@ CHARS = VocabularySettings()
 OPEN = ("vocabulary.unit",)
 
 
-def load(examples=TEXTS, rule=CHARS, *, valid_frac=0.1, open_=(), **more) -> Dataset:
-    settings = CorpusSettings(document="line", valid_frac=valid_frac)
-    return PARALLEL.load(settings, rule, TaskSettings(), examples=examples, open_=open_, **more)
+def load(examples=TEXTS, rule=CHARS, *, valid_frac=0.1, **given) -> Dataset:
+    corpus = CorpusSettings(document="line", valid_frac=valid_frac)
+    settings = Settings(corpus=corpus, vocabulary=rule)
+    return PARALLEL.load(settings, Given(examples=examples, **given))
 
 
 def test_both_sides_have_a_vocabulary_and_end_with_eos():
@@ -215,8 +216,8 @@ def test_short_translations_are_read_by_characters_unless_the_user_chose():
     bpe = VocabularySettings(unit="bpe", max_size=300)
     long = [(a, b * 3) for a, b in TEXTS]
     assert load(rule=bpe).vocabulary.unit == "bpe"
-    assert load(long, bpe, open_=OPEN).vocabulary.unit == "bpe"
-    dataset = load(rule=bpe, open_=OPEN)
+    assert load(long, bpe, open_settings=OPEN).vocabulary.unit == "bpe"
+    dataset = load(rule=bpe, open_settings=OPEN)
     assert dataset.vocabulary.unit == gold_of(dataset, Parallel).vocabulary.unit == "char"
     assert len(dataset.vocabulary) > 10 and dataset.vocabulary.settings.max_size == 300
     assert "both texts are read by characters" in "".join(dataset.warnings)

@@ -11,8 +11,9 @@ import torch
 from helpers import seeded
 
 from charlm.backends.series_weights import series_shapes, series_weights
-from charlm.config.corpus import CorpusSettings, ReadSettings, VocabularySettings
+from charlm.config.corpus import CorpusSettings, ReadSettings
 from charlm.config.model import ModelSettings
+from charlm.config.settings import Settings
 from charlm.config.task import TaskSettings
 from charlm.errors import CorpusError, UsageError
 from charlm.inference.series import ArraySeries, evaluate_series, forecast, forecasts
@@ -54,7 +55,7 @@ def text_of(values) -> EncodedText:
 
 
 def load(**options) -> Dataset:
-    return SERIES_TEXT.load(CorpusSettings(**options), VocabularySettings(), TaskSettings())
+    return SERIES_TEXT.load(Settings(corpus=CorpusSettings(**options)))
 
 
 # ------------------------------------------------------------------ reading

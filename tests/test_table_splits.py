@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from charlm.config.corpus import CorpusSettings, VocabularySettings
+from charlm.config.corpus import CorpusSettings
+from charlm.config.settings import Settings
 from charlm.config.task import TaskSettings
 from charlm.text.labelled import LABELLED
 from charlm.text.labels import UNSEEN
@@ -34,9 +35,7 @@ def test_labels_are_read_from_the_columns_of_training(order: tuple[int, ...]) ->
     rows = [("a summary", "5", *row) for row in ROWS[:10]]
     moved = [tuple(row[place] for place in order) for row in [tuple(head), *rows]]
     test = written("test.tsv", list(moved[0]), moved[1:])
-    dataset = LABELLED.load(
-        CorpusSettings(sources=[train], test=[test]), VocabularySettings(), TaskSettings()
-    )
+    dataset = LABELLED.load(Settings(corpus=CorpusSettings(sources=[train], test=[test])))
     assert dataset.test is not None
     targets = dataset.labelled.targets["test"]
     assert targets.tolist() == [n % 2 for n in range(10)]
@@ -47,9 +46,7 @@ def test_labels_are_read_from_the_columns_of_training(order: tuple[int, ...]) ->
 def test_other_names_are_read_if_those_of_training_are_missing() -> None:
     train = written("train.tsv", ["sentence", "sentiment"], ROWS)
     test = written("test.tsv", ["label", "text"], [(b, a) for a, b in ROWS[:4]])
-    dataset = LABELLED.load(
-        CorpusSettings(sources=[train], test=[test]), VocabularySettings(), TaskSettings()
-    )
+    dataset = LABELLED.load(Settings(corpus=CorpusSettings(sources=[train], test=[test])))
     assert UNSEEN not in dataset.labelled.targets["test"]
 
 
@@ -65,9 +62,10 @@ def test_pairs_are_read_in_the_direction_of_training() -> None:
     }
     read = {
         name: task.load(
-            CorpusSettings(sources=[train], test=[test]),
-            VocabularySettings(),
-            TaskSettings(task="translate"),
+            Settings(
+                corpus=CorpusSettings(sources=[train], test=[test]),
+                task=TaskSettings(task="translate"),
+            )
         )
         for name, test in corpora.items()
     }
@@ -83,7 +81,7 @@ def test_translations_that_may_be_missing_are_counted() -> None:
     pairs = [(f"a dog number {n}", "NA" if n % 10 == 3 else f"Hund {n}") for n in range(40)]
     corpus = CorpusSettings(sources=[written("train.tsv", ["en", "de"], pairs)])
     task = TaskSettings(task="translate")
-    warnings = PARALLEL.load(corpus, VocabularySettings(), task).warnings
+    warnings = PARALLEL.load(Settings(corpus=corpus, task=task)).warnings
     assert any("4 translations such as NA, read as it is written" in each for each in warnings)
 
 
@@ -94,6 +92,6 @@ def test_splits_of_one_form_are_reported_once(task: TaskText, head: list[str]) -
     """The sentence of the first table has a hint that others need not have."""
     names = [written(f"{name}.tsv", head, ROWS) for name in ("train", "valid", "test")]
     corpus = CorpusSettings(sources=names[:1], valid=names[1:2], test=names[2:])
-    warnings = task.load(corpus, VocabularySettings(), TaskSettings()).warnings
+    warnings = task.load(Settings(corpus=corpus)).warnings
     (reported,) = (sentence for sentence in warnings if "separated by tabs" in sentence)
     assert reported.startswith("train.tsv") and "add --no-header" in reported

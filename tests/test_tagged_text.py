@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from charlm.config.corpus import CorpusSettings, VocabularySettings
+from charlm.config.settings import Settings
 from charlm.config.task import TaskSettings
 from charlm.errors import CorpusError
 from charlm.text.dataset import Dataset
 from charlm.text.encoded import read_encoded, write_encoded
 from charlm.text.labels import UNSEEN
 from charlm.text.tagged import LETTERS, TAGGED, Tagged
-from charlm.text.task_text import gold_of
+from charlm.text.task_text import Given, gold_of
 
 WORDS = VocabularySettings(unit="word", words="whitespace", lowercase=True)
 TASK = TaskSettings()
@@ -31,7 +32,8 @@ def dataset(folder: Path, train: str = TRAIN, other: str = "", **options) -> Dat
         (folder / "test.conll").write_text(other, encoding="utf-8")
         sources["test"] = (f"{folder}/test.conll",)
     task = options.pop("task", TASK)
-    return TAGGED.load(CorpusSettings(**sources), WORDS, task, **options)
+    settings = Settings(corpus=CorpusSettings(**sources), vocabulary=WORDS, task=task)
+    return TAGGED.load(settings, Given(**options))
 
 
 def tags(made: Tagged, split: str) -> list[list[str]]:
@@ -148,7 +150,7 @@ def test_examples_of_python_are_the_sentences_of_a_file(tmp_path: Path):
     made = dataset(tmp_path)
     own = ["I-PER", "O", "I-LOC", "I-LOC", "B-LOC", "O"]
     pairs = [([f"Ann{n}", "saw", "New", "York", "Bob", "."], own) for n in range(20)]
-    given = TAGGED.load(CorpusSettings(), WORDS, TASK, examples=pairs)
+    given = TAGGED.load(Settings(vocabulary=WORDS, task=TASK), Given(examples=pairs))
     assert given.fingerprint == made.fingerprint and given.name == "examples"
     assert tags(gold_of(given, Tagged), "valid") == tags(gold_of(made, Tagged), "valid")
 

@@ -36,7 +36,7 @@ from charlm.text.idcache import CACHED_FROM_BYTES
 from charlm.text.sources.hub import HUB_PREFIX
 from charlm.text.sources.names import literal_folders, reads_once
 from charlm.text.sources.rows import Columns
-from charlm.text.task_text import text_for
+from charlm.text.task_text import Given, text_for
 from charlm.text.tokenizers.vocabulary import Vocabulary, load_vocabulary
 
 READ_AGAIN_BYTES = 100 << 20
@@ -251,14 +251,12 @@ def _read_again(
                 f"{name} is not there; expected the text that the run began with, or a link to it: "
                 "the run keeps no copy"
             )
-    words, beside = settings.vocabulary, text_for(settings)
-    dataset = (
-        beside.load(
-            sources, words, settings.task, vocabulary=vocabulary, more=more_vocabularies(path)
-        )
-        if beside
-        else load_dataset(sources, words, vocabulary=vocabulary, count_types=False)
-    )
+    if beside := text_for(settings):
+        kept = Given(vocabulary=vocabulary, more=more_vocabularies(path))
+        dataset = beside.load(replace(settings, corpus=sources), kept)
+    else:
+        words = settings.vocabulary
+        dataset = load_dataset(sources, words, vocabulary=vocabulary, count_types=False)
     if dataset.fingerprint != corpus["fingerprint"]:
         raise CorpusError(
             f"{corpus['name']} has changed since the run began (its SHA-256 differs); "

@@ -9,7 +9,7 @@ The symbols follow the V entries of the vocabulary. They are inputs only, so no 
 them.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from charlm.config.cells import CELLS
-from charlm.config.corpus import CorpusSettings, VocabularySettings
+from charlm.config.corpus import CorpusSettings
 from charlm.config.fields import MAX_COUNT
 from charlm.config.settings import Settings
 from charlm.config.task import TaskSettings
@@ -42,9 +42,8 @@ from charlm.text.labelled import (
 from charlm.text.labels import UNSEEN, Labelled, Labels, natural_order, read_targets
 from charlm.text.sources.files import shown
 from charlm.text.sources.rows import Columns, Warn
-from charlm.text.task_text import TaskText, gold_of
+from charlm.text.task_text import NOTHING, Given, TaskText, gold_of
 from charlm.text.tokenizers.tokenizer_json import EOS
-from charlm.text.tokenizers.vocabulary import Vocabulary
 from charlm.units import count_of
 
 MAX_CONDITIONS = 1000
@@ -104,29 +103,20 @@ def check_conditioned(settings: Settings) -> None:
 class ConditionedText(LabelledText):
     """Texts with conditions; see `TaskText`."""
 
-    def load(
-        self,
-        corpus: CorpusSettings,
-        vocabulary_settings: VocabularySettings,
-        task: TaskSettings,
-        *,
-        examples: Any = None,
-        vocabulary: Vocabulary | None = None,
-        grow: bool = False,
-        more: Mapping[str, Vocabulary] = {},  # noqa: ARG002
-        open_: Collection[str] = (),  # noqa: ARG002
-    ) -> Dataset:
+    def load(self, settings: Settings, given: Given = NOTHING) -> Dataset:
         """Read texts with conditions, hold some of each out, build the vocabulary and encode.
 
         A condition may be "". Raises CorpusError for texts that cannot be read, UsageError for
         documents that do not begin in the initial state.
         """
-        column = task.condition or ""
+        corpus, column = settings.corpus, settings.task.condition or ""
         warnings: list[str] = []
         columns = Columns()
-        parts, conditions = _read(corpus, column, examples, collector(warnings), columns)
+        parts, conditions = _read(corpus, column, given.examples, collector(warnings), columns)
         splits = {name: part.split() for name, part in parts.items()}
-        built = training_vocabulary(splits["train"], vocabulary_settings, vocabulary, grow=grow)
+        built = training_vocabulary(
+            splits["train"], settings.vocabulary, given.vocabulary, grow=given.grow
+        )
         with phase("encoding the text", total=sum(split.chars for split in splits.values())):
             encoded = {
                 name: encode_texts(counted(part.texts), built.vocabulary, MAX_COUNT, "start")
@@ -138,8 +128,8 @@ class ConditionedText(LabelledText):
             parts,
             encoded,
             built,
-            kept=vocabulary is not None,
-            name=run_name(corpus, examples),
+            kept=given.vocabulary is not None,
+            name=run_name(corpus, given.examples),
             warnings=[*warnings, *built.warnings, *advice],
             labelled=Labelled(labels=conditions, targets=targets),
             columns=columns,

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.config.corpus import CorpusSettings, VocabularySettings
+from charlm.config.corpus import CorpusSettings
+from charlm.config.settings import Settings
 from charlm.config.task import TaskSettings
 from charlm.errors import CorpusError, named
 from charlm.phases import counted, phase
@@ -28,7 +29,7 @@ from charlm.text.sources.files import shown
 from charlm.text.sources.names import find, safe_name, short_name
 from charlm.text.sources.rows import MISSING, Columns, Warn
 from charlm.text.splits import HOLD_OUT_SEED, VALID_FRACTION, Split
-from charlm.text.task_text import Gold, TaskText, gold_of
+from charlm.text.task_text import NOTHING, Given, Gold, TaskText, gold_of
 from charlm.text.tokenizers.building import BuiltVocabulary
 from charlm.text.tokenizers.vocabulary import Ids, Vocabulary
 from charlm.units import count_of
@@ -121,27 +122,19 @@ def labelled_of(dataset: Dataset) -> Labelled:
 class LabelledText:
     """Texts with labels; see `TaskText`."""
 
-    def load(
-        self,
-        corpus: CorpusSettings,
-        vocabulary_settings: VocabularySettings,
-        task: TaskSettings,
-        *,
-        examples: Any = None,
-        vocabulary: Vocabulary | None = None,
-        grow: bool = False,
-        more: Mapping[str, Vocabulary] = {},  # noqa: ARG002
-        open_: Collection[str] = (),  # noqa: ARG002
-    ) -> Dataset:
+    def load(self, settings: Settings, given: Given = NOTHING) -> Dataset:
         """Read texts with labels, hold some of each out, build the vocabulary and encode.
 
         Raises CorpusError for texts that cannot be read, or whose labels cannot be learned.
         """
+        corpus, task = settings.corpus, settings.task
         warnings: list[str] = []
         columns = Columns()
-        parts, labels = _read(corpus, task, examples, collector(warnings), columns)
+        parts, labels = _read(corpus, task, given.examples, collector(warnings), columns)
         splits = {name: part.split() for name, part in parts.items()}
-        built = training_vocabulary(splits["train"], vocabulary_settings, vocabulary, grow=grow)
+        built = training_vocabulary(
+            splits["train"], settings.vocabulary, given.vocabulary, grow=given.grow
+        )
         with phase("encoding the text", total=sum(split.chars for split in splits.values())):
             encoded = {
                 name: encode_texts(
@@ -154,8 +147,8 @@ class LabelledText:
             parts,
             encoded,
             built,
-            kept=vocabulary is not None,
-            name=run_name(corpus, examples),
+            kept=given.vocabulary is not None,
+            name=run_name(corpus, given.examples),
             warnings=[*warnings, *built.warnings, *label_advice(parts, labels)],
             labelled=Labelled(labels=labels, targets=targets),
             columns=columns,

@@ -10,6 +10,7 @@ import numpy as np
 
 from charlm.config.corpus import CorpusSettings, VocabularySettings
 from charlm.config.fields import MAX_COUNT
+from charlm.config.settings import Settings
 from charlm.config.task import TaskSettings
 from charlm.config.tasks import SHORT_TRANSLATION
 from charlm.errors import CorpusError, RunError, named
@@ -36,7 +37,7 @@ from charlm.text.pair_batches import pair_lengths
 from charlm.text.parallel_files import Pair, read_pairs
 from charlm.text.sources.names import find
 from charlm.text.sources.rows import Columns, Rows, Warn
-from charlm.text.task_text import TaskText
+from charlm.text.task_text import NOTHING, Given, TaskText
 from charlm.text.tokenizers.vocabulary import Vocabulary, load_vocabulary
 from charlm.units import count_of
 
@@ -84,36 +85,26 @@ class Parallel:
 class ParallelText:
     """Reader of texts with translations; see `TaskText`."""
 
-    def load(
-        self,
-        corpus: CorpusSettings,
-        vocabulary_settings: VocabularySettings,
-        task: TaskSettings,
-        *,
-        examples: Sequence[tuple[str, str]] | None = None,
-        vocabulary: Vocabulary | None = None,
-        grow: bool = False,
-        more: Mapping[str, Vocabulary] = {},
-        open_: Collection[str] = (),
-    ) -> Dataset:
+    def load(self, settings: Settings, given: Given = NOTHING) -> Dataset:
         """Read pairs, hold some out, build both vocabularies (unless given) and encode.
 
-        `examples` are pairs of texts that replace `corpus.sources`; `more` may hold the vocabulary
-        of the target. If `open_` has "vocabulary.unit" and translations are short, both texts are
-        read by characters. Raises CorpusError for texts that cannot be read.
+        If no unit was given and translations are short, both texts are read by characters. Raises
+        CorpusError for texts that cannot be read.
         """
+        corpus, task = settings.corpus, settings.task
         warnings: list[str] = []
         columns = Columns()
-        parts = _read(corpus, task, examples, collector(warnings), columns)
-        rule = vocabulary_settings
-        if vocabulary is None and "vocabulary.unit" in open_ and _is_short(parts["train"]):
+        parts = _read(corpus, task, given.examples, collector(warnings), columns)
+        rule = settings.vocabulary
+        unit_is_open = given.vocabulary is None and "vocabulary.unit" in given.open_settings
+        if unit_is_open and _is_short(parts["train"]):
             rule = replace(rule, unit="char")
             warnings.append("Translations are short; both texts are read by characters.")
-        built = training_vocabulary(parts["train"].split(), rule, vocabulary, grow=grow)
+        built = training_vocabulary(parts["train"].split(), rule, given.vocabulary, grow=given.grow)
         target = training_vocabulary(
             _turned(parts["train"]).split(),
-            _target_rule(rule, vocabulary, grow=grow, open_=open_),
-            more.get(TARGET),
+            _target_rule(rule, given.vocabulary, grow=given.grow, open_=given.open_settings),
+            given.more.get(TARGET),
         )
         encoded = {
             name: _encode(part, built.vocabulary, target.vocabulary) for name, part in parts.items()
@@ -123,8 +114,8 @@ class ParallelText:
             parts,
             {name: each.sources for name, each in encoded.items()},
             built,
-            kept=vocabulary is not None,
-            name=run_name(corpus, examples),
+            kept=given.vocabulary is not None,
+            name=run_name(corpus, given.examples),
             warnings=[*warnings, *built.warnings, *target.warnings],
             labelled=Parallel(
                 vocabulary=target.vocabulary,

@@ -6,7 +6,7 @@ steps         1  2  3         beside it, and those before the first step come fi
 
 import hashlib
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.config.corpus import CorpusSettings, ReadSettings, VocabularySettings
+from charlm.config.corpus import CorpusSettings, ReadSettings
+from charlm.config.settings import Settings
 from charlm.config.task import TaskSettings
 from charlm.errors import CorpusError, RunError, UsageError, named
 from charlm.files.safe_read import file_size
@@ -32,6 +33,7 @@ from charlm.text.sources.names import find
 from charlm.text.sources.rows import Columns, Rows, TextColumn, Warn, chosen_column
 from charlm.text.sources.text_lines import LineReader
 from charlm.text.splits import VALID_FRACTION
+from charlm.text.task_text import NOTHING, Given
 from charlm.text.tokenizers.numbers import NumberVocabulary
 from charlm.text.tokenizers.tokenizer_json import EOS, EOS_TOKEN, UNK_TOKEN
 from charlm.text.tokenizers.vocabulary import Vocabulary
@@ -245,32 +247,22 @@ def _expected(text: str) -> str:
 class SeriesText:
     """Reader and keeper of series; see `charlm.text.task_text.TaskText`."""
 
-    def load(
-        self,
-        corpus: CorpusSettings,
-        vocabulary_settings: VocabularySettings,
-        task: TaskSettings,  # noqa: ARG002
-        *,
-        examples: Any = None,
-        vocabulary: Vocabulary | None = None,
-        grow: bool = False,  # noqa: ARG002
-        more: Mapping[str, Vocabulary] | None = None,  # noqa: ARG002
-        open_: Collection[str] = (),  # noqa: ARG002
-    ) -> Dataset:
+    def load(self, settings: Settings, given: Given = NOTHING) -> Dataset:
         """Read the series of each split, and hold out the end of the training series.
 
         Raises CorpusError for what is not a series of numbers.
         """
-        if examples is not None:
+        if given.examples is not None:
             raise UsageError(f"examples with a series; {self.check_example(None)}")
         warnings: list[str] = []
-        column, values, steps = _read(corpus, collector(warnings))
+        column, values, steps = _read(settings.corpus, collector(warnings))
         texts = {
             name: EncodedText.stream(np.full(count, EOS, np.uint8)) for name, count in steps.items()
         }
         return Dataset(
-            name=run_name(corpus, None),
-            vocabulary=vocabulary or NumberVocabulary(vocabulary_settings, [UNK_TOKEN, EOS_TOKEN]),
+            name=run_name(settings.corpus, None),
+            vocabulary=given.vocabulary
+            or NumberVocabulary(settings.vocabulary, [UNK_TOKEN, EOS_TOKEN]),
             train=texts["train"],
             valid=texts.get("valid"),
             test=texts.get("test"),

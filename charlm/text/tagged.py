@@ -1,7 +1,7 @@
 """Tagged text: a dataset of one document for each sentence, with the tag of every word."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from charlm.config.corpus import CorpusSettings, VocabularySettings
+from charlm.config.settings import Settings
 from charlm.config.task import TaskSettings
 from charlm.config.text_units import UNITS
 from charlm.errors import CorpusError
@@ -43,7 +44,7 @@ from charlm.text.sources.rows import Columns, Warn
 from charlm.text.spans import OUTSIDE, as_iob2, is_span_tag, scheme_of, stray_inner
 from charlm.text.splits import VALID_FRACTION
 from charlm.text.tagged_files import Sentence, read_sentences
-from charlm.text.task_text import TaskText
+from charlm.text.task_text import NOTHING, Given, TaskText
 from charlm.text.tokenizers.building import build_vocabulary
 from charlm.text.tokenizers.vocabulary import Vocabulary, load_vocabulary
 from charlm.units import count_of
@@ -92,23 +93,14 @@ class Tagged:
 class TaggedText:
     """Sentences of tagged words; see `TaskText`."""
 
-    def load(
-        self,
-        corpus: CorpusSettings,
-        vocabulary_settings: VocabularySettings,
-        task: TaskSettings,
-        *,
-        examples: Any = None,
-        vocabulary: Vocabulary | None = None,
-        grow: bool = False,
-        more: Mapping[str, Vocabulary] = {},
-        open_: Collection[str] = (),  # noqa: ARG002
-    ) -> Dataset:
+    def load(self, settings: Settings, given: Given = NOTHING) -> Dataset:
         """Read the sentences, hold some out, build the vocabularies (unless given) and encode."""
+        corpus, task = settings.corpus, settings.task
         warnings: list[str] = []
         warn = collector(warnings)
         columns = Columns()
-        parts = _held_out(_read(corpus, task, examples, warn, columns), corpus.valid_frac)
+        read = _read(corpus, task, given.examples, warn, columns)
+        parts = _held_out(read, corpus.valid_frac)
         tags = {name: [list(each.tags or ()) for each in part] for name, part in parts.items()}
         if scheme := scheme_of(tags["train"]):
             warn(_scheme_note(scheme, tags["train"]))
@@ -119,22 +111,24 @@ class TaggedText:
         labels = _labels(Counter(own_tags["train"]))
         texts = _texts(parts)
         built = training_vocabulary(
-            texts["train"].split(), vocabulary_settings, vocabulary, grow=grow
+            texts["train"].split(), settings.vocabulary, given.vocabulary, grow=given.grow
         )
         sentences = {}
         total = sum(map(len, parts.values()))
         with phase("encoding the text", total=total, unit="sentences"):
             for name, part in parts.items():
                 sentences[name] = encode_sentences(_words(part), built.vocabulary)
-        letters = more.get(LETTERS)
-        if letters is None and _reads_letters(task, built.vocabulary, given=vocabulary is not None):
+        letters = given.more.get(LETTERS)
+        if letters is None and _reads_letters(
+            task, built.vocabulary, given=given.vocabulary is not None
+        ):
             letters = _letters_of(sentences["train"])
         return finished_dataset(
             texts,
             {name: made.text for name, made in sentences.items()},
             built,
-            kept=vocabulary is not None,
-            name=run_name(corpus, examples),
+            kept=given.vocabulary is not None,
+            name=run_name(corpus, given.examples),
             warnings=[
                 *warnings,
                 *built.warnings,

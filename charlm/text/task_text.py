@@ -4,11 +4,12 @@ Rows of `charlm.config.tasks.TASKS` name objects of the protocol `TaskText`.
 """
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from charlm.config.class_path import resolve
-from charlm.config.corpus import CorpusSettings, VocabularySettings
+from charlm.config.corpus import CorpusSettings
 from charlm.config.settings import Settings
 from charlm.config.task import TaskSettings
 from charlm.config.tasks import TASKS
@@ -16,6 +17,7 @@ from charlm.text.encoded import EncodedText
 from charlm.text.tokenizers.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
+    from charlm.text.corpus import Corpus
     from charlm.text.dataset import Dataset
 
 G = TypeVar("G")
@@ -37,27 +39,34 @@ class Gold(Protocol):
         """Return further vocabularies of the run, by the names of their files."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """Texts and vocabularies that replace those of the settings."""
+
+    corpus: "Corpus | None" = None
+    """Plain text in place of `corpus.sources`."""
+    examples: Any = None
+    """Pairs in place of `corpus.sources`: texts in memory, each with what lies beside it."""
+    vocabulary: Vocabulary | None = None
+    """Vocabulary to keep."""
+    grow: bool = False
+    """True if that vocabulary gets entries for the new types of the training text."""
+    more: Mapping[str, Vocabulary] = field(default_factory=dict)
+    """Further vocabularies to keep, by the names of their files."""
+    open_settings: Collection[str] = ()
+    """Settings ("vocabulary.unit") that only the defaults of the task decide."""
+
+
+NOTHING = Given()
+
+
 class TaskText(Protocol):
     """Texts of a task: how they are read, encoded, kept with a run and compared."""
 
-    def load(
-        self,
-        corpus: CorpusSettings,
-        vocabulary_settings: VocabularySettings,
-        task: TaskSettings,
-        *,
-        examples: Any = None,
-        vocabulary: Vocabulary | None = None,
-        grow: bool = False,
-        more: Mapping[str, Vocabulary] = {},
-        open_: Collection[str] = (),
-    ) -> "Dataset":
+    def load(self, settings: Settings, given: Given = NOTHING) -> "Dataset":
         """Read the texts, hold some out, build the vocabularies (unless given) and encode.
 
-        `examples` are pairs that replace `corpus.sources`. `vocabulary` and `more`, by the names
-        of their files, are kept vocabularies; with `grow`, the former gets entries for the new
-        types of the training text. `open_` are settings ("vocabulary.unit") that only the defaults
-        of the task decide. Raises CorpusError.
+        Raises CorpusError.
         """
 
     def check_example(self, pair: Any) -> str:

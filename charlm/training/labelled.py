@@ -1,6 +1,6 @@
 """Base of the training of all tasks that learn what lies beside the text."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,19 +24,17 @@ from charlm.runs.parent import Parent
 from charlm.runs.run import write_logit_scale
 from charlm.runs.tensors import put_weights, tensors_from_file
 from charlm.runs.weights import load_arrays
-from charlm.text.corpus import Corpus
 from charlm.text.dataset import Dataset
 from charlm.text.groups import text_lengths
 from charlm.text.labels import Targets
-from charlm.text.task_text import text_for
+from charlm.text.task_text import Given, text_for
 from charlm.text.tokenizers.tokenizer_json import UNK
-from charlm.text.tokenizers.vocabulary import Vocabulary
 from charlm.training.calibrating import MIN_GAIN
 from charlm.training.plan.labelled import Costs, plan_labelled
 from charlm.training.plan.memory import memory_of
 from charlm.training.plan.planner import Plan
 from charlm.training.records import FinishedRecord
-from charlm.training.task_training import Examples, Start, Tensors
+from charlm.training.task_training import Start, Tensors
 
 if TYPE_CHECKING:
     from charlm.training.session import Session
@@ -96,23 +94,11 @@ class LabelledTraining:
     def begin_head(self, settings: Settings, dataset: Dataset, model: Encoder) -> None:
         """Set the initial weights of the output layer that follow from the targets, if any do."""
 
-    def dataset(
-        self,
-        settings: Settings,
-        *,
-        corpus: Corpus | None,  # noqa: ARG002
-        examples: Examples | None,
-        vocabulary: Vocabulary | None,
-        grow: bool,
-        open_: Collection[str],
-    ) -> Dataset:
+    def dataset(self, settings: Settings, given: Given) -> Dataset:
         """Read texts with what lies beside them; a given vocabulary is kept."""
         text = text_for(settings)
         assert text is not None, "a task with a row `text`"
-        return text.load(
-            settings.corpus, settings.vocabulary, settings.task,
-            examples=examples, vocabulary=vocabulary, grow=grow, open_=open_,
-        )  # fmt: skip
+        return text.load(settings, given)
 
     def start(self, parent: Parent, settings: Settings, dataset: Dataset) -> Start:
         """Return the weights of a parent's embedding and layers, and of its backward half.

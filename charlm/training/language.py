@@ -1,6 +1,5 @@
 """Training of language models: the object of the task `language-model`."""
 
-from collections.abc import Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +19,9 @@ from charlm.runs.parent import Parent
 from charlm.tasks.language_model import language_model_task
 from charlm.tasks.task import Task
 from charlm.text.conditioned import CONDITIONED, check_conditioned
-from charlm.text.corpus import Corpus
 from charlm.text.dataset import Dataset, load_dataset
 from charlm.text.labels import Labelled
-from charlm.text.task_text import gold_of
-from charlm.text.tokenizers.vocabulary import Vocabulary
+from charlm.text.task_text import Given, gold_of
 from charlm.training import fine_tuning, pretrained
 from charlm.training.calibrating import (
     BestWeights,
@@ -36,7 +33,7 @@ from charlm.training.plan.expectation import expected
 from charlm.training.plan.planner import Plan, plan, usual_order
 from charlm.training.records import Companion, FinishedRecord
 from charlm.training.review import review
-from charlm.training.task_training import Examples, Start, TaskTraining
+from charlm.training.task_training import Start, TaskTraining
 
 if TYPE_CHECKING:
     from charlm.training.session import Session
@@ -50,33 +47,22 @@ class LanguageModelTraining:
 
     static = True
 
-    def dataset(
-        self,
-        settings: Settings,
-        *,
-        corpus: Corpus | None,
-        examples: Examples | None,
-        vocabulary: Vocabulary | None,
-        grow: bool,
-        open_: Collection[str],  # noqa: ARG002
-    ) -> Dataset:
+    def dataset(self, settings: Settings, given: Given) -> Dataset:
         """Read, split and encode a text."""
         if column := settings.task.condition:
             check_conditioned(settings)
             sources = settings.corpus.sources
-            if corpus is not None or (examples is None and is_built_in_text(sources)):
+            if given.corpus or (given.examples is None and is_built_in_text(sources)):
                 raise UsageError(
                     f"{named('condition')} {column} with a text that has no columns; expected a "
                     f"table with the columns text and {column}. Name its file, or give examples "
                     "in Python"
                 )
-            return CONDITIONED.load(
-                settings.corpus, settings.vocabulary, settings.task,
-                examples=examples, vocabulary=vocabulary, grow=grow,
-            )  # fmt: skip
+            return CONDITIONED.load(settings, given)
         return load_dataset(
-            settings.corpus, settings.vocabulary, corpus=corpus, vocabulary=vocabulary, grow=grow
-        )
+            settings.corpus, settings.vocabulary, corpus=given.corpus,
+            vocabulary=given.vocabulary, grow=given.grow,
+        )  # fmt: skip
 
     def start(self, parent: Parent, settings: Settings, dataset: Dataset) -> Start:  # noqa: ARG002
         """Return the weights of a parent for the entries of the text's vocabulary."""

@@ -18,7 +18,7 @@ from charlm.tasks.task import Task
 from charlm.text.dataset import Dataset
 from charlm.text.series import Series
 from charlm.text.series_floors import Recurrence
-from charlm.text.task_text import gold_of
+from charlm.text.task_text import Given, gold_of
 from charlm.training.labelled import LabelledTraining
 from charlm.training.plan.planner import Plan
 from charlm.training.plan.series import plan_series
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 class SeriesTraining(LabelledTraining):
     """Training of a model that forecasts the next number; see `TaskTraining`."""
 
-    def dataset(self, settings: Settings, **given: Any) -> Dataset:
+    def dataset(self, settings: Settings, given: Given) -> Dataset:
         """Read the series. Raises UsageError for a vocabulary."""
-        if given.get("vocabulary") is not None:
+        if given.vocabulary is not None:
             raise UsageError(
                 f"{named('vocab')} with {named('task')} {settings.task.task}, which has no "
                 f"vocabulary. Leave out {named('vocab')}"
             )
-        return super().dataset(settings, **given)
+        return super().dataset(settings, given)
 
     def outputs(self, settings: Settings, dataset: Dataset) -> int:  # noqa: ARG002
         """Return the number of outputs: mean and deviation."""

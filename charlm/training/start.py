@@ -43,6 +43,7 @@ from charlm.runs.tensors import put_weights
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import Dataset
 from charlm.text.direction import mirrored_dataset
+from charlm.text.task_text import Given
 from charlm.text.tokenizers.vocabulary import load_vocabulary
 from charlm.training import pretrained
 from charlm.training.fine_tuning import (
@@ -152,11 +153,12 @@ def plan_run(
     settings = _with_text(settings, corpus, examples)
     own = load_vocabulary(vocabulary) if vocabulary else None
     task = training_of(settings)
-    dataset = task.dataset(
-        settings, corpus=corpus, examples=examples,
+    texts = Given(
+        corpus=corpus, examples=examples,
         vocabulary=parent.vocabulary if parent else own, grow=bool(parent and parent.grows(mode)),
-        open_=[name for name, origin in (origins or {}).items() if is_of_task(origin)],
+        open_settings=[name for name, origin in (origins or {}).items() if is_of_task(origin)],
     )  # fmt: skip
+    dataset = task.dataset(settings, texts)
     warnings = list(dataset.warnings)
     facts |= {VALIDATION: dataset.valid is not None, "document": dataset.boundaries.document}
     checked(settings)

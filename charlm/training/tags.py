@@ -22,18 +22,16 @@ from charlm.phases import phase
 from charlm.runs.parent import Parent
 from charlm.tasks.tag import Emissions, steps_of, tag_counts, tag_task
 from charlm.tasks.task import Task
-from charlm.text.corpus import Corpus
 from charlm.text.dataset import Dataset
 from charlm.text.tag_floors import FrequentTag
 from charlm.text.tagged import Tagged
-from charlm.text.task_text import gold_of
-from charlm.text.tokenizers.vocabulary import Vocabulary
+from charlm.text.task_text import Given, gold_of
 from charlm.text.word_batches import MAX_LETTERS
 from charlm.training.labelled import HELD_OUT, LabelledTraining, begin_biases
 from charlm.training.plan.labelled import Costs
 from charlm.training.plan.memory import memory_of
 from charlm.training.plan.planner import Plan
-from charlm.training.task_training import Examples, TaskTraining
+from charlm.training.task_training import TaskTraining
 from charlm.units import finite
 
 if TYPE_CHECKING:
@@ -54,28 +52,16 @@ OUTPUTS = {True: CRF, False: "softmax"}
 class TagTraining(LabelledTraining):
     """Training of a model that gives each word a tag; see `TaskTraining`."""
 
-    def dataset(
-        self,
-        settings: Settings,
-        *,
-        corpus: Corpus | None,
-        examples: Examples | None,
-        vocabulary: Vocabulary | None,
-        grow: bool,
-        open_: Collection[str],
-    ) -> Dataset:
+    def dataset(self, settings: Settings, given: Given) -> Dataset:
         """Read sentences with tags, and the letters of words if the unit is the word.
 
         Without letters, text is lower-cased only if the user says so.
         """
         settings = with_letters(settings)
-        if settings.task.characters is False and "vocabulary.lowercase" in open_:
+        if settings.task.characters is False and "vocabulary.lowercase" in given.open_settings:
             own = replace(settings.vocabulary, lowercase=False)
             settings = replace(settings, vocabulary=own)
-        return super().dataset(
-            settings, corpus=corpus, examples=examples, vocabulary=vocabulary,
-            grow=grow, open_=open_,
-        )  # fmt: skip
+        return super().dataset(settings, given)
 
     def outputs(self, settings: Settings, dataset: Dataset) -> int:
         """Return the number of tags, or of entries if the input is one-hot."""

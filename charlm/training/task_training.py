@@ -3,7 +3,7 @@
 Each row of `charlm.config.tasks.TASKS` names an object of the protocol `TaskTraining`.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import torch
@@ -17,9 +17,8 @@ from charlm.nn.devices import Precision, PrecisionRule
 from charlm.nn.encoder import Encoder
 from charlm.runs.parent import Parent
 from charlm.tasks.task import Task
-from charlm.text.corpus import Corpus
 from charlm.text.dataset import Dataset
-from charlm.text.tokenizers.vocabulary import Vocabulary
+from charlm.text.task_text import Given
 
 if TYPE_CHECKING:
     from charlm.training.plan.planner import Plan
@@ -48,21 +47,8 @@ class TaskTraining(Protocol):
     static: bool
     """True if a step on a GPU can be computed on static tensors; see `StaticStep`."""
 
-    def dataset(
-        self,
-        settings: Settings,
-        *,
-        corpus: Corpus | None,
-        examples: Examples | None,
-        vocabulary: Vocabulary | None,
-        grow: bool,
-        open_: Collection[str],
-    ) -> Dataset:
-        """Read and encode the text. `corpus` or `examples` replace the sources in the settings.
-
-        A given vocabulary is kept, or with `grow` gets entries for new types. `open_` are settings
-        that only the defaults of the task decide: "vocabulary.unit".
-        """
+    def dataset(self, settings: Settings, given: Given) -> Dataset:
+        """Read and encode the text of the settings, or the given one."""
 
     def start(self, parent: Parent, settings: Settings, dataset: Dataset) -> Start:
         """Return the weights of a parent to start with."""
