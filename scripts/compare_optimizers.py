@@ -32,6 +32,7 @@ from charlm.nn.torch_backend import TorchBackend
 from charlm.tasks.language_model import language_model_task
 from charlm.text.dataset import load_dataset
 from charlm.training.plan.planner import plan
+from charlm.training.plan.speed import PlanInputs
 from charlm.training.pretrained import set_output_bias
 from charlm.training.trainer import Trainer
 from plan_points import TEXTS
@@ -203,7 +204,7 @@ def trainer_of(row: Row) -> tuple[Trainer, Any]:
         """Return the precision that `charlm train` would choose."""
         return choose_precision("auto", [model], size, CPU, rows=rows)
 
-    chosen = plan(settings, dataset, CPU, precision).settings
+    chosen = plan(settings, dataset, PlanInputs(device=CPU, choose_precision=precision)).settings
     network = RecurrentLanguageModel(chosen.model, size)
     network.reset_parameters(torch.Generator().manual_seed(1))
     set_output_bias(network, dataset.train)

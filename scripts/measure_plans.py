@@ -51,7 +51,7 @@ from charlm.tasks.language_model import language_model_task
 from charlm.text.batches import Batch
 from charlm.text.dataset import Dataset, load_dataset
 from charlm.training.plan.planner import plan
-from charlm.training.plan.speed import set_threads, training_threads
+from charlm.training.plan.speed import PlanInputs, set_threads, training_threads
 from charlm.training.pretrained import set_output_bias
 from charlm.training.trainer import Trainer
 from plan_points import (
@@ -127,7 +127,7 @@ def planned_point(
     settings = settings_from(
         TEXTS[name].settings().to_dict() | {"training": {"minutes": minutes, "seed": 1}}
     )
-    planned = plan(settings, dataset_of(name), DEVICE, partial(precision, name), measure)
+    planned = plan(settings, dataset_of(name), inputs_of(name, measure))
     model, training = planned.settings.model, planned.settings.training
     assert model.num_layers and model.hidden_size and training.batch_size and training.bptt
     chosen = make_point(
@@ -166,7 +166,7 @@ def trainer_of(name: str, point: Point, steps: int) -> Trainer:
         TEXTS[name].settings().to_dict()
         | {"model": model, "training": training | length | {"evals": evals, "seed": 1}}
     )
-    planned = plan(settings, dataset, DEVICE, partial(precision, name)).settings
+    planned = plan(settings, dataset, inputs_of(name)).settings
     network = RecurrentLanguageModel(planned.model, len(dataset.vocabulary))
     network.reset_parameters(torch.Generator().manual_seed(1))
     if point.get("unigrams"):
@@ -179,6 +179,11 @@ def trainer_of(name: str, point: Point, steps: int) -> Trainer:
     chosen = precision(name, planned.model, point["batch_size"])
     task = language_model_task(dataset, planned.training, chosen)
     return Trainer(network, task, planned.training)
+
+
+def inputs_of(name: str, measure: Callable[[], float] | None = None) -> PlanInputs:
+    """Return what the plan for a text depends on."""
+    return PlanInputs(device=DEVICE, choose_precision=partial(precision, name), measure=measure)
 
 
 def precision(name: str, model: Any, rows: int) -> Any:

@@ -28,6 +28,7 @@ from charlm.training.plan.memory import memory_of
 from charlm.training.plan.planner import Plan, plan
 from charlm.training.plan.speed import (
     OPERATIONS_PER_LOGIT,
+    PlanInputs,
     measured_speed,
     training_threads,
 )
@@ -60,7 +61,8 @@ def planned(
 ) -> Plan:
     settings = Settings(model=model or ModelSettings(), training=TrainingSettings(**training))
     fp32 = Precision(name="fp32", reason="test")
-    return plan(settings, data, device, lambda *_: fp32, measure)
+    inputs = PlanInputs(device=device, choose_precision=lambda *_: fp32, measure=measure)
+    return plan(settings, data, inputs)
 
 
 OPEN = {"training": ("bptt", "batch_size", "learning_rate", "weight_decay", "seed", "average",
@@ -375,7 +377,7 @@ def test_the_machine_is_measured_as_it_will_train(
         return Precision(name="fp32", reason="test")
 
     settings = Settings(training=TrainingSettings(minutes=minutes))
-    result = plan(settings, stream(500_000), CPU, choose)
+    result = plan(settings, stream(500_000), PlanInputs(device=CPU, choose_precision=choose))
     assert rows == [result.settings.training.batch_size]
 
 

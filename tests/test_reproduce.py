@@ -22,6 +22,7 @@ from charlm.text.corpus import Corpus
 from charlm.text.dataset import load_dataset
 from charlm.training import start as starting
 from charlm.training.plan.planner import plan
+from charlm.training.plan.speed import PlanInputs
 from charlm.units import Tally
 
 TEXT = "no it was n't black monday\nbut while the new york stock exchange did n't fall apart\n"
@@ -129,7 +130,9 @@ def test_every_recipe_can_be_planned_as_it_is(name: str) -> None:
     text = Corpus.from_text(words * 20 if unit == "word" else TEXT * 40, "stream")
     data = load_dataset(replace(chosen.corpus, valid_frac=0.1), chosen.vocabulary, corpus=text)
     fp32 = Precision(name="fp32", reason="test")
-    planned = plan(chosen, data, torch.device("cpu"), lambda *_: fp32, lambda: 1e11)
+    cpu = torch.device("cpu")
+    inputs = PlanInputs(device=cpu, choose_precision=lambda *_: fp32, measure=lambda: 1e11)
+    planned = plan(chosen, data, inputs)
     assert planned.settings.model.hidden_size
 
 

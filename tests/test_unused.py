@@ -26,6 +26,7 @@ from charlm.text.corpus import Corpus
 from charlm.text.dataset import Dataset, load_dataset
 from charlm.text.direction import mirrored_dataset
 from charlm.training.plan.planner import plan
+from charlm.training.plan.speed import PlanInputs
 from charlm.training.pretrained import set_output_bias
 from charlm.training.start import plan_run
 from charlm.training.trainer import Trainer
@@ -136,7 +137,8 @@ def trial(values: Nested) -> Trial:
     settings = settings_from(values)
     data = dataset_of(settings.corpus, settings.vocabulary)
     fp32 = Precision(name="fp32", reason="test")
-    settings = plan(settings, data, CPU, lambda *_: fp32, lambda: 5e10).settings
+    inputs = PlanInputs(device=CPU, choose_precision=lambda *_: fp32, measure=lambda: 5e10)
+    settings = plan(settings, data, inputs).settings
     model, training = settings.model, settings.training
     network = RecurrentLanguageModel(model, len(data.vocabulary))
     network.reset_parameters(torch.Generator().manual_seed(training.seed or 0))

@@ -12,7 +12,6 @@ from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings, settings_from
 from charlm.config.tasks import TASKS
 from charlm.inference.figures import Figures
-from charlm.nn.devices import PrecisionRule
 from charlm.nn.encoder import Encoder
 from charlm.nn.model import multiplied_weights
 from charlm.nn.task_models import build_model
@@ -33,6 +32,7 @@ from charlm.training.calibrating import MIN_GAIN
 from charlm.training.plan.labelled import Costs, plan_labelled
 from charlm.training.plan.memory import memory_of
 from charlm.training.plan.planner import Plan
+from charlm.training.plan.speed import PlanInputs
 from charlm.training.records import FinishedRecord
 from charlm.training.task_training import Start, Tensors
 
@@ -128,19 +128,10 @@ class LabelledTraining:
         """Return the settings of the model, which both its halves have."""
         return [settings.model]
 
-    def plan(
-        self,
-        settings: Settings,
-        dataset: Dataset,
-        device: torch.device,
-        choose_precision: PrecisionRule,
-        *,
-        parent: Parent | None,  # noqa: ARG002
-        foreign: bool,  # noqa: ARG002
-    ) -> Plan:
+    def plan(self, settings: Settings, dataset: Dataset, inputs: PlanInputs) -> Plan:
         """Decide every setting that is open."""
         costs = self.costs(settings, dataset)
-        return plan_labelled(settings, dataset, device, choose_precision, costs)
+        return plan_labelled(settings, dataset, inputs, costs)
 
     def costs(self, settings: Settings, dataset: Dataset) -> Costs:
         """Return what training costs, for the plan."""

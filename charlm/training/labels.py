@@ -5,18 +5,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from charlm.backends.weights import feature_count
 from charlm.config.settings import Settings, settings_from
 from charlm.inference.counts import LabelCounts, fit_label_mixture
 from charlm.nn.classifier import Classifier, TorchReader
-from charlm.nn.devices import Precision, PrecisionRule
+from charlm.nn.devices import Precision
 from charlm.nn.encoder import Encoder
 from charlm.runs.bag import bag_to_bytes
 from charlm.runs.layout import BAG
-from charlm.runs.parent import Parent
 from charlm.runs.run import replace_file, write_logit_scale
 from charlm.tasks.classify import classify_task
 from charlm.tasks.task import Task
@@ -28,6 +26,7 @@ from charlm.training.label_floors import compared, floors
 from charlm.training.labelled import LabelledTraining, begin_biases
 from charlm.training.plan.labelled import Costs, plan_labelled
 from charlm.training.plan.planner import Plan
+from charlm.training.plan.speed import PlanInputs
 from charlm.training.task_training import TaskTraining
 
 if TYPE_CHECKING:
@@ -83,25 +82,16 @@ class LabelTraining(LabelledTraining):
             )
         )
 
-    def plan(
-        self,
-        settings: Settings,
-        dataset: Dataset,
-        device: torch.device,
-        choose_precision: PrecisionRule,
-        *,
-        parent: Parent | None,
-        foreign: bool,  # noqa: ARG002
-    ) -> Plan:
+    def plan(self, settings: Settings, dataset: Dataset, inputs: PlanInputs) -> Plan:
         """Decide every setting that is open; a run with a parent gets the usual passes at most.
 
         More gain nothing: on SST-2, 5.6 passes gave 0.364 nats per validation text, and 7.7 gave
         0.367 (means of three seeds).
         """
         costs = self.costs(settings, dataset)
-        if parent and not settings.task.freeze:
+        if inputs.parent and not settings.task.freeze:
             costs = costs._replace(most=1.0)
-        return plan_labelled(settings, dataset, device, choose_precision, costs)
+        return plan_labelled(settings, dataset, inputs, costs)
 
     def record(self, settings: Settings, dataset: Dataset) -> dict[str, Any]:  # noqa: ARG002
         """Return the floors."""

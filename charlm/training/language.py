@@ -9,7 +9,7 @@ from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings
 from charlm.errors import EnvironmentFailure, UsageError, named
 from charlm.inference.likelihood import evaluate
-from charlm.nn.devices import Precision, PrecisionRule
+from charlm.nn.devices import Precision
 from charlm.nn.encoder import Encoder
 from charlm.nn.model import RecurrentLanguageModel, count_parameters
 from charlm.phases import phase
@@ -31,6 +31,7 @@ from charlm.training.calibrating import (
 from charlm.training.companion import fit_companion
 from charlm.training.plan.expectation import expected
 from charlm.training.plan.planner import Plan, plan, usual_order
+from charlm.training.plan.speed import PlanInputs
 from charlm.training.records import Companion, FinishedRecord
 from charlm.training.review import review
 from charlm.training.task_training import Start, TaskTraining
@@ -79,24 +80,16 @@ class LanguageModelTraining:
         """Return the settings of the model, whose layers are its only ones."""
         return [settings.model]
 
-    def plan(
-        self,
-        settings: Settings,
-        dataset: Dataset,
-        device: torch.device,
-        choose_precision: PrecisionRule,
-        *,
-        parent: Parent | None,
-        foreign: bool,
-    ) -> Plan:
+    def plan(self, settings: Settings, dataset: Dataset, inputs: PlanInputs) -> Plan:
         """Decide every setting that is open, and the loss to expect."""
         reasons: dict[str, str] = {}
         if settings.task.condition:
             settings, reasons = _without_ngrams(settings)
-        planned = plan(settings, dataset, device, choose_precision, parent=parent, foreign=foreign)
+        planned = plan(settings, dataset, inputs)
         planned.reasons.update(reasons)
         known = is_built_in_text(settings.corpus.sources)  # its own entropy says more
-        return replace(planned, expected=None if known or parent else expected(dataset, planned))
+        known = known or bool(inputs.parent)
+        return replace(planned, expected=None if known else expected(dataset, planned))
 
     def parameters(self, settings: Settings, dataset: Dataset) -> int:
         """Return the number of weights."""

@@ -3,16 +3,14 @@
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import torch
 
 from charlm.config.settings import Settings
 from charlm.errors import UsageError, named
 from charlm.inference.series import evaluate_series
 from charlm.inference.series_counts import SeriesCounts
-from charlm.nn.devices import Precision, PrecisionRule
+from charlm.nn.devices import Precision
 from charlm.nn.encoder import Encoder
 from charlm.nn.series import SeriesModel, TorchSeries
-from charlm.runs.parent import Parent
 from charlm.tasks.series import series_task
 from charlm.tasks.task import Task
 from charlm.text.dataset import Dataset
@@ -22,6 +20,7 @@ from charlm.text.task_text import Given, gold_of
 from charlm.training.labelled import LabelledTraining
 from charlm.training.plan.planner import Plan
 from charlm.training.plan.series import plan_series
+from charlm.training.plan.speed import PlanInputs
 from charlm.training.task_training import TaskTraining
 
 if TYPE_CHECKING:
@@ -44,18 +43,9 @@ class SeriesTraining(LabelledTraining):
         """Return the number of outputs: mean and deviation."""
         return 2
 
-    def plan(
-        self,
-        settings: Settings,
-        dataset: Dataset,
-        device: torch.device,
-        choose_precision: PrecisionRule,
-        *,
-        parent: Parent | None,  # noqa: ARG002
-        foreign: bool,  # noqa: ARG002
-    ) -> Plan:
+    def plan(self, settings: Settings, dataset: Dataset, inputs: PlanInputs) -> Plan:
         """Decide every setting that is open."""
-        return plan_series(settings, len(dataset.train.ids), device, choose_precision)
+        return plan_series(settings, len(dataset.train.ids), inputs)
 
     def table(self, settings: Settings, dataset: Dataset) -> dict[str, Any]:
         """Return the column, the scales of the training numbers, and how series are read."""

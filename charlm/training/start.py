@@ -62,6 +62,7 @@ from charlm.training.parallel import check_processes
 from charlm.training.plan.constants import SHORT_TEXT, SHORTER_TEXT
 from charlm.training.plan.memory import memory_problem
 from charlm.training.plan.planner import Plan
+from charlm.training.plan.speed import PlanInputs
 from charlm.training.processes import current_processes
 from charlm.training.session import Session
 from charlm.training.task_training import Examples, Tensors, training_of
@@ -172,10 +173,11 @@ def plan_run(
     settings, given = _given(settings, origins or {}, vocabulary)
     machine = Machine(settings, dataset)
     with phase("planning"):
-        planned = task.plan(
-            settings, dataset, machine.device, machine.precision,
-            parent=parent, foreign=start is not None and start.foreign,
+        inputs = PlanInputs(
+            device=machine.device, choose_precision=machine.precision, parent=parent,
+            foreign=start is not None and start.foreign,
         )  # fmt: skip
+        planned = task.plan(settings, dataset, inputs)
     checked(planned.settings)
     check_processes(planned.settings, machine.device)
     about = {"from": parent.about(mode)} if parent else {}

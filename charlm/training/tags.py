@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import torch
 
 from charlm.backends.tagger_weights import CRF, letter_settings
 from charlm.config.model import ModelSettings
@@ -14,12 +13,11 @@ from charlm.config.text_units import UNITS
 from charlm.errors import UsageError, named
 from charlm.inference.crf import Answers
 from charlm.inference.tag_counts import Known, TagCounts, paired_difference
-from charlm.nn.devices import Precision, PrecisionRule
+from charlm.nn.devices import Precision
 from charlm.nn.encoder import Encoder
 from charlm.nn.model import multiplied_weights
 from charlm.nn.tagger import Tagger, TorchTagReader
 from charlm.phases import phase
-from charlm.runs.parent import Parent
 from charlm.tasks.tag import Emissions, steps_of, tag_counts, tag_task
 from charlm.tasks.task import Task
 from charlm.text.dataset import Dataset
@@ -31,6 +29,7 @@ from charlm.training.labelled import HELD_OUT, LabelledTraining, begin_biases
 from charlm.training.plan.labelled import Costs
 from charlm.training.plan.memory import memory_of
 from charlm.training.plan.planner import Plan
+from charlm.training.plan.speed import PlanInputs
 from charlm.training.task_training import TaskTraining
 from charlm.units import finite
 
@@ -74,25 +73,14 @@ class TagTraining(LabelledTraining):
         letters = [letter_settings(settings.model, width)] if width else []
         return [settings.model, *letters]
 
-    def plan(
-        self,
-        settings: Settings,
-        dataset: Dataset,
-        device: torch.device,
-        choose_precision: PrecisionRule,
-        *,
-        parent: Parent | None,
-        foreign: bool,
-    ) -> Plan:
+    def plan(self, settings: Settings, dataset: Dataset, inputs: PlanInputs) -> Plan:
         """Decide every setting that is open."""
         if settings.training.label_smoothing and self._output(settings, dataset) == CRF:
             raise UsageError(
                 f"{named('label_smoothing')} with a CRF, whose loss is that of whole sentences; "
                 f"expected {named('head')} softmax. Leave one of them out"
             )
-        planned = super().plan(
-            settings, dataset, device, choose_precision, parent=parent, foreign=foreign
-        )
+        planned = super().plan(settings, dataset, inputs)
         reads_letters = gold_of(dataset, Tagged).letters is not None
         if settings.task.characters is None:
             obstacle, _ = letters_obstacle(settings)

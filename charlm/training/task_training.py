@@ -6,14 +6,13 @@ Each row of `charlm.config.tasks.TASKS` names an object of the protocol `TaskTra
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
-import torch
 from torch import Tensor
 
 from charlm.config.class_path import resolve
 from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings
 from charlm.config.tasks import TASKS
-from charlm.nn.devices import Precision, PrecisionRule
+from charlm.nn.devices import Precision
 from charlm.nn.encoder import Encoder
 from charlm.runs.parent import Parent
 from charlm.tasks.task import Task
@@ -22,6 +21,7 @@ from charlm.text.task_text import Given
 
 if TYPE_CHECKING:
     from charlm.training.plan.planner import Plan
+    from charlm.training.plan.speed import PlanInputs
     from charlm.training.records import FinishedRecord
     from charlm.training.session import Session
 
@@ -62,16 +62,7 @@ class TaskTraining(Protocol):
         Those of the model itself come first.
         """
 
-    def plan(
-        self,
-        settings: Settings,
-        dataset: Dataset,
-        device: torch.device,
-        choose_precision: PrecisionRule,
-        *,
-        parent: Parent | None,
-        foreign: bool,
-    ) -> "Plan":
+    def plan(self, settings: Settings, dataset: Dataset, inputs: "PlanInputs") -> "Plan":
         """Decide every setting that is open."""
 
     def parameters(self, settings: Settings, dataset: Dataset) -> int:

@@ -3,18 +3,15 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
-import torch
-
 from charlm.backends.translator_weights import decoder_settings
 from charlm.config.model import ModelSettings
 from charlm.config.presets import OUTER_DROPOUT
 from charlm.config.settings import Settings
 from charlm.inference.translation_counts import TranslationCounts, copy_floor
-from charlm.nn.devices import Precision, PrecisionRule
+from charlm.nn.devices import Precision
 from charlm.nn.encoder import Encoder
 from charlm.nn.model import multiplied_weights
 from charlm.nn.translator import Translator
-from charlm.runs.parent import Parent
 from charlm.runs.translate_run import EncodedPairs, load_translate_run
 from charlm.tasks.task import Task
 from charlm.tasks.translate import TranslateValidation, translate_task
@@ -27,6 +24,7 @@ from charlm.training.labelled import LabelledTraining
 from charlm.training.plan.labelled import Costs
 from charlm.training.plan.memory import memory_of
 from charlm.training.plan.planner import Plan
+from charlm.training.plan.speed import PlanInputs
 from charlm.training.task_training import TaskTraining
 
 if TYPE_CHECKING:
@@ -52,25 +50,15 @@ class TranslationTraining(LabelledTraining):
         """Return the settings of the encoders and of the decoder, which may be twice as wide."""
         return [settings.model, decoder_settings(settings.model, settings.task.both_ways)]
 
-    def plan(
-        self,
-        settings: Settings,
-        dataset: Dataset,
-        device: torch.device,
-        choose_precision: PrecisionRule,
-        *,
-        parent: Parent | None,
-        foreign: bool,
-    ) -> Plan:
+    def plan(self, settings: Settings, dataset: Dataset, inputs: PlanInputs) -> Plan:
         """Decide every setting that is open; sizes and dropout follow from the unit of the text."""
         values, reason = _usual_sizes(settings.model, dataset)
         open_ = {name: v for name, v in values.items() if getattr(settings.model, name) is None}
         if settings.model.parameters:
             open_.pop("hidden_size", None)
         plan = super().plan(
-            replace(settings, model=replace(settings.model, **open_)),
-            dataset, device, choose_precision, parent=parent, foreign=foreign,
-        )  # fmt: skip
+            replace(settings, model=replace(settings.model, **open_)), dataset, inputs
+        )
         chosen = {f"model.{name}": reason for name in open_}
         return replace(plan, reasons=chosen | dict(plan.reasons))
 

@@ -1,6 +1,5 @@
 """The facts that a plan is made from: the text, the time, and the speed of this machine."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +10,7 @@ from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings
 from charlm.config.text_units import UNITS, UnitSpec
 from charlm.config.training import TrainingSettings
-from charlm.nn.devices import Precision, PrecisionRule
-from charlm.runs.parent import Parent
+from charlm.nn.devices import Precision
 from charlm.text.batches import BatchStats
 from charlm.text.dataset import Dataset
 from charlm.training.plan import constants, speed
@@ -30,19 +28,10 @@ MAX_LETTER_EMBEDDING = 128
 class Basis:
     """Facts for a plan, with the reasons of the values that were chosen so far."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        dataset: Dataset,
-        device: torch.device,
-        choose_precision: PrecisionRule,
-        measure: Callable[[], float] | None,
-        parent: Parent | None = None,
-        foreign: bool = False,
-    ) -> None:
-        self.settings, self.dataset, self.device = settings, dataset, device
-        self.choose_precision, self.measure = choose_precision, measure
-        self.parent, self.foreign = parent, foreign
+    def __init__(self, settings: Settings, dataset: Dataset, inputs: speed.PlanInputs) -> None:
+        self.settings, self.dataset, self.device = settings, dataset, inputs.device
+        self.choose_precision, self.measure = inputs.choose_precision, inputs.measure
+        self.parent, self.foreign = inputs.parent, inputs.foreign
         self.reasons: dict[str, str] = {}
         self.tokens = max(len(dataset.train.ids), 1)
         self.vocab_size = len(dataset.vocabulary)

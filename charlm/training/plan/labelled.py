@@ -11,15 +11,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
-import torch
-
 from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings
 from charlm.config.training import TrainingSettings, counted_length
-from charlm.nn.devices import PrecisionRule
 from charlm.text.dataset import Dataset
 from charlm.training.plan import constants, speed
 from charlm.training.plan.planner import Plan, check_unused_settings
+from charlm.training.plan.speed import PlanInputs
 from charlm.training.plan.usual import (
     affordable_passes,
     choices,
@@ -58,13 +56,7 @@ class Costs(NamedTuple):
     """Multiple of the usual length above which more minutes gain nothing."""
 
 
-def plan_labelled(
-    settings: Settings,
-    dataset: Dataset,
-    device: torch.device,
-    choose_precision: PrecisionRule,
-    costs: Costs,
-) -> Plan:
+def plan_labelled(settings: Settings, dataset: Dataset, inputs: PlanInputs, costs: Costs) -> Plan:
     """Decide what is open: batches, sizes, length, rates, seed. Raises UsageError."""
     reasons: dict[str, str] = {}
     choose = choices(reasons)
@@ -81,7 +73,7 @@ def plan_labelled(
     bptt = choose("training.bptt", costs.longest, "the longest text")
     training = with_rates(training, choose, "for a few passes")
     training = replace(training, batch_size=batch, bptt=bptt)
-    pace = costs.efficiency * _speed(model, training, device, choose_precision)
+    pace = costs.efficiency * inputs.nominal_speed(model, training)
     seconds = speed.OPERATIONS_PER_WEIGHT_AND_TOKEN * costs.work(model) / pace  # of a pass
     steps = texts / (batch * training.accumulate)  # of a pass
     if not (training.epochs or training.steps or training.minutes):
@@ -111,19 +103,6 @@ def plan_labelled(
         steps=passes * steps,
         memory=costs.memory(planned),
         speed=pace,
-    )
-
-
-def _speed(
-    model: ModelSettings,
-    training: TrainingSettings,
-    device: torch.device,
-    choose_precision: PrecisionRule,
-) -> float:
-    """Return the assumed operations per second."""
-    threads = training.threads or speed.training_threads(model, 2, training.batch_size or 1, device)
-    return speed.nominal_speed(
-        device, choose_precision(model, training.batch_size or 1).name, threads
     )
 
 

@@ -10,12 +10,10 @@ are in `plan.constants`, each with its measurement.
 
 import math
 import secrets
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from charlm.config.cells import CELLS
 from charlm.config.fields import VALIDATION
@@ -25,9 +23,7 @@ from charlm.config.settings import Settings, table
 from charlm.config.training import TrainingSettings
 from charlm.config.unused import missing_need
 from charlm.errors import UsageError, named
-from charlm.nn.devices import PrecisionRule
 from charlm.nn.model import check_model
-from charlm.runs.parent import Parent
 from charlm.text.batches import Batches, BatchSpec
 from charlm.text.dataset import Dataset
 from charlm.training.averaging import NON_MONOTONE_INTERVAL
@@ -35,6 +31,7 @@ from charlm.training.plan import constants
 from charlm.training.plan.basis import Basis
 from charlm.training.plan.memory import training_memory
 from charlm.training.plan.model_size import plan_model
+from charlm.training.plan.speed import PlanInputs
 from charlm.training.plan.usual import with_outer_dropout
 
 
@@ -58,25 +55,9 @@ class Plan:
     """Loss to expect, as in run.json; None if unknown."""
 
 
-def plan(
-    settings: Settings,
-    dataset: Dataset,
-    device: torch.device,
-    choose_precision: PrecisionRule,
-    measure: Callable[[], float] | None = None,
-    *,
-    parent: Parent | None = None,
-    foreign: bool = False,
-) -> Plan:
-    """Decide what the user left open: batches, model, length, dropout and rates, in this order.
-
-    `choose_precision` decides how a model is computed. `measure` gives the machine's speed in
-    operations per second; by default it is measured if minutes were given, whose sizes and passes
-    depend on it, and nominal otherwise, so that the plan does not depend on the load.
-    `parent` is the run whose weights training starts with; `foreign` says that the text is new to
-    it.
-    """
-    basis = Basis(settings, dataset, device, choose_precision, measure, parent, foreign)
+def plan(settings: Settings, dataset: Dataset, inputs: PlanInputs) -> Plan:
+    """Decide what the user left open: batches, model, length, dropout and rates, in this order."""
+    basis = Basis(settings, dataset, inputs)
     training = _plan_batches(basis)
     model = plan_model(basis, training)
     training = _plan_length(basis, training, model)

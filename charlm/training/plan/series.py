@@ -8,12 +8,12 @@ from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings
 from charlm.config.tasks import SERIES, TASKS
 from charlm.config.text_units import UNITS
-from charlm.nn.devices import PrecisionRule
 from charlm.nn.model import multiplied_weights
 from charlm.nn.series import SeriesModel
 from charlm.training.plan import constants, speed
 from charlm.training.plan.memory import memory_of
 from charlm.training.plan.planner import Plan
+from charlm.training.plan.speed import PlanInputs
 from charlm.training.plan.usual import choices, passes_of, with_hidden, with_layers, with_rates
 
 FOR_NUMBERS = "for a series of numbers"
@@ -23,12 +23,7 @@ SECONDS_PER_STEP = 5e-5
 """Seconds of training for each time step and layer that small layers take whatever their size."""
 
 
-def plan_series(
-    settings: Settings,
-    steps: int,
-    device: torch.device,
-    choose_precision: PrecisionRule,
-) -> Plan:
+def plan_series(settings: Settings, steps: int, inputs: PlanInputs) -> Plan:
     """Decide what is open for a series of this many steps: windows, sizes, length, rates, seed."""
     reasons: dict[str, str] = {}
     choose = choices(reasons)
@@ -50,8 +45,7 @@ def plan_series(
         minutes = choose("training.minutes", 1.0, FOR_NUMBERS)
     training = replace(training, batch_size=batch, bptt=bptt, minutes=minutes)
     weights = multiplied_weights(model, 2)
-    threads = training.threads or speed.training_threads(model, 2, batch, device)
-    pace = speed.nominal_speed(device, choose_precision(model, batch).name, threads)
+    pace = inputs.nominal_speed(model, training)
     seconds = speed.OPERATIONS_PER_WEIGHT_AND_TOKEN * weights * steps / pace  # of a pass
     seconds = max(seconds, SECONDS_PER_STEP * (model.num_layers or 1) * steps / batch)
     updates = steps / (batch * bptt * training.accumulate)  # of a pass

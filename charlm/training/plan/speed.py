@@ -4,6 +4,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -12,10 +13,11 @@ import torch
 from charlm.backends.kernel_library import useful_threads
 from charlm.config.model import ModelSettings
 from charlm.config.training import TrainingSettings
-from charlm.nn.devices import Precision
+from charlm.nn.devices import Precision, PrecisionRule
 from charlm.nn.model import RecurrentLanguageModel, multiplied_weights
 from charlm.nn.output import logits_of_a_target
 from charlm.phases import phase
+from charlm.runs.parent import Parent
 from charlm.tasks.language_model import LanguageModelLoss
 from charlm.tasks.task import Order, Task
 from charlm.text.batches import Batch, Position
@@ -42,6 +44,30 @@ MAX_SECONDS = 5.0
 """Seconds after which fewer than `MIN_STEPS` groups of queued steps are enough."""
 LITTLE = 1e-9
 """Learning rate of the steps that are measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanInputs:
+    """Facts that a plan depends on beside the settings and the text."""
+
+    device: torch.device
+    choose_precision: PrecisionRule
+    measure: Callable[[], float] | None = None
+    """Function that returns the machine's speed in operations per second.
+
+    By default it is measured if minutes were given, whose sizes and passes depend on it, and
+    nominal otherwise, so that the plan does not depend on the load.
+    """
+    parent: Parent | None = None
+    """Run whose weights training starts with."""
+    foreign: bool = False
+    """True if the text is new to that run."""
+
+    def nominal_speed(self, model: ModelSettings, training: TrainingSettings) -> float:
+        """Return the assumed operations per second of a model with few outputs."""
+        batch, device = training.batch_size or 1, self.device
+        threads = training.threads or training_threads(model, 2, batch, device)
+        return nominal_speed(device, self.choose_precision(model, batch).name, threads)
 
 
 def training_threads(
