@@ -335,7 +335,7 @@ def test_nothing_is_overwritten(archive: Path) -> None:
 
 def test_other_suffixes_are_refused_before_anything_is_read(folder: Path) -> None:
     for name in ("x.tar", "x", ".zip", "x.zip.gz"):
-        with pytest.raises(UsageError, match=r"ends with .zip or .tar.zst"):
+        with pytest.raises(UsageError, match=r"ends with .zip, .tar.zst or .onnx"):
             api.hub.export_run("whole", name)
 
 

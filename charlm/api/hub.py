@@ -7,11 +7,21 @@ from charlm.config.text_units import UNITS
 from charlm.errors import UsageError, named
 from charlm.files.archives import archive_kind, write_archive
 from charlm.phases import phase
-from charlm.runs import hub
+from charlm.runs import hub, onnx
 from charlm.runs.arrivals import import_archive, import_folder
 from charlm.runs.hub import Commit, check_is_run, parse_address
-from charlm.runs.layout import BAG, NGRAM, TOKENIZER, kind_of, read_config, read_record
-from charlm.runs.locate import checkpoints_folder, find_run
+from charlm.runs.layout import (
+    BACKWARD,
+    BAG,
+    COMPANION,
+    NGRAM,
+    TOKENIZER,
+    kind_of,
+    read_config,
+    read_record,
+)
+from charlm.runs.locate import checkpoints_folder, find_run, is_run
+from charlm.runs.overview import disk_space
 from charlm.runs.public import TAKEN_OUT, Public, Staged, staged
 
 NGRAMS_OF_TEXT = (
@@ -44,10 +54,8 @@ class Shared:
 
 def _shared(path: Path, stage: Staged, commit: Commit | None = None) -> Shared:
     """Return the report on the public files of a run."""
-    config = read_config(path)
-    warnings = [NGRAMS_OF_TEXT] if kind_of(config) == NGRAM else []
-    if not UNITS[config["vocabulary"]["unit"]].letter:
-        warnings.append(WORDS_OF_TEXT)
+    warnings = [NGRAMS_OF_TEXT] if kind_of(read_config(path)) == NGRAM else []
+    warnings += _words_of(path)
     if BAG in stage.sizes:
         warnings.append(PAIRS_OF_TEXT)
     return Shared(
@@ -67,15 +75,44 @@ def export_run(
     """Write a run into one .zip or .tar.zst file; the same run gives the same file.
 
     The training text (with the n-grams beside a network) and the checkpoints are left out unless
-    they are asked for. Raises RunError for a damaged run, UsageError, EnvironmentFailure.
+    they are asked for. An .onnx file has the model alone, for other programs (`runs.onnx`). Raises
+    RunError for a damaged run, UsageError, EnvironmentFailure.
     """
     target = Path(file)
-    archive_kind(target)
+    kind = archive_kind(target, [onnx.ENDING])
     path = find_run(str(run), checkpoints_folder(checkpoints))
+    if kind == onnx.ENDING:
+        for name, asked in (("with_data", with_data), ("with_states", with_states)):
+            if asked:
+                raise UsageError(
+                    f"{named(name)} with {target.name}, which holds the model alone; expected .zip "
+                    f"or .tar.zst. Leave out {named(name)}, or name another file"
+                )
+        return _as_onnx(path, target)
     public = Public(with_data=with_data, with_states=with_states)
     with phase("exporting the run"), staged(path, public) as stage:
         write_archive(stage.folder, read_record(path)["name"], target)
         return _shared(path, stage)
+
+
+def _as_onnx(path: Path, target: Path) -> Shared:
+    """Write the model of a run as an .onnx file, and report on it."""
+    with phase("exporting the model"):
+        size = onnx.write_onnx(path, target)
+    parts = [path / name for name in (COMPANION, BACKWARD)]
+    return Shared(
+        path=path,
+        files={target.name: size},
+        left_out={part.name: disk_space(part) for part in parts if is_run(part)},
+        notes=[],
+        warnings=_words_of(path),
+    )
+
+
+def _words_of(path: Path) -> list[str]:
+    """Return a warning about a vocabulary of more than letters."""
+    unit = read_config(path)["vocabulary"]["unit"]
+    return [] if UNITS[unit].letter else [WORDS_OF_TEXT]
 
 
 def import_run(

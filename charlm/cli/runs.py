@@ -125,7 +125,12 @@ def rename(
 def export(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Run.")],
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="File to write: .zip, or .tar.zst (extra zstd).")
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="File to write: .zip, .tar.zst (extra zstd), or the model alone as .onnx (extra "
+            "onnx).",
+        ),
     ],
     with_data: options.WithData = False,
     with_states: options.WithStates = False,
@@ -134,6 +139,7 @@ def export(
     """Write a run into one file, without its training text and checkpoints.
 
     Folders, the command and the names of devices are taken out. The same run gives the same file.
+    A file of ONNX is for other programs, on phones or in browsers: charlm guide onnx.
 
     Example:  charlm runs export tales tales.zip
     """

@@ -9,7 +9,7 @@ import importlib
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
@@ -51,12 +51,17 @@ def files_below(folder: Path) -> dict[str, Path]:
     return {path.relative_to(folder).as_posix(): path for path in paths if path.is_file()}
 
 
-def archive_kind(file: Path) -> str:
-    """Return the suffix of an archive to write. Raises UsageError for one that is not known."""
-    for kind in WRITERS:
+def archive_kind(file: Path, others: Sequence[str] = ()) -> str:
+    """Return the suffix of an archive to write, or one of the others.
+
+    Raises UsageError for one that is not known.
+    """
+    kinds = [*WRITERS, *others]
+    for kind in kinds:
         if file.name.endswith(kind) and file.name != kind:
             return kind
-    raise UsageError(f"{file}: expected a file name that ends with {' or '.join(WRITERS)}")
+    known = f"{', '.join(kinds[:-1])} or {kinds[-1]}"
+    raise UsageError(f"{file}: expected a file name that ends with {known}")
 
 
 def _write_zip(files: dict[str, Path], target: IO[bytes]) -> None:

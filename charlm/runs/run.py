@@ -379,8 +379,13 @@ def torch_model(path: Path) -> "RecurrentLanguageModel":
 
     Raises RunError, or UsageError for a run whose texts all begin with a condition.
     """
+    check_condition(path, layout.read_config(path), None)
+    return stored_model(path)
+
+
+def stored_model(path: Path) -> "RecurrentLanguageModel":
+    """Load the model of a run in torch with its conditions, on the CPU, uncalibrated."""
     config = layout.read_config(path)
-    check_condition(path, config, None)
     settings, arrays = _settings_and_arrays(path, config)
     return torch_network(settings, config["vocab_size"], arrays, None, len(conditions_of(config)))
 
