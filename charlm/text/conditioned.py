@@ -22,22 +22,15 @@ from charlm.config.fields import MAX_COUNT
 from charlm.config.settings import Settings
 from charlm.config.task import TaskSettings
 from charlm.errors import CorpusError, UsageError, named
-from charlm.phases import counted, phase
 from charlm.text.advice import size_advice
-from charlm.text.corpus import collector
-from charlm.text.dataset import Dataset, training_vocabulary
+from charlm.text.dataset import Dataset
 from charlm.text.encoded import EncodedText
 from charlm.text.examples import Example
 from charlm.text.labelled import (
     LabelledText,
     Texts,
-    encode_texts,
-    finished_dataset,
     held_out_parts,
-    label_advice,
-    parts_fingerprint,
     read_parts,
-    run_name,
 )
 from charlm.text.labels import UNSEEN, Labelled, Labels, natural_order, read_targets
 from charlm.text.sources.files import shown
@@ -103,49 +96,42 @@ def check_conditioned(settings: Settings) -> None:
 class ConditionedText(LabelledText):
     """Texts with conditions; see `TaskText`."""
 
+    noun, unseen_are = "condition", "read without a condition"
+
     def load(self, settings: Settings, given: Given = NOTHING) -> Dataset:
         """Read texts with conditions, hold some of each out, build the vocabulary and encode.
 
         A condition may be "". Raises CorpusError for texts that cannot be read, UsageError for
         documents that do not begin in the initial state.
         """
-        corpus, column = settings.corpus, settings.task.condition or ""
-        warnings: list[str] = []
-        columns = Columns()
-        parts, conditions = _read(corpus, column, given.examples, collector(warnings), columns)
-        splits = {name: part.split() for name, part in parts.items()}
-        built = training_vocabulary(
-            splits["train"], settings.vocabulary, given.vocabulary, grow=given.grow
-        )
-        with phase("encoding the text", total=sum(split.chars for split in splits.values())):
-            encoded = {
-                name: encode_texts(counted(part.texts), built.vocabulary, MAX_COUNT, "start")
-                for name, part in parts.items()
-            }
-        advice = label_advice(parts, conditions, "condition", "read without a condition")
-        targets = {name: conditions.ids(part.labels) for name, part in parts.items()}
-        dataset = finished_dataset(
-            parts,
-            encoded,
-            built,
-            kept=given.vocabulary is not None,
-            name=run_name(corpus, given.examples),
-            warnings=[*warnings, *built.warnings, *advice],
-            labelled=Labelled(labels=conditions, targets=targets),
-            columns=columns,
-        )
+        whole = replace(settings.task, max_tokens=MAX_COUNT, kept_part="start")
+        dataset = super().load(replace(settings, task=whole), given)
         if not dataset.boundaries.resets:
             raise UsageError(
-                f"{named('condition')} {column} with {named('words')} whitespace, where each line "
-                f"of a text ends with EOS; expected texts of one line. Use {named('words')} text"
+                f"{named('condition')} {settings.task.condition} with {named('words')} whitespace, "
+                "where each line of a text ends with EOS; expected texts of one line. Use "
+                f"{named('words')} text"
             )
         train = dataset.train
         few = size_advice(len(train.ids), train.counts.chars, dataset.vocabulary.unit)
         return with_firsts(replace(dataset, warnings=[*dataset.warnings, *few]))
 
-    def fingerprint(self, corpus: CorpusSettings, task: TaskSettings) -> str:
-        """Read texts with conditions and return the fingerprint of their dataset."""
-        return parts_fingerprint(_read(corpus, task.condition or "", None, lambda _: None)[0])
+    def parts(
+        self,
+        corpus: CorpusSettings,
+        task: TaskSettings,
+        examples: Sequence[tuple[str, str]] | None,
+        warn: Warn,
+        columns: Columns | None = None,
+    ) -> tuple[dict[str, Texts], Labels]:
+        """Return the texts of each split, with a held-out part, and the conditions of training.
+
+        `columns` is filled in.
+        """
+        column = task.condition or ""
+        parts = read_parts(corpus, column, examples, warn, _with_text, "condition", columns)
+        conditions = _conditions(parts["train"].labels, column)
+        return held_out_parts(parts, conditions, corpus.valid_frac), conditions
 
     def read(
         self, path: Path, config: Mapping[str, Any], splits: Mapping[str, EncodedText]
@@ -160,22 +146,6 @@ class ConditionedText(LabelledText):
 
 
 CONDITIONED: TaskText = ConditionedText()
-
-
-def _read(
-    corpus: CorpusSettings,
-    column: str,
-    examples: Sequence[tuple[str, str]] | None,
-    warn: Warn,
-    columns: Columns | None = None,
-) -> tuple[dict[str, Texts], Labels]:
-    """Return the texts of each split, with a held-out part, and the conditions of training.
-
-    `columns` is filled in.
-    """
-    parts = read_parts(corpus, column, examples, warn, _with_text, "condition", columns)
-    conditions = _conditions(parts["train"].labels, column)
-    return held_out_parts(parts, conditions, corpus.valid_frac), conditions
 
 
 def _with_text(examples: Iterable[Example], label: str, warn: Warn) -> Texts:

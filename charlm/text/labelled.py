@@ -81,25 +81,23 @@ def finished_dataset(
     parts: Mapping[str, Texts],
     encoded: Mapping[str, EncodedText],
     built: BuiltVocabulary,
+    settings: Settings,
+    given: Given,
     *,
-    kept: bool,
-    name: str,
     warnings: Sequence[str],
     labelled: Gold,
     columns: Columns,
 ) -> Dataset:
-    """Return the dataset of encoded texts, with advice on repeated texts and on coverage.
-
-    `kept` is true if the vocabulary was not built of these texts.
-    """
+    """Return the dataset of encoded texts, with advice on repeated texts and on coverage."""
     train, unit = encoded["train"], built.vocabulary.unit
+    kept = given.vocabulary is not None
     if kept:
         built = replace(built, counts=id_counts(train.ids, len(built.vocabulary)))
     advice = [*warnings, *shared_advice(parts)]
     if kept or built.coverage < MIN_COVERAGE:
         advice += coverage_advice(built.coverage, unit, built=not kept)
     return Dataset(
-        name=name,
+        name=run_name(settings.corpus, given.examples),
         vocabulary=built.vocabulary,
         train=train,
         valid=encoded.get("valid"),
@@ -122,6 +120,9 @@ def labelled_of(dataset: Dataset) -> Labelled:
 class LabelledText:
     """Texts with labels; see `TaskText`."""
 
+    noun, unseen_are = "label", "counted as wrong"
+    """Noun of a label, and what happens to those that training lacks."""
+
     def load(self, settings: Settings, given: Given = NOTHING) -> Dataset:
         """Read texts with labels, hold some of each out, build the vocabulary and encode.
 
@@ -130,7 +131,7 @@ class LabelledText:
         corpus, task = settings.corpus, settings.task
         warnings: list[str] = []
         columns = Columns()
-        parts, labels = _read(corpus, task, given.examples, collector(warnings), columns)
+        parts, labels = self.parts(corpus, task, given.examples, collector(warnings), columns)
         splits = {name: part.split() for name, part in parts.items()}
         built = training_vocabulary(
             splits["train"], settings.vocabulary, given.vocabulary, grow=given.grow
@@ -143,16 +144,33 @@ class LabelledText:
                 for name, part in parts.items()
             }
         targets = {name: labels.ids(part.labels) for name, part in parts.items()}
+        advice = label_advice(parts, labels, self.noun, self.unseen_are)
         return finished_dataset(
-            parts,
-            encoded,
-            built,
-            kept=given.vocabulary is not None,
-            name=run_name(corpus, given.examples),
-            warnings=[*warnings, *built.warnings, *label_advice(parts, labels)],
+            parts, encoded, built, settings, given,
+            warnings=[*warnings, *built.warnings, *advice],
             labelled=Labelled(labels=labels, targets=targets),
             columns=columns,
-        )
+        )  # fmt: skip
+
+    def parts(
+        self,
+        corpus: CorpusSettings,
+        task: TaskSettings,
+        examples: Sequence[tuple[str, str]] | None,
+        warn: Warn,
+        columns: Columns | None = None,
+    ) -> tuple[dict[str, Texts], Labels]:
+        """Return the texts of each split, with a held-out part, and the labels of training.
+
+        `columns` is filled in.
+        """
+        parts = read_parts(corpus, task.target, examples, warn, columns=columns)
+        try:
+            labels = Labels.of(parts["train"].labels)
+        except CorpusError as error:
+            other = near_targets(corpus.sources, corpus, task.target) if examples is None else ""
+            raise CorpusError(f"{error}{other}") from error
+        return held_out_parts(parts, labels, corpus.valid_frac), labels
 
     def check_example(self, pair: Any) -> str:
         """Return what is wrong with a pair of a text and its label, or ""."""
@@ -160,8 +178,8 @@ class LabelledText:
         return "" if good else "expected a text and its label, two strings"
 
     def fingerprint(self, corpus: CorpusSettings, task: TaskSettings) -> str:
-        """Read texts with labels and return the fingerprint of their dataset."""
-        return parts_fingerprint(_read(corpus, task, None, lambda _: None)[0])
+        """Read the texts and return the fingerprint of their dataset."""
+        return parts_fingerprint(self.parts(corpus, task, None, lambda _: None)[0])
 
     def read(
         self, path: Path, config: Mapping[str, Any], splits: Mapping[str, EncodedText]
@@ -193,26 +211,6 @@ def run_name(corpus: CorpusSettings, examples: Sequence[tuple[str, str]] | None)
     first = corpus.sources[0]
     is_pattern = not Path(first).exists()  # only then its files give the name
     return short_name(first, find(corpus.sources, corpus, lambda _: None) if is_pattern else [])
-
-
-def _read(
-    corpus: CorpusSettings,
-    task: TaskSettings,
-    examples: Sequence[tuple[str, str]] | None,
-    warn: Warn,
-    columns: Columns | None = None,
-) -> tuple[dict[str, Texts], Labels]:
-    """Return the texts of each split, with a held-out part, and the labels of the training text.
-
-    `columns` is filled in.
-    """
-    parts = read_parts(corpus, task.target, examples, warn, columns=columns)
-    try:
-        labels = Labels.of(parts["train"].labels)
-    except CorpusError as error:
-        other = near_targets(corpus.sources, corpus, task.target) if examples is None else ""
-        raise CorpusError(f"{error}{other}") from error
-    return held_out_parts(parts, labels, corpus.valid_frac), labels
 
 
 def read_parts(
@@ -315,8 +313,8 @@ def complete(
 def label_advice(
     parts: Mapping[str, Texts],
     labels: Labels,
-    noun: str = "label",
-    unseen_are: str = "counted as wrong",
+    noun: str,
+    unseen_are: str,
 ) -> list[str]:
     """Advise about labels with one training text, doubtful ones, and those that training lacks.
 

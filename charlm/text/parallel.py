@@ -30,7 +30,6 @@ from charlm.text.labelled import (
     held_out_parts,
     parts_fingerprint,
     read_splits,
-    run_name,
 )
 from charlm.text.labels import Labels
 from charlm.text.pair_batches import pair_lengths
@@ -114,8 +113,8 @@ class ParallelText:
             parts,
             {name: each.sources for name, each in encoded.items()},
             built,
-            kept=given.vocabulary is not None,
-            name=run_name(corpus, given.examples),
+            settings,
+            given,
             warnings=[*warnings, *built.warnings, *target.warnings],
             labelled=Parallel(
                 vocabulary=target.vocabulary,

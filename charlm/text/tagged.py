@@ -26,7 +26,6 @@ from charlm.text.labelled import (
     listed,
     parts_fingerprint,
     read_splits,
-    run_name,
     unseen_advice,
 )
 from charlm.text.labels import (
@@ -127,8 +126,8 @@ class TaggedText:
             texts,
             {name: made.text for name, made in sentences.items()},
             built,
-            kept=given.vocabulary is not None,
-            name=run_name(corpus, given.examples),
+            settings,
+            given,
             warnings=[
                 *warnings,
                 *built.warnings,
