@@ -64,6 +64,8 @@ class LowCopy:
 
         torch's own `flatten_parameters` leaves bfloat16 out, which cuDNN computes as well.
         """
+        if not torch._use_cudnn_rnn_flatten_weight():  # torch for AMD's GPUs has no cuDNN
+            return
         for layer in self.model.modules():
             if isinstance(layer, nn.RNNBase) and layer.weight_hh_l0.is_cuda:
                 flat = [cast(Tensor, weight) for weight in layer._flat_weights]

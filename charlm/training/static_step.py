@@ -35,7 +35,7 @@ from charlm.training.step import Findings, Step
 from charlm.training.train_state import TrainState
 
 LENGTHS = 8
-"""Parts of `bptt` to which short windows are padded (see `padded_steps`)."""
+"""Parts of `bptt` to which short documents are padded (see `padded_steps`)."""
 Run = Callable[[Hashable, Callable[[], None]], None]
 """Runs a function on static tensors. Functions with equal keys do the same operations."""
 
@@ -225,7 +225,8 @@ class StaticStep(Step):
         """
         settings, steps = self.state.settings, len(batch.inputs)
         if batch.next.offset == 0 and not settings.slowness_penalty:
-            steps = padded_steps(steps, settings.bptt or 0)
+            bptt = settings.bptt or 0
+            steps = padded_steps(steps, bptt) if batch.first else max(steps, bptt)
         fits = steps <= self.max_steps and self.state.counters.parts == 1
         return (steps, self.size) if fits else None
 
@@ -362,7 +363,7 @@ class StaticStep(Step):
 
 
 def padded_steps(steps: int, bptt: int) -> int:
-    """Return the number of steps to which the last window of documents or of a stream is padded.
+    """Return the steps to which documents of at most `steps` tokens are padded, in one window.
 
     A graph serves one number of steps. That is `bptt` if it is at most twice as many, else a
     multiple of an eighth of it.
