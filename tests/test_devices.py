@@ -14,7 +14,7 @@ from waiting import set_clocks
 from charlm.config.model import ModelSettings
 from charlm.config.settings import settings_from
 from charlm.errors import EnvironmentFailure, naming
-from charlm.nn import devices
+from charlm.nn import devices, gpu
 from charlm.nn.devices import Precision, choose_device, choose_precision, free_memory
 from charlm.nn.layers import RecurrentLayer
 from charlm.nn.low_precision import LowCopy
@@ -130,6 +130,62 @@ def test_bfloat16_is_detected_by_torch_or_by_processor_flags(
 GPU = torch.device("cuda")
 
 
+@pytest.mark.parametrize(
+    ("cell", "capability", "emulates", "versions", "expected"),
+    [
+        ("lstm", (9, 0), False, ("2.13.0", 91900), "bf16"),
+        ("lstm", (8, 0), False, ("2.10.0", 91002), "fp16"),  # cuDNN is too old for bfloat16
+        ("gru", (8, 0), False, ("2.9.1+cu130", 91300), "fp16"),  # torch does not use it
+        ("mogrifier", (8, 0), False, ("2.6.0", 90100), "bf16"),  # cuDNN computes no layer
+        ("mogrifier", (7, 5), True, ("2.13.0", 91900), "fp16"),  # a T4
+        ("lstm", (6, 1), True, ("2.6.0", 90100), "bf16"),  # float16 is no faster; then fp32
+        ("lstm", (9, 0), False, ("2.13.0", None), "fp16"),
+    ],
+)
+def test_a_gpu_gets_the_type_that_it_computes_fast(
+    cell: str, capability: tuple[int, int], emulates: bool, versions: tuple[str, int | None],
+    expected: str, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """`auto` is float16 where bfloat16 would be emulated, or computed step by step."""
+    monkeypatch.setattr(torch, "__version__", versions[0])
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: versions[1])
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(
+        torch.cuda,
+        "is_bf16_supported",
+        lambda including_emulation: including_emulation or not emulates,
+    )
+    monkeypatch.setattr(devices, "gradient_problem", lambda *_: None)
+    settings = replace(SETTINGS, cell=cell)
+    assert gpu.low_type(settings, GPU) == expected
+    chosen = choose_precision("auto", [settings], 7, GPU, static=True).name
+    assert chosen == ("fp32" if capability == (6, 1) else expected)
+    assert gpu.low_type(settings, CPU) == "bf16"
+
+
+def test_a_gpu_that_does_not_compute_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`auto` takes the processor in its place; a request gets the reason of torch."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    ones = lambda *_, **__: (_ for _ in ()).throw(  # noqa: E731
+        RuntimeError(
+            "CUDA error: no kernel image is available for execution on the device\nCUDA ..."
+        )
+    )
+    monkeypatch.setattr(torch, "ones", ones)
+    gpu.cuda_problem.cache_clear()
+    try:
+        assert choose_device("auto") == CPU and choose_device("cpu") == CPU
+        with pytest.raises(
+            EnvironmentFailure, match=r"not compute here \(CUDA error: no kernel .*'cpu'"
+        ):
+            choose_device("cuda")
+        monkeypatch.setattr(torch, "ones", lambda *_, **__: ONE[0])
+        gpu.cuda_problem.cache_clear()
+        assert choose_device("auto") == choose_device("cuda") == GPU
+    finally:
+        gpu.cuda_problem.cache_clear()
+
+
 def test_a_gpu_that_emulates_bfloat16_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those before compute capability 8.0: torch supports the type there, more slowly than fp32."""
     monkeypatch.setattr(
@@ -143,6 +199,7 @@ def test_a_gpu_trains_a_copy_in_low_precision(name: str, monkeypatch: pytest.Mon
     """`auto` takes bf16, which has the range of fp32."""
     asked: list[tuple[object, ...]] = []
     monkeypatch.setattr(devices, "missing_bf16", lambda _: None)
+    monkeypatch.setattr(devices, "low_type", lambda *_: "bf16")
     monkeypatch.setattr(devices, "gradient_problem", lambda *given: asked.append(given))
     requested = ("auto", name) if name == "bf16" else (name,)
     for each in requested:
@@ -163,6 +220,7 @@ def test_a_model_that_has_no_copy_trains_in_fp32(
     static: bool, changed: dict[str, bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(devices, "missing_bf16", lambda _: None)
+    monkeypatch.setattr(devices, "low_type", lambda *_: "bf16")
     monkeypatch.setattr(devices, "_probe", None)
     settings = [replace(SETTINGS, hidden_size=16, **changed)]
     precision = choose_precision("auto", settings, 50, GPU, static=static)

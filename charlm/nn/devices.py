@@ -25,6 +25,7 @@ from charlm.backends.training_library import VARIABLE, chosen_variant, open_libr
 from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
 from charlm.errors import EnvironmentFailure, UsageError, assigned, named
+from charlm.nn.gpu import cuda_problem, low_type
 from charlm.nn.kernel_layers import (
     LOOP,
     MIN_STEPS_OF_LOOP,
@@ -129,21 +130,28 @@ PrecisionRule = Callable[[ModelSettings, int], Precision]
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device of this name; `auto` is CUDA if it is available, else the CPU.
+    """Return the device of this name; `auto` is CUDA if there is a GPU that computes, else the CPU.
 
-    Raises EnvironmentFailure if the device is not available.
+    Raises EnvironmentFailure if the device is not available or does not compute.
     """
     available = {
         "cpu": True,
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
     }
+    asks_gpu = name in ("auto", "cuda") and available["cuda"]
+    problem = cuda_problem() if asks_gpu else ""
     if name == "auto":
-        return torch.device("cuda" if available["cuda"] else "cpu")
+        return torch.device("cuda" if asks_gpu and not problem else "cpu")
     if not available[name]:
         names = ", ".join(kind for kind, present in available.items() if present)
         raise EnvironmentFailure(
             f"device {name} is not available here; found {names}. Use {assigned('device', 'auto')}"
+        )
+    if problem:
+        raise EnvironmentFailure(
+            f"device {name} does not compute here ({problem}); expected free memory on a GPU "
+            f"that torch {torch.__version__} supports. Use {assigned('device', 'cpu')}"
         )
     return torch.device(name)
 
@@ -174,7 +182,7 @@ def choose_precision(
     if open_ and device.type == "cpu" and weights < MIN_BF16_WEIGHTS:
         reason = "bf16 is no faster for a model this small"
         return Precision(name="fp32", reason=reason, kernels=loop)
-    name = "bf16" if requested == "auto" else requested
+    name = low_type(networks[0], device) if requested == "auto" else requested
     problem, failures = missing_type(name, networks[0], device, static=static), ""
     for kernels in [] if problem else engines(engine, networks[0], device, rows):
         problem = gradient_problem(networks, vocab_size, device, kernels, name)
