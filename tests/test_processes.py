@@ -4,12 +4,14 @@ import copy
 import math
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from helpers import encoded_documents, encoded_stream, tiny_model, vocabulary_of
+from torch import distributed
 from waiting import PATIENCE, Ticking
 
 from charlm.config.model import ModelSettings
@@ -25,7 +27,14 @@ from charlm.tasks.language_model import language_model_task
 from charlm.text.dataset import Dataset
 from charlm.training import parallel
 from charlm.training import trainer as trainer_module
-from charlm.training.parallel import Parallel, ProcessLost, Unanswered, interruptible, watched
+from charlm.training.parallel import (
+    TIMEOUT,
+    Parallel,
+    ProcessLost,
+    Unanswered,
+    interruptible,
+    watched,
+)
 from charlm.training.plan import memory
 from charlm.training.plan.memory import memory_of
 from charlm.training.processes import ALONE, Processes, training_together
@@ -437,3 +446,13 @@ def test_a_wait_is_bounded_only_after_the_request_to_stop(monkeypatch: pytest.Mo
     trainer_of("stream", first).stop("interrupted")
     with pytest.raises(Unanswered, match="did not answer within 0 seconds of the request to stop"):
         first._check_answer(0.0)
+
+
+def test_gpus_wait_as_long_as_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NCCL would end the other processes if a program holds process 0 for ten minutes."""
+    made: list[dict[str, Any]] = []
+    done = SimpleNamespace(is_completed=lambda: True, wait=lambda: None)
+    monkeypatch.setattr(distributed, "new_group", lambda **given: made.append(given))
+    monkeypatch.setattr(distributed, "all_reduce", lambda *_, **__: done)
+    Parallel(0, 2)._add(SimpleNamespace(is_cuda=True))  # type: ignore[arg-type]
+    assert made == [{"backend": "nccl", "timeout": TIMEOUT}]

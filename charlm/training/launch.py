@@ -44,6 +44,7 @@ from charlm.text.tokenizers.vocabulary import load_vocabulary
 from charlm.training import network
 from charlm.training.parallel import (
     ANOTHER,
+    TIMEOUT,
     Parallel,
     ProcessLost,
     Unanswered,
@@ -55,8 +56,6 @@ from charlm.training.session import Session
 from charlm.training.start import open_session
 from charlm.training.trainer import Trainer
 
-TIMEOUT = timedelta(hours=2)
-"""Longest wait for another process: the others wait while process 0 plans and validates."""
 CONNECT_TIMEOUT = timedelta(minutes=10)
 """Longest wait until all processes have started and found each other."""
 FOLLOWER = "CHARLM_FOLLOWER"

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -26,6 +27,9 @@ from charlm.nn.encoder import State, concatenate
 from charlm.text.batches import PADDING, Batch
 from charlm.training.processes import Processes, Result, current_processes
 
+TIMEOUT = timedelta(hours=2)
+"""Longest wait for another process: the others wait while process 0 plans, validates, or is held by
+the program that iterates over its records."""
 POLL_SECONDS = 1e-4
 """Wait between two looks at the sum of a step."""
 WAKE_SECONDS = 0.2
@@ -202,7 +206,8 @@ class Parallel(Processes):
     def _add(self, numbers: Tensor) -> None:
         """Replace a vector by its sum over all processes; with NCCL on GPUs, gloo elsewhere."""
         if numbers.is_cuda and self._gpus is None:
-            self._gpus = distributed.new_group(backend="nccl")
+            # by default, NCCL ends the program after ten minutes
+            self._gpus = distributed.new_group(backend="nccl", timeout=TIMEOUT)
         group = self._gpus if numbers.is_cuda else self.group
         work, began = distributed.all_reduce(numbers, group=group, async_op=True), time.monotonic()
         try:
