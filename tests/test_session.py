@@ -951,13 +951,17 @@ def test_new_best_weights_come_with_a_checkpoint(tmp_path: Path) -> None:
     assert set(best) <= set(saved)
 
 
-def test_a_run_resumes_on_another_kind_of_device(tmp_path: Path) -> None:
-    """The generator's state has another size there, so it starts again, with a warning."""
+@pytest.mark.parametrize("size", [16, 44])
+def test_a_run_resumes_on_another_kind_of_device(size: int, tmp_path: Path) -> None:
+    """The generator's state has another size there, so it starts again, with a warning.
+
+    16 bytes are CUDA's, 44 those of MPS.
+    """
     session = begun(tmp_path)
     abandoned(session, 4)
     trainer = session.trainer
     saved = trainer.checkpoint()
-    saved.tensors["generator"] = torch.zeros(16, dtype=torch.uint8)  # as CUDA's
+    saved.tensors["generator"] = torch.zeros(size, dtype=torch.uint8)
     trainer.restore(saved)
     first = torch.rand(3, generator=trainer.state.generator)
     trainer.restore(saved)

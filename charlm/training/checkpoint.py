@@ -23,8 +23,8 @@ from charlm.tasks.task import Order
 from charlm.training.train_state import Counters, TrainState
 
 MAX_COUNTER = 2**53
-GENERATOR_SIZES = {16, 5056}
-"""Bytes of the state of torch's generators: on CUDA, and on a processor."""
+GENERATOR_SIZES = {16, 36, 44, 5056}
+"""Bytes of the state of torch's generators: on CUDA, on MPS (two versions), and on a processor."""
 
 
 def to_checkpoint(state: TrainState, hidden: State | None) -> Checkpoint:
@@ -151,7 +151,8 @@ def _hidden_state(
 def _restore_generator(state: TrainState, checkpoint: Checkpoint) -> list[str]:
     """Restore the generator, or seed it again if it was one of another kind of device."""
     saved = checkpoint.tensors["generator"]
-    if {len(saved), len(state.generator.get_state())} != GENERATOR_SIZES:
+    is_of_another = len(saved) != len(state.generator.get_state())
+    if not is_of_another or len(saved) not in GENERATOR_SIZES:
         state.generator.set_state(saved)
         return []
     state.generator.manual_seed((state.settings.seed or 0) + checkpoint.step)
