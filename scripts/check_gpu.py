@@ -23,14 +23,17 @@ from charlm.config.corpus import VocabularySettings
 from charlm.config.model import ModelSettings
 from charlm.config.training import TrainingSettings
 from charlm.inference.likelihood import stream_nats
+from charlm.nn.chunked_softmax import chunked_nats
 from charlm.nn.devices import Precision, choose_precision
 from charlm.nn.low_precision import MAX_SCALE, LowCopy
 from charlm.nn.model import RecurrentLanguageModel
+from charlm.nn.output import MIN_CHUNKED
 from charlm.nn.side_by_side import PIECES
 from charlm.nn.torch_backend import TorchBackend
 from charlm.runs.checkpoints import Checkpoint
 from charlm.tasks.language_model import language_model_task
 from charlm.tasks.task import Task
+from charlm.text.batches import PADDING
 from charlm.text.dataset import Dataset
 from charlm.text.encoded import EncodedText
 from charlm.text.tokenizers.building import build_vocabulary
@@ -54,6 +57,8 @@ LARGE = (512, (64, 64))
 """Units, and steps and rows, of the layers of cuDNN that are checked as they are trained."""
 UNEVEN = (650, (64, 64))
 """The same with units that a copy pads."""
+MANY = MIN_CHUNKED
+"""Entries of a vocabulary whose loss is computed in chunks of targets."""
 
 Row = dict[str, Any]
 Measurement = tuple[str, Callable[[], Row]]
@@ -109,6 +114,12 @@ def check(setup: Setup) -> Iterator[Measurement]:
         yield f"{cell} 2x512 at once, bf16", partial(bits, cell, "bf16", LARGE, setup, dropout=0.0)
     for hidden in (8,) if setup.tiny else (512, 650, 1024, 2048):
         yield f"gradients 2x{hidden}", partial(low_errors, hidden, setup)
+    yield "loss in chunks as on the CPU", partial(chunked_loss, setup)
+    for name in TYPES[:1] if setup.tiny else TYPES:
+        yield (
+            f"lstm, {MANY:,} entries, {name}",
+            partial(bits, "lstm", name, small, setup, many=True),
+        )
     yield "reading a text", partial(reading, setup)
     for cell in ("lstm",) if setup.tiny else ("lstm", "lstm-layernorm"):
         yield f"too little memory, {cell}", partial(full_memory, cell, setup)
@@ -150,19 +161,49 @@ def gradients(
     return [nats.detach().cpu(), *rows]
 
 
+def chunked_loss(setup: Setup) -> Row:
+    """Return the relative differences to the CPU, without TF32, of the loss and its gradients.
+
+    The loss is computed for three targets at a time, of which some are padding.
+    """
+    random = torch.Generator().manual_seed(0)
+    targets = random_ids(MANY, (8,)).masked_fill(torch.arange(8) % 3 == 0, PADDING)
+    shapes = (8, 16), (MANY, 16), (MANY,)
+    given = [torch.randn(shape, generator=random) for shape in shapes]
+
+    def computed(device: torch.device) -> list[Tensor]:
+        """Return the loss and its gradients."""
+        tensors = [tensor.to(device).detach().requires_grad_() for tensor in given]
+        hidden, weight, bias = tensors
+        loss = chunked_nats(hidden, weight, bias, targets.to(device), 0.1, rows=3)
+        found = torch.autograd.grad(loss, tensors)
+        return [tensor.detach().cpu() for tensor in (loss, *found)]
+
+    with exact_products():
+        here, there = (computed(torch.device(device)) for device in ("cpu", setup.device))
+    nats, *worst = (relative(a, b) for a, b in zip(there, here, strict=True))
+    return {"loss": nats, "gradients": max(worst)}
+
+
 def bits(
-    cell: str, name: str, size: tuple[int, tuple[int, int]], setup: Setup, dropout: float = 0.2
+    cell: str,
+    name: str,
+    size: tuple[int, tuple[int, int]],
+    setup: Setup,
+    dropout: float = 0.2,
+    *,
+    many: bool = False,
 ) -> Row:
     """Return whether captured steps equal uncaptured ones, and a resumed training a whole one.
 
-    Without dropout, cuDNN computes both layers at once.
+    Without dropout, cuDNN computes both layers at once. `many` is for a large vocabulary.
     """
     captures, saved = Captures(), dict[int, Checkpoint]()
     settings, shape = settings_of(cell, size[0], dropout=dropout), size[1]
     if size not in (LARGE, UNEVEN) and cell in RECURRENT:
         settings = replace(settings, weight_drop=0.2)  # torch may move weights that are replaced
     whole, plain, resumed = (
-        new_trainer(settings, name, shape, step_class, setup)
+        new_trainer(settings, name, shape, step_class, setup, many=many)
         for step_class in (captures.step, StaticStep, captures.step)
     )
     for trainer in (whole, plain):
@@ -256,12 +297,20 @@ def new_trainer(
     step_class: Callable[[TrainState, Task], Step],
     setup: Setup,
     steps: int = 2 * LOG_EVERY,
+    *,
+    many: bool = False,
 ) -> Trainer:
-    """Return a trainer on random letters, with windows of a shape (T, B)."""
+    """Return a trainer on random letters, or words if many, with windows of a shape (T, B)."""
     settings = TrainingSettings(
         steps=steps, bptt=shape[0], batch_size=shape[1], learning_rate=0.003, clip_norm=0.3, seed=5
     )
-    vocabulary = build_vocabulary(lambda: ["abcdefgh"], VocabularySettings()).vocabulary
+    text, kind = "abcdefgh", VocabularySettings()
+    if many:
+        text, kind = (
+            " ".join(f"w{number}" for number in range(MANY)),
+            VocabularySettings(unit="word"),
+        )
+    vocabulary = build_vocabulary(lambda: [text], kind).vocabulary
     return trainer_on_random_ids(vocabulary, model, settings, precision, step_class, setup)
 
 

@@ -50,6 +50,10 @@ def test_all_stages_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[s
         assert stages["check"][f"{cell} as on the CPU"]["gradients"] == 0.0
         compared = stages["check"][f"{cell}, fp32"]
         assert compared["captured"] == compared["resumed"] == "equal"
+    assert stages["check"]["lstm, 4,096 entries, fp32"]["captured"] == "equal"
+    assert stages["check"]["loss in chunks as on the CPU"] == {"loss": 0.0, "gradients": 0.0} | {
+        "took s": stages["check"]["loss in chunks as on the CPU"]["took s"]
+    }
     read = stages["check"]["reading a text"]
     assert read["mean"] == read["worst"] == 0.0 and read["steps"] == 2_000
     shown = capsys.readouterr().out
