@@ -23,11 +23,10 @@ from charlm.text.sources.rows import (
     Nested,
     Opened,
     Rows,
-    TextColumn,
+    TwoColumns,
     Warn,
     chosen_column,
     listed,
-    near_column,
     target_columns,
 )
 from charlm.text.sources.text_lines import LineReader
@@ -114,24 +113,13 @@ def near_targets(sources: Sequence[str], reading: ReadSettings, target: str | No
 
 
 @dataclass(frozen=True)
-class LabelColumns(TextColumn):
+class LabelColumns(TwoColumns):
     """Rule that chooses the columns of texts and labels in a table."""
 
-    target: str | None
-    """Column of the labels as the user named it."""
-    needed: bool = True
-    """True if a table without labels is refused."""
     setting: str = "target"
     """Setting that names the column: target for labels, condition for conditions."""
-    usual: str = "text"
-    """Column of the texts if none is named: that of an earlier table, if there was one."""
-    usual_target: str | None = None
-    """Column of the labels of an earlier table, which is read if none is named."""
-    run: str = ""
-    """Run that was trained on these columns, or ""; see `Columns`."""
     compared: bool = False
     """True if answers of the run are compared with the labels."""
-    no_header = "--no-header --target N"
 
     @property
     def noun(self) -> str:
@@ -173,17 +161,12 @@ class LabelColumns(TextColumn):
             found += self.as_trained(labels, self.usual_target, columns)
         return f"{label}: texts are in the column {text}{found}"
 
-    def names_nothing(self, named: str | None) -> bool:
-        """Return True if the user named no column."""
-        return named is None and self.target is None
-
     def label_column(self, label: str, columns: Sequence[str]) -> str | None:
         """Return the column of the labels: the one named, else the first of `TARGET_NAMES`.
 
         Raises CorpusError if a column that is needed or named is not there.
         """
-        target = self.target
-        if target is None:
+        if self.target is None:
             if self.usual_target in columns:
                 return self.usual_target
             known = target_columns(columns)
@@ -201,16 +184,7 @@ class LabelColumns(TextColumn):
                 f"with {named(self.setting)}",
                 columns=columns,
             )
-        if target in columns:
-            return target
-        if target.isdecimal() and 1 <= int(target) <= len(columns):
-            return columns[int(target) - 1]
-        near = near_column(target, columns)
-        own = f"Give {named(self.setting)} one of them"
-        advice = f'Did you mean "{shown(near)}"?' if near else own
-        raise CorpusError(
-            f'{label} has no column "{shown(target)}". {listed(columns)} {advice}', columns=columns
-        )
+        return self.typed_target(label, columns, self.target)
 
 
 class _Reader(LineReader):
@@ -230,7 +204,7 @@ class _Reader(LineReader):
         super().__init__(reading, warn)
         self.columns = columns or Columns()
         self.needed = needed
-        self.rule = LabelColumns(target, needed, setting, compared=compared)
+        self.rule = LabelColumns(target, needed, setting=setting, compared=compared)
 
     def read(self, names: Sequence[str], reported: dict[str, str] | None) -> Iterator[Example]:
         sources = find(names, self.reading, self.warn, reported, self.columns)

@@ -20,10 +20,10 @@ from charlm.text.sources.rows import (
     Nested,
     Rows,
     TextColumn,
+    TwoColumns,
     Warn,
     chosen_column,
     listed,
-    near_column,
 )
 from charlm.text.sources.text_lines import LineReader
 
@@ -93,20 +93,8 @@ def _parts(name: str) -> list[str]:
 
 
 @dataclass(frozen=True)
-class PairColumns(TextColumn):
+class PairColumns(TwoColumns):
     """Rule that chooses the columns of the sources and the translations in a table."""
-
-    target: str | None
-    """Column of the translations as the user named it."""
-    needed: bool = True
-    """True if a table without translations is refused."""
-    usual: str = "text"
-    """Column of the texts if none is named: that of an earlier table, if there was one."""
-    usual_target: str | None = None
-    """Column of the translations of an earlier table, which is read if none is named."""
-    run: str = ""
-    """Run that was trained on these columns, or ""; see `Columns`."""
-    no_header = "--no-header --target N"
 
     def choose(
         self, label: str, columns: Sequence[str], texts: Sequence[str], named: str | None
@@ -169,23 +157,10 @@ class PairColumns(TextColumn):
             found += self.as_trained(target, self.usual_target, columns)
         return f"{label}: texts are in the column {text}{found}"
 
-    def names_nothing(self, named: str | None) -> bool:
-        """Return True if the user named no column."""
-        return named is None and self.target is None
-
     def _named_target(self, label: str, columns: Sequence[str]) -> str | None:
-        target = self.target
-        if target is None:
+        if self.target is None:
             return self.usual_target if self.usual_target in columns else None
-        if target in columns:
-            return target
-        if target.isdecimal() and 1 <= int(target) <= len(columns):
-            return columns[int(target) - 1]
-        near = near_column(target, columns)
-        advice = f'Did you mean "{shown(near)}"?' if near else f"Give {named('target')} one of them"
-        raise CorpusError(
-            f'{label} has no column "{shown(target)}". {listed(columns)} {advice}', columns=columns
-        )
+        return self.typed_target(label, columns, self.target)
 
     def _unclear(self, label: str, columns: Sequence[str], what: str) -> CorpusError:
         flags = {"texts": "column", "translations": "target"}

@@ -165,6 +165,42 @@ class TextColumn:
         return f'"{shown(trained)}", on which run {shown(self.run)} was trained'
 
 
+@dataclass(frozen=True)
+class TwoColumns(TextColumn):
+    """Rule that chooses the column of the texts of a table, and that of what lies beside them."""
+
+    target: str | None
+    """Second column as the user named it."""
+    needed: bool = True
+    """True if a table without the second column is refused."""
+    usual: str = "text"
+    """Column of the texts if none is named: that of an earlier table, if there was one."""
+    usual_target: str | None = None
+    """Second column of an earlier table, which is read if none is named."""
+    run: str = ""
+    """Run that was trained on these columns, or ""; see `Columns`."""
+    no_header = "--no-header --target N"
+    setting = "target"
+    """Setting that names the second column."""
+
+    def names_nothing(self, named: str | None) -> bool:
+        """Return True if the user named no column."""
+        return named is None and self.target is None
+
+    def typed_target(self, label: str, columns: Sequence[str], target: str) -> str:
+        """Return the second column, by its name or number. Raises CorpusError if it is missing."""
+        if target in columns:
+            return target
+        if target.isdecimal() and 1 <= int(target) <= len(columns):
+            return columns[int(target) - 1]
+        near = near_column(target, columns)
+        own = f"Give {named(self.setting)} one of them"
+        advice = f'Did you mean "{shown(near)}"?' if near else own
+        raise CorpusError(
+            f'{label} has no column "{shown(target)}". {listed(columns)} {advice}', columns=columns
+        )
+
+
 TEXT_COLUMN = TextColumn()
 
 
