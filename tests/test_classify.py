@@ -1,6 +1,5 @@
 """Training of classifiers: settings of the task, runs, and laws of the loss."""
 
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import nested
+from task_sessions import TINY, check_frozen, check_resumed, finished, parent_runs, trained, weights
 
 from charlm.api.label_evaluation import evaluate_labels
 from charlm.api.sessions import Request, plan_run, start_or_resume, start_run
@@ -25,7 +25,6 @@ from charlm.runs.label_run import load_label_run
 from charlm.runs.layout import BAG, read_config, read_record, write_record
 from charlm.runs.run import torch_model
 from charlm.runs.task_run import load_task_run
-from charlm.runs.tensors import tensors_from_file
 from charlm.runs.verify import run_problems
 from charlm.tasks.classify import class_weights
 from charlm.text.bag_of_words import BagOfWords
@@ -35,8 +34,7 @@ from charlm.text.labelled import labelled_of
 from charlm.text.tokenizers.tokenizer_json import UNK
 from charlm.text.tokenizers.vocabulary import load_vocabulary
 from charlm.training.labels import LabelTraining, _helps
-from charlm.training.records import FinishedRecord, Review
-from charlm.training.resume import halves, resume
+from charlm.training.resume import resume
 from charlm.training.session import Session
 from charlm.training.task_training import Start
 
@@ -96,10 +94,6 @@ def test_plain_settings_name_the_task_only_if_it_has_labels() -> None:
 # ------------------------------------------------------------------ runs
 
 WORDS = ["good", "bad", "film", "story", "the", "a", "was", "it", "all", "so"]
-TINY: dict[str, Any] = {
-    "batch_size": 8, "seed": 1, "threads": 1, "precision": "fp32", "steps": 6, "evals": 2,
-    "hidden_size": 4, "embedding_size": 4, "num_layers": 1,
-}  # fmt: skip
 
 
 def toys(number: int, seed: int = 7) -> list[tuple[str, str]]:
@@ -128,21 +122,6 @@ def new_run(folder: Path, examples: list[tuple[str, str]] | None = None, **optio
     return start_run(request, examples=examples or toys(40))
 
 
-def trained(session: Session) -> Path:
-    list(session.records())
-    return session.path
-
-
-def finished(session: Session) -> FinishedRecord:
-    *_, last = session.records()
-    assert isinstance(last, FinishedRecord)
-    return last
-
-
-def weights(path: Path) -> dict[str, torch.Tensor]:
-    return tensors_from_file(path / "model.safetensors")
-
-
 @pytest.fixture(scope="module")
 def parents(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder of language models: `one` reads forward, `both` both ways."""
@@ -152,16 +131,9 @@ def parents(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "unit": "word", "words": "bare", "bptt": 4, "ngram": 0, "calibrate": False,
         "learned_state": True, "steps": 3,
     }  # fmt: skip
-    found = Review(train_nats_per_token=1.0, advice=[], memory=None)
-    for name, direction in (("one", "forward"), ("both", "both"), ("back", "backward")):
-        request = Request(
-            flags=nested(**values, direction=direction), name=name, checkpoints=folder
-        )
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("charlm.training.language.review", lambda *_: found)
-            for half in halves(start_run(request, corpus=Corpus.from_text(text, "line"))):
-                trained(half)
-    return folder
+    return parent_runs(
+        folder, text, {"one": "forward", "both": "both", "back": "backward"}, **values
+    )
 
 
 @pytest.mark.parametrize("case", ["plain", "from", "freeze"])
@@ -171,34 +143,11 @@ def test_a_resumed_run_equals_one_that_never_stopped(
     """Weights, figures and log, but for the time; with `freeze` the encoder is its parent's."""
     more: dict[str, Any] = {} if case == "plain" else {"start_from": str(parents / "both")}
     more |= {"freeze": True} if case == "freeze" else {}
-    paths = []
-    for name in ("whole", "stopped"):
-        session = new_run(tmp_path, name=name, **more)
-        if name == "stopped":
-            for record in session.records():
-                if record.kind == "evaluation":
-                    session.trainer.stop("interrupted")
-            session = resume(session.path)
-        paths.append(trained(session))
-    logs = [
-        [
-            {key: value for key, value in json.loads(line).items() if "second" not in key}
-            for line in (path / "metrics.jsonl").read_text().splitlines()
-            if "interrupted" not in line
-        ]
-        for path in paths
-    ]
-    assert logs[0] == logs[1] and len(logs[0]) == 3
-    named = [key for each in logs[0] if each["kind"] == "evaluation" for key in each]
+    log, own = check_resumed(lambda name: new_run(tmp_path, name=name, **more))
+    named = [key for each in log if each["kind"] == "evaluation" for key in each]
     assert "valid_accuracy" in named and "valid_confusion" not in named
-    first, second = (weights(path) for path in paths)
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[name], second[name]) for name in first)
     if case == "freeze":
-        forward, backward = weights(parents / "both"), weights(parents / "both" / "backward")
-        for name in forward.keys() - {"output.weight", "output.bias"}:
-            assert torch.equal(first[name], forward[name])
-            assert torch.equal(first[f"backward.{name}"], backward[name])
+        check_frozen(own, parents)
 
 
 def test_a_record_of_another_task_is_not_resumed(tmp_path: Path) -> None:

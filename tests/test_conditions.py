@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import Call, encoded_documents, nested, tiny_settings, vocabulary_of
+from task_sessions import trained
 
 import charlm
 from charlm.api.conditions import evaluate_conditions, posteriors, usual_condition
@@ -60,11 +61,6 @@ def started(
         flags=nested(**values | changes), name=name, checkpoints=folder, start_from=parent
     )
     return start_run(request, examples=examples)
-
-
-def trained(session: Session) -> Path:
-    list(session.records())
-    return session.path
 
 
 @pytest.fixture(scope="module")

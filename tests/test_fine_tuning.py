@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import STRUCTURES, Call, nested, seeded, tiny_model
+from task_sessions import trained
 
 import charlm
 from charlm.api.loading import load
@@ -41,11 +42,6 @@ TINY: dict[str, Any] = {
 }  # fmt: skip
 SIZES: dict[str, Any] = {"hidden_size": 4, "embedding_size": 4, "num_layers": 2}
 UNK, EOS = 0, 1
-
-
-def trained(session: Session) -> Path:
-    list(session.records())
-    return session.path
 
 
 def new_run(folder: Path, text: str, document: str = "", **options: Any) -> Session:

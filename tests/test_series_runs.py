@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import Call, nested
+from task_sessions import finished
 
 import charlm
 from charlm.api.series import SeriesForecaster
@@ -26,7 +27,6 @@ from charlm.runs.layout import read_metrics, read_record
 from charlm.runs.tensors import tensors_from_file
 from charlm.runs.verify import verify_run
 from charlm.text.tokenizers.vocabulary import load_vocabulary
-from charlm.training.records import FinishedRecord
 from charlm.training.resume import resume
 
 WAVE = 5.0 * np.cos(np.arange(300) / 7.0) * np.exp(-np.arange(300) / 90.0) + 3.0
@@ -50,12 +50,6 @@ def write_series(path: Path, values) -> None:
 def session_of(folder: Path, name: str, file: str = "wave.csv", **more):
     flags = nested(sources=(str(folder / file),), unit="number", **(TINY | more))
     return start_run(Request(flags=flags, name=name, checkpoints=folder / "runs"))
-
-
-def finished(session) -> FinishedRecord:
-    *_, last = session.records()
-    assert isinstance(last, FinishedRecord)
-    return last
 
 
 def model_of(folder: Path, name: str = "wave", **options) -> SeriesForecaster:

@@ -1,6 +1,5 @@
 """Training of taggers: runs, laws of resuming and of starting from a run, toys."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import nested
+from task_sessions import TINY, check_frozen, check_resumed, finished, parent_runs, trained
 
 from charlm.api.sessions import Request, start_run
 from charlm.api.tag_evaluation import evaluate_tags
@@ -18,16 +18,8 @@ from charlm.nn.encoder import Encoder
 from charlm.runs.layout import read_config, read_record
 from charlm.runs.run import torch_model
 from charlm.runs.tag_run import load_tag_run
-from charlm.runs.tensors import tensors_from_file
-from charlm.text.corpus import Corpus
-from charlm.training.records import FinishedRecord, Review
-from charlm.training.resume import halves, resume
 from charlm.training.session import Session
 
-TINY: dict[str, Any] = {
-    "batch_size": 8, "seed": 1, "threads": 1, "precision": "fp32", "steps": 6, "evals": 2,
-    "hidden_size": 4, "embedding_size": 4, "num_layers": 1,
-}  # fmt: skip
 Tagged = list[tuple[str, str]]
 NAMES, OTHERS = ["Ann", "Bob", "Cy Lee"], ["sees", "the", "old", "cat", "and", "runs"]
 
@@ -64,36 +56,13 @@ def new_run(folder: Path, sentences: list[Tagged] | None = None, **options: Any)
     return start_run(Request(flags=flags, checkpoints=folder / "runs", **about))
 
 
-def trained(session: Session) -> Path:
-    list(session.records())
-    return session.path
-
-
-def finished(session: Session) -> FinishedRecord:
-    *_, last = session.records()
-    assert isinstance(last, FinishedRecord)
-    return last
-
-
-def weights(path: Path) -> dict[str, torch.Tensor]:
-    return tensors_from_file(path / "model.safetensors")
-
-
 @pytest.fixture(scope="module")
 def parents(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder of language models of characters: `one` reads forward, `both` both ways."""
     folder = tmp_path_factory.mktemp("parents")
     text = "".join(" ".join(word for word, _ in words) + "\n" for words in names(20))
     values: dict[str, Any] = TINY | {"bptt": 4, "ngram": 0, "calibrate": False, "steps": 3}
-    found = Review(train_nats_per_token=1.0, advice=[], memory=None)
-    for name, direction in (("one", "forward"), ("both", "both")):
-        flags = nested(**values, direction=direction)
-        request = Request(flags=flags, name=name, checkpoints=folder)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("charlm.training.language.review", lambda *_: found)
-            for half in halves(start_run(request, corpus=Corpus.from_text(text, "line"))):
-                trained(half)
-    return folder
+    return parent_runs(folder, text, {"one": "forward", "both": "both"}, **values)
 
 
 @pytest.mark.parametrize("case", ["plain", "from", "freeze"])
@@ -103,33 +72,10 @@ def test_a_resumed_run_equals_one_that_never_stopped(
     """Weights, figures and log, but for the time; with `freeze` the encoder is its parent's."""
     more: dict[str, Any] = {} if case == "plain" else {"start_from": str(parents / "both")}
     more |= {"freeze": True} if case == "freeze" else {}
-    paths = []
-    for name in ("whole", "stopped"):
-        session = new_run(tmp_path, name=name, **more)
-        if name == "stopped":
-            for record in session.records():
-                if record.kind == "evaluation":
-                    session.trainer.stop("interrupted")
-            session = resume(session.path)
-        paths.append(trained(session))
-    logs = [
-        [
-            {key: value for key, value in json.loads(line).items() if "second" not in key}
-            for line in (path / "metrics.jsonl").read_text().splitlines()
-            if "interrupted" not in line
-        ]
-        for path in paths
-    ]
-    assert logs[0] == logs[1] and len(logs[0]) == 3
-    assert logs[0][0]["valid_nats_per_tag"] > 0.0
-    first, second = (weights(path) for path in paths)
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    log, own = check_resumed(lambda name: new_run(tmp_path, name=name, **more))
+    assert log[0]["valid_nats_per_tag"] > 0.0
     if case == "freeze":
-        forward, backward = weights(parents / "both"), weights(parents / "both" / "backward")
-        for name in forward.keys() - {"output.weight", "output.bias"}:
-            assert torch.equal(first[name], forward[name])
-            assert torch.equal(first[f"backward.{name}"], backward[name])
+        check_frozen(own, parents)
 
 
 def test_files_of_a_run_describe_it(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Training of translators: the loss, runs, plans, and toys that are learned."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import nested
+from task_sessions import check_resumed, finished, weights
 from torch.nn import functional as F
 
 from charlm.api.sessions import Request, plan_run, start_run
@@ -25,7 +25,6 @@ from charlm.runs.data import read_data
 from charlm.runs.layout import RECORD, read_config, read_record
 from charlm.runs.overview import list_runs
 from charlm.runs.run import torch_model
-from charlm.runs.tensors import tensors_from_file
 from charlm.runs.translate_run import load_translate_run
 from charlm.tasks.translate import TranslateLoss, TranslateValidation
 from charlm.text.batches import PADDING
@@ -60,16 +59,6 @@ def new_run(folder: Path, examples: list[tuple[str, str]] | None = None, **optio
     flags = nested(task="translate", **values)
     request = Request(flags=flags, checkpoints=folder, **about)
     return start_run(request, examples=examples or toys("copy", 60))
-
-
-def finished(session: Session) -> FinishedRecord:
-    *_, last = session.records()
-    assert isinstance(last, FinishedRecord)
-    return last
-
-
-def weights(path: Path) -> dict[str, torch.Tensor]:
-    return tensors_from_file(path / "model.safetensors")
 
 
 def run_settings(path: Path) -> Settings:
@@ -161,32 +150,13 @@ def test_validation_gives_the_nats_of_the_search(reversing: tuple[Path, Finished
 
 
 def test_a_resumed_run_equals_one_that_never_stopped(tmp_path: Path) -> None:
-    paths = []
-    for name in ("whole", "stopped"):
-        session = new_run(tmp_path, name=name, dropout=0.3, label_smoothing=0.1)
-        if name == "stopped":
-            for record in session.records():
-                if record.kind == "evaluation":
-                    session.trainer.stop("interrupted")
-            stopped = read_record(session.path)["results"]["valid"]
-            assert stopped["texts"] == 0  # no one who interrupts a run waits for outputs
-            assert stopped["tokens"] > 0
-            session = resume(session.path)
-        list(session.records())
-        paths.append(session.path)
-    logs = [
-        [
-            {key: value for key, value in json.loads(line).items() if "second" not in key}
-            for line in (path / "metrics.jsonl").read_text().splitlines()
-            if "interrupted" not in line
-        ]
-        for path in paths
-    ]
-    assert logs[0] == logs[1]
-    assert len(logs[0]) == 3
-    first, second = (weights(path) for path in paths)
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    def stopped(path: Path) -> None:
+        results = read_record(path)["results"]["valid"]
+        assert results["texts"] == 0  # no one who interrupts a run waits for outputs
+        assert results["tokens"] > 0
+
+    about = {"dropout": 0.3, "label_smoothing": 0.1}
+    check_resumed(lambda name: new_run(tmp_path, name=name, **about), stopped)
 
 
 def test_a_run_resumes_from_its_sources_if_its_copy_is_gone(tmp_path: Path) -> None:
