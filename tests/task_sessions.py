@@ -41,7 +41,7 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 
 def parent_runs(folder: Path, text: str, directions: dict[str, str], **values: Any) -> Path:
     """Train a language model of each name and direction in a folder, and return the folder."""
-    found = Review(train_nats_per_token=1.0, advice=[], memory=None)
+    found = Review(train={}, advice=[])
     for name, direction in directions.items():
         flags = nested(**values, direction=direction)
         request = Request(flags=flags, name=name, checkpoints=folder)

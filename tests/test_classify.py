@@ -259,10 +259,14 @@ def test_a_rule_is_learned_and_chance_is_not(tmp_path: Path) -> None:
     """The first word reaches every text; random labels stay near ln 2 and are calibrated."""
     last = finished(new_run(tmp_path, toys(160), steps=60, learning_rate=0.05))
     assert isinstance(last.valid, LabelCounts) and last.valid.accuracy == 1.0
+    assert last.review and last.review.train["accuracy"] > 0.98
+    assert last.review.advice[-2].startswith("learned: ")
     labels = np.random.default_rng(1).choice(["x", "y"], 240).tolist()
     chance = [(text, label) for (text, _), label in zip(toys(240), labels, strict=True)]
     last = finished(new_run(tmp_path, chance, steps=30, valid_frac=0.5))
     assert last.valid and abs(last.valid.nats_per_token - math.log(2)) < 0.05
+    first, *_ = last.review.advice if last.review else [""]
+    assert first.startswith("not learned: no better than the most frequent label (accuracy 0.")
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ TEXTS = ["aab", "b", "", "abba"]
 @pytest.fixture(autouse=True)
 def no_review(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the figures of training text, which take most of the time of a tiny run."""
-    found = Review(train_nats_per_token=1.0, advice=[], memory=None)
+    found = Review(train={}, advice=[])
     monkeypatch.setattr("charlm.training.language.review", lambda *_: found)
 
 

@@ -59,7 +59,7 @@ def new_run(folder: Path, text: str, document: str = "", **options: Any) -> Sess
 @pytest.fixture(autouse=True)
 def no_review(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the samples at the end of each training, which take most of the time."""
-    found = Review(train_nats_per_token=1.0, advice=[], memory=None)
+    found = Review(train={}, advice=[])
     monkeypatch.setattr("charlm.training.language.review", lambda *_: found)
 
 

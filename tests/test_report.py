@@ -148,7 +148,7 @@ def test_a_sparkline_spans_the_values() -> None:
 def test_the_review_has_rows_of_advice_and_memory() -> None:
     """Advice and memory have a heading each; unknown figures are left out."""
     memory = Memory(overlap=12, text="to be or not", novel=0.25, novel_held_out=0.5)
-    review = Review(train_nats_per_token=1.0, advice=["well fitted", "more text"], memory=memory)
+    review = Review(train={}, advice=["well fitted", "more text"], memory=memory)
     rows = progress.review_pairs(review, "char")
     assert rows[0] == ("review", "well fitted")
     assert rows[1] == ("", "more text")
@@ -226,9 +226,7 @@ def test_a_run_whose_last_steps_did_not_help_says_so(best: int, later: bool) -> 
     )  # fmt: skip
     words = "of 9; later ones were no better"
     assert (words in " ".join(drawn(summary_table(record, finished)).split())) == later
-    reviewed = replace(
-        finished, review=Review(train_nats_per_token=1.0, advice=["over-fitted"], memory=None)
-    )
+    reviewed = replace(finished, review=Review(train={}, advice=["over-fitted"]))
     assert words not in drawn(summary_table(record, reviewed))
 
 

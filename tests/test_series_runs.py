@@ -185,8 +185,13 @@ def test_a_run_keeps_what_its_figures_need(folder) -> None:
 
 
 def test_training_beats_the_last_number(folder) -> None:
-    last = finished(session_of(folder, "longer", steps=150, learning_rate=0.02)).valid
-    assert isinstance(last, SeriesCounts) and last.mse < 0.5 * last.last_value_mse
+    last = finished(session_of(folder, "longer", steps=150, learning_rate=0.02))
+    valid = last.valid
+    assert isinstance(valid, SeriesCounts) and valid.mse < 0.5 * valid.last_value_mse
+    assert last.review and 0.0 < last.review.train["mse_of_last_value"] < 1.0
+    first, *more = last.review.advice
+    assert first.startswith("worse than a linear recurrence (MSE ")  # which is exact here
+    assert f"{valid.mse / valid.last_value_mse:.3g}"[:4] in more[0]
 
 
 @pytest.mark.parametrize("more", [{}, {"stateless": True}, {"cell": "qrnn", "dropout": 0.1}])

@@ -236,6 +236,8 @@ def test_rules_are_learned_whole(sentences: list[Tagged], head: str, tmp_path: P
     )  # fmt: skip
     assert isinstance(last.valid, TagCounts) and last.valid.accuracy == 1.0
     assert read_record(Path(last.path))["status"] == "finished"
+    assert last.review and last.review.train == {"accuracy": 1.0}
+    assert last.review.advice[-2].startswith("learned: ")
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,9 @@ def test_words_are_reversed(reversing: tuple[Path, FinishedRecord]) -> None:
     assert valid.nats_per_token < 0.05
     floors = read_record(reversing[0])["floors"]["copy"]["valid"]
     assert floors["exact"] < 0.5 < 1.0
+    assert (review := reversing[1].review)
+    assert review.train.keys() == {"nats_per_token"} and review.train["nats_per_token"] < 0.05
+    assert not any("copy of the source" in line for line in review.advice)
 
 
 def test_the_loss_comes_first_and_bleu_is_for_sentences() -> None:
@@ -202,7 +205,7 @@ def test_both_sides_start_from_a_language_model(tmp_path: Path) -> None:
     """The encoders are its halves, to the bit; its vocabulary is that of the sources."""
     text = "".join(f"{word}\n" for word, _ in toys("copy", 60))
     flags = nested(**TINY, direction="both", bptt=4, ngram=0, calibrate=False, num_layers=1)
-    found = Review(train_nats_per_token=1.0, advice=[], memory=None)
+    found = Review(train={}, advice=[])
     request = Request(flags=flags, name="letters", checkpoints=tmp_path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("charlm.training.language.review", lambda *_: found)

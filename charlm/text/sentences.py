@@ -60,6 +60,18 @@ class Sentences:
         numbers: Int64 = np.repeat(self.ends[rows] - counts, counts) + inside
         return numbers
 
+    def sentences_at(self, rows: Int64) -> "Sentences":
+        """Return these sentences, in this order."""
+        numbers = self.numbers(rows)
+        return Sentences(
+            text=self.text.documents_at(rows),
+            words=self.words,
+            spelling=self.spelling[numbers],
+            firsts=self.firsts[numbers],
+            lasts=self.lasts[numbers],
+            ends=np.cumsum(self.counts[rows]),
+        )
+
     def words_of(self, row: int) -> list[str]:
         """Return the words of a sentence."""
         return [self.words[number] for number in self.spelling[self.numbers(np.array([row]))]]

@@ -6,6 +6,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.inference.bootstrap import fraction_interval
 from charlm.inference.counts import paired_interval
 from charlm.nn.classifier import Classifier
 from charlm.phases import phase
@@ -14,6 +15,7 @@ from charlm.text.bag_of_words import BagOfWords
 from charlm.text.dataset import Dataset
 from charlm.text.floors import best_unit, majority
 from charlm.text.labelled import labelled_of
+from charlm.training.fit import Floor
 from charlm.training.labelled import HELD_OUT
 from charlm.training.trainer import Trainer
 
@@ -63,13 +65,48 @@ def compared(
     `difference` is the accuracy on the test text minus that of the bag of words, with an interval.
     If the encoder was frozen, `unit` is the best of its features alone.
     """
-    labelled = labelled_of(dataset)
     results: dict[str, Any] = {}
     if "test" in logits:
-        right = logits["test"].argmax(axis=1) == labelled.targets["test"]
+        right = logits["test"].argmax(axis=1) == labelled_of(dataset).targets["test"]
         bag = bag_of_words(dataset, ["test"])["test"]
         results["difference"] = list(paired_interval(bag, right))
     return results | _one_unit(dataset, trainer)
+
+
+def floors_beside(
+    dataset: Dataset,
+    split: str,
+    logits: NDArray[np.float64],
+    mixed: NDArray[np.float64] | None,
+) -> list[Floor]:
+    """Return the most frequent label and the bag of words beside logits (N, K) of a split.
+
+    `mixed` are the logits of the bag of words that is mixed in; without one, the floor is naive
+    Bayes.
+    """
+    labelled, where = labelled_of(dataset), {"valid": "validation"}.get(split, split)
+    targets = labelled.targets[split]
+    right = logits.argmax(axis=1) == targets
+    if mixed is None:
+        name, bag = "a bag of words", bag_of_words(dataset, [split])[split]
+    else:
+        name, bag = "the bag of words mixed into it", mixed.argmax(axis=1) == targets
+    frequent = targets == majority(labelled.targets["train"], len(labelled.labels))
+    own, most = float(right.mean()), float(frequent.mean())
+    low, high = fraction_interval(int(right.sum()), len(right))
+    _, *ends = paired_interval(bag, right)
+    return [
+        Floor(
+            name="the most frequent label",
+            figures=f"accuracy {most:.3f} on {where} texts, this run {own:.3f}",
+            low=low - most, high=high - most, trivial=True,
+        ),
+        Floor(
+            name=name,
+            figures=f"accuracy {bag.mean():.3f} on {where} texts, this run {own:.3f}",
+            low=ends[0], high=ends[1],
+        ),
+    ]  # fmt: skip
 
 
 def _one_unit(dataset: Dataset, trainer: Trainer) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from charlm.backends.weights import BACKWARD, CONDITIONS, HEAD
 from charlm.config.model import ModelSettings
@@ -24,16 +25,18 @@ from charlm.runs.run import write_logit_scale
 from charlm.runs.tensors import put_weights, tensors_from_file
 from charlm.runs.weights import load_arrays
 from charlm.text.dataset import Dataset
+from charlm.text.encoded import EncodedText
 from charlm.text.groups import text_lengths
 from charlm.text.labels import Targets
 from charlm.text.task_text import Given, text_for
 from charlm.text.tokenizers.tokenizer_json import UNK
 from charlm.training.calibrating import MIN_GAIN
+from charlm.training.fit import Course, Fit, judged
 from charlm.training.plan.labelled import Costs, plan_labelled
 from charlm.training.plan.memory import memory_of
 from charlm.training.plan.planner import Plan
 from charlm.training.plan.speed import PlanInputs
-from charlm.training.records import FinishedRecord
+from charlm.training.records import FinishedRecord, Review
 from charlm.training.task_training import Start, Tensors
 
 if TYPE_CHECKING:
@@ -41,6 +44,8 @@ if TYPE_CHECKING:
 
 HELD_OUT = ("valid", "test")
 """Splits that are evaluated at the end."""
+REVIEWED, REVIEWED_TOKENS = 1000, 100_000
+"""Training examples, and their tokens, on which the best weights are reviewed, at most."""
 
 
 class LabelledTraining:
@@ -90,6 +95,12 @@ class LabelledTraining:
     ) -> dict[str, Any] | None:
         """Return how the answers to some splits compare with the floors, or None."""
         return None
+
+    def fit(
+        self, session: "Session", model: Encoder, answers: Mapping[str, Any], course: Course
+    ) -> Fit:
+        """Return the facts for the review of the best weights, given the `course` of training."""
+        raise NotImplementedError
 
     def begin_head(self, settings: Settings, dataset: Dataset, model: Encoder) -> None:
         """Set the initial weights of the output layer that follow from the targets, if any do."""
@@ -194,6 +205,7 @@ class LabelledTraining:
             }
             raw = self.figures(session, answers["valid"], "valid", 1.0) if scale != 1.0 else None
             results = None if stopped else self.compared(session, answers)
+            reviewed = None if stopped else self._review(session, model, answers)
         return FinishedRecord(
             **trainer.state.record_fields(),
             reason=stopped or counters.finished,
@@ -205,7 +217,19 @@ class LabelledTraining:
             logit_scale=scale,
             warnings=session.warnings,
             floors=results,
+            review=reviewed,
         )
+
+    def _review(
+        self, session: "Session", model: Encoder, answers: Mapping[str, Any]
+    ) -> Review | None:
+        """Return the review of a run, None if nothing was held out."""
+        if "valid" not in answers:
+            return None
+        with phase("reviewing the run"):
+            course = Course.of(session.trainer, can_start="from" not in session.record)
+            fit = self.fit(session, model, answers, course)
+        return Review(train={fit.key: fit.train}, advice=judged(fit))
 
     def _best_model(self, session: "Session") -> Encoder:
         """Return a model with the best weights, on the device of training."""
@@ -213,6 +237,13 @@ class LabelledTraining:
         model = self.built(settings, session.dataset)
         put_weights(model, tensors_from_file(session.path / WEIGHTS))
         return model.to(session.trainer.state.generator.device)
+
+
+def reviewed_rows(text: EncodedText) -> NDArray[np.int64]:
+    """Return the numbers of the training examples that are reviewed, spread over the text."""
+    fitting = REVIEWED_TOKENS * text.documents // max(len(text.ids), 1)
+    count = max(1, min(REVIEWED, text.documents, fitting))
+    return np.linspace(0, text.documents - 1, count).astype(np.int64)
 
 
 def useful_factor(best: Figures) -> float:

@@ -21,9 +21,11 @@ from charlm.tasks.task import Task
 from charlm.text.bag_of_words import BagOfWords
 from charlm.text.dataset import Dataset
 from charlm.text.labelled import labelled_of
+from charlm.text.labels import Targets
 from charlm.training.bag import logistic_regression
-from charlm.training.label_floors import compared, floors
-from charlm.training.labelled import LabelledTraining, begin_biases
+from charlm.training.fit import Course, Fit, Limits
+from charlm.training.label_floors import compared, floors, floors_beside
+from charlm.training.labelled import HELD_OUT, LabelledTraining, begin_biases, reviewed_rows
 from charlm.training.plan.labelled import Costs, plan_labelled
 from charlm.training.plan.planner import Plan
 from charlm.training.plan.speed import PlanInputs
@@ -46,6 +48,10 @@ MIN_SAVED, MIN_FRACTION = 2.0, 0.005
 
 Chance saves half a nat.
 """
+
+
+LIMITS = Limits(small_gap=0.25, large_gap=0.75, almost_nothing=0.005)
+"""Limits of a `Fit`, for errors that are fractions of texts."""
 
 
 @dataclass(frozen=True)
@@ -181,8 +187,34 @@ class LabelTraining(LabelledTraining):
                 }
         return results
 
+    def fit(
+        self, session: "Session", model: Encoder, answers: Mapping[str, Answers], course: Course
+    ) -> Fit:
+        """Return the accuracies of the network, and what both floors have beside the run."""
+        dataset, targets = session.dataset, labelled_of(session.dataset).targets
+        rows = reviewed_rows(dataset.train)
+        train = TorchReader(cast(Classifier, model)).logits(dataset.train.documents_at(rows))
+        split = max(answers, key=HELD_OUT.index)
+        own = answers[split]
+        return Fit(
+            key="accuracy",
+            figure="accuracy {}",
+            train=_accuracy(train, targets["train"][rows]),
+            new=_accuracy(answers["valid"].network, targets["valid"]),
+            perfect=1.0,
+            limits=LIMITS,
+            noun="texts",
+            examples=dataset.train.documents,
+            floors=floors_beside(dataset, split, own.logits, own.bag),
+            course=course,
+        )
+
 
 LABELS: TaskTraining = LabelTraining()
+
+
+def _accuracy(logits: Logits, targets: Targets) -> float:
+    return float((logits.argmax(axis=1) == targets).mean())
 
 
 def _helps(both: LabelCounts, network: LabelCounts) -> bool:

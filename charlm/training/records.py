@@ -124,11 +124,14 @@ class Memory:
 
 @dataclass(frozen=True, kw_only=True)
 class Review:
-    """Nats per token on a part of the training text, advice, and what was memorised."""
+    """Sentences about the fit of a run, and what was memorised by a model that gives text.
 
-    train_nats_per_token: float
+    `train` has figures on a part of the training text, by name, such as `nats_per_token`.
+    """
+
+    train: dict[str, float]
     advice: list[str]
-    memory: Memory | None
+    memory: Memory | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,7 @@
 """Training on a series of numbers: the object of the task `series`."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -17,7 +19,8 @@ from charlm.text.dataset import Dataset
 from charlm.text.series import Series
 from charlm.text.series_floors import Recurrence
 from charlm.text.task_text import Given, gold_of
-from charlm.training.labelled import LabelledTraining
+from charlm.training.fit import Course, Fit, Floor, Limits
+from charlm.training.labelled import HELD_OUT, REVIEWED_TOKENS, LabelledTraining
 from charlm.training.plan.planner import Plan
 from charlm.training.plan.series import plan_series
 from charlm.training.plan.speed import PlanInputs
@@ -25,6 +28,12 @@ from charlm.training.task_training import TaskTraining
 
 if TYPE_CHECKING:
     from charlm.training.session import Session
+
+LIMITS = Limits(small_gap=0.1, large_gap=0.5, almost_nothing=0.01)
+"""Limits of a `Fit`, for squared errors."""
+EQUAL = 0.02
+"""Fraction by which errors must differ to be called better or worse."""
+TINY = 1e-300
 
 
 class SeriesTraining(LabelledTraining):
@@ -97,6 +106,55 @@ class SeriesTraining(LabelledTraining):
             window=training.bptt if training.stateless else None,
             recurrence=Recurrence.fit(series.values["train"]),
         )
+
+    def fit(
+        self,
+        session: "Session",
+        model: Encoder,
+        answers: Mapping[str, SeriesCounts],
+        course: Course,
+    ) -> Fit:
+        """Return errors as multiples of that of the last value, and both floors beside the run.
+
+        Parts of a series may be harder than others; so is the forecast by the last value there.
+        """
+        series, training = gold_of(session.dataset, Series), session.trainer.settings
+        values = series.values["train"][-REVIEWED_TOKENS:]
+        train = evaluate_series(
+            TorchSeries(cast(SeriesModel, model)), values, len(values) - 1, series.scales,
+            window=training.bptt if training.stateless else None,
+        )  # fmt: skip
+        return Fit(
+            key="mse_of_last_value",
+            figure="{} times the squared error of the last value",
+            train=_relative(train),
+            new=_relative(answers["valid"]),
+            limits=LIMITS,
+            noun="numbers",
+            floors=_floors(answers[max(answers, key=HELD_OUT.index)]),
+            course=replace(course, can_start=False),
+        )
+
+
+def _relative(counts: SeriesCounts) -> float:
+    """Return the mean squared error as a multiple of that of the last value."""
+    return counts.mse / max(counts.last_value_mse, TINY)
+
+
+def _floors(counts: SeriesCounts) -> list[Floor]:
+    """Return the last value and the linear recurrence beside the figures of a run."""
+    return [
+        Floor(
+            name=name,
+            figures=f"MSE {mse:.3g}, this run {counts.mse:.3g}",
+            low=(1.0 - EQUAL) * mse - counts.mse,
+            high=(1.0 + EQUAL) * mse - counts.mse,
+        )
+        for name, mse in (
+            ("the last value", counts.last_value_mse),
+            ("a linear recurrence", counts.recurrence_mse),
+        )
+    ]
 
 
 SERIES: TaskTraining = SeriesTraining()

@@ -25,7 +25,8 @@ from charlm.text.tag_floors import FrequentTag
 from charlm.text.tagged import Tagged
 from charlm.text.task_text import Given, gold_of
 from charlm.text.word_batches import MAX_LETTERS
-from charlm.training.labelled import HELD_OUT, LabelledTraining, begin_biases
+from charlm.training.fit import Course, Fit, Floor, Limits
+from charlm.training.labelled import HELD_OUT, LabelledTraining, begin_biases, reviewed_rows
 from charlm.training.plan.labelled import Costs
 from charlm.training.plan.memory import memory_of
 from charlm.training.plan.planner import Plan
@@ -44,6 +45,8 @@ MAX_LENGTHS = 3.0
 """Multiple of the usual length above which more minutes gain nothing."""
 DISTINCT = 0.6
 """Spellings of a batch of sentences, as a fraction of its words."""
+LIMITS = Limits(small_gap=0.25, large_gap=0.75, almost_nothing=0.005)
+"""Limits of a `Fit`, for errors that are fractions of words or spans."""
 OUTPUTS = {True: CRF, False: "softmax"}
 """Output layers by rule: tags that are spans depend on each other."""
 
@@ -195,6 +198,54 @@ class TagTraining(LabelledTraining):
         floor = frequent_tag(session.dataset, ["test"])["test"]
         assert own.rows is not None and floor.rows is not None, "counted here"
         return {"difference": list(paired_difference(floor.rows, own.rows, own.headline))[:3]}
+
+    def fit(
+        self,
+        session: "Session",
+        model: Encoder,
+        answers: Mapping[str, tuple[Tagger, Emissions]],
+        course: Course,
+    ) -> Fit:
+        """Return the F1 of spans, or the accuracy of tags, and the most frequent tags beside it."""
+        tagged, tagger = gold_of(session.dataset, Tagged), cast(Tagger, model)
+        sentences, names = tagged.sentences["train"], tagged.labels.names
+        rows = reviewed_rows(sentences.text)
+        part = sentences.sentences_at(rows)
+        train = tag_counts(
+            TorchTagReader(tagger, tagged.letters).emissions(part),
+            tagged.targets["train"][sentences.numbers(rows)],
+            part, names, steps_of(tagger, names), scale=1.0,
+        )  # fmt: skip
+        valid = self.figures(session, answers["valid"], "valid", 1.0)
+        key = train.headline
+        return Fit(
+            key=key,
+            figure="span-F1 {}" if key == "f1" else "accuracy {}",
+            train=finite(getattr(train, key)) or 0.0,
+            new=finite(getattr(valid, key)) or 0.0,
+            perfect=1.0,
+            limits=LIMITS,
+            noun="sentences",
+            examples=sentences.documents,
+            floors=[self._floor(session, answers)],
+            course=replace(course, validations=()) if key == "f1" else course,  # see `badness`
+        )
+
+    def _floor(self, session: "Session", answers: Mapping[str, tuple[Tagger, Emissions]]) -> Floor:
+        """Return the most frequent tags beside the answers to the last held-out split."""
+        split = max(answers, key=HELD_OUT.index)
+        own = self.figures(session, answers[split], split, 1.0)
+        floor = frequent_tag(session.dataset, [split])[split]
+        assert own.rows is not None and floor.rows is not None, "counted here"
+        change, key = paired_difference(floor.rows, own.rows, own.headline), own.headline
+        where = {"valid": "validation"}.get(split, split)
+        return Floor(
+            name="the most frequent tag of each word",
+            figures=f"{getattr(floor, key):.3f} on {where} sentences, this run "
+            f"{getattr(own, key):.3f}",
+            low=change.low,
+            high=change.high,
+        )
 
 
 def with_letters(settings: Settings) -> Settings:

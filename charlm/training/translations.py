@@ -1,5 +1,6 @@
 """Training of translators: the object of the task `translate`."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -7,6 +8,7 @@ from charlm.backends.translator_weights import decoder_settings
 from charlm.config.model import ModelSettings
 from charlm.config.presets import OUTER_DROPOUT
 from charlm.config.settings import Settings
+from charlm.config.tasks import figure_of_translations
 from charlm.inference.translation_counts import TranslationCounts, copy_floor
 from charlm.nn.devices import Precision
 from charlm.nn.encoder import Encoder
@@ -20,7 +22,8 @@ from charlm.text.groups import text_lengths
 from charlm.text.pair_batches import pair_lengths
 from charlm.text.parallel import Parallel
 from charlm.text.task_text import gold_of
-from charlm.training.labelled import LabelledTraining
+from charlm.training.fit import Course, Fit, Floor, Limits
+from charlm.training.labelled import HELD_OUT, LabelledTraining, reviewed_rows
 from charlm.training.plan.labelled import Costs
 from charlm.training.plan.memory import memory_of
 from charlm.training.plan.planner import Plan
@@ -34,6 +37,8 @@ PASSES = 12.0
 """Passes of a run without a given length."""
 FEW_PAIRS = 20_000
 """Number of pairs of characters below which the model is small and dropout is low."""
+LIMITS = Limits(small_gap=0.05, large_gap=0.35, almost_nothing=0.02)
+"""Limits of a `Fit`, for nats per token."""
 SIZES = ("hidden_size", "embedding_size")
 """Sizes that follow from the unit of the text."""
 
@@ -114,6 +119,46 @@ class TranslationTraining(LabelledTraining):
             return TranslateValidation(text, beside.texts[split])(cast(Translator, model))
         pairs = EncodedPairs(sources=text, targets=beside.texts[split], pairs=beside.pairs[split])
         return load_translate_run(session.path).evaluate(pairs)[0]
+
+    def fit(
+        self,
+        session: "Session",
+        model: Encoder,
+        answers: Mapping[str, TranslationCounts],
+        course: Course,
+    ) -> Fit:
+        """Return the nats of known translations, and a copy of the source beside the outputs."""
+        train, targets = session.dataset.train, gold_of(session.dataset, Parallel).texts["train"]
+        rows = reviewed_rows(train)
+        known = TranslateValidation(train.documents_at(rows), targets.documents_at(rows))
+        floors = session.record.get("floors")
+        return Fit(
+            key="nats_per_token",
+            figure="{} nats/token",
+            train=known(cast(Translator, model)).nats_per_token,
+            new=answers["valid"].nats_per_token,
+            limits=LIMITS,
+            noun="texts",
+            examples=train.documents,
+            floors=[_floor(floors["copy"], answers)] if floors else (),
+            course=course,
+        )
+
+
+def _floor(copies: Mapping[str, Any], answers: Mapping[str, TranslationCounts]) -> Floor:
+    """Return copies of the sources beside the answers to the last held-out split."""
+    split = max(answers, key=HELD_OUT.index)
+    own = answers[split].summary()
+    key = figure_of_translations(own)
+    change = (own[key] or 0.0) - copies[split][key]
+    name, where = {"exact": "exact", "chrf": "chrF"}[key], {"valid": "validation"}.get(split, split)
+    return Floor(
+        name="a copy of the source",
+        figures=f"{name} {copies[split][key]:.3g} on {where} texts, this run {own[key]:.3g}",
+        low=change,
+        high=change,
+        trivial=True,
+    )
 
 
 def _usual_sizes(model: ModelSettings, dataset: Dataset) -> tuple[dict[str, Any], str]:

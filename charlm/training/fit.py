@@ -1,0 +1,195 @@
+"""Judge a finished run: is it over- or under-fitted, is a simple rule as good, what would help?
+
+The judgement is one for all tasks. It rests on a figure of training text and of new text, both by
+the best weights without dropout, on when those weights were found, and on simple rules (floors).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from charlm.errors import named
+from charlm.training.trainer import Trainer
+
+LATE = 0.75
+"""Fraction of a run after which the best weights are not called early."""
+WORSE = 0.002
+"""Fraction by which the last validation must be worse than the best to have got worse."""
+MAX_DROPOUT, MORE_DROPOUT = 0.5, 0.15
+"""Greatest dropout that is advised, and how much more of it."""
+
+
+class Limits(NamedTuple):
+    """Limits between the verdicts on a fit.
+
+    `small_gap` and `large_gap` are fractions of the error on new text that training text does not
+    have: below the first, a run is under-fitted; above the second, it has memorised its training
+    text. There is no more to learn if the error on new text is below `almost_nothing`.
+    """
+
+    small_gap: float
+    large_gap: float
+    almost_nothing: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """Course of a finished training."""
+
+    passes: float
+    best_at: float
+    """Fraction of the run after which the best weights were found."""
+    validations: Sequence[float]
+    """Sums of nats of all validations."""
+    dropout: float
+    can_start: bool = False
+    """True if a language model could have given the first weights, and none has."""
+
+    @classmethod
+    def of(cls, trainer: Trainer, *, can_start: bool = False) -> "Course":
+        """Return the course of a training that is over."""
+        counters = trainer.counters
+        return cls(
+            passes=trainer.passes,
+            best_at=counters.best_step / max(counters.step, 1),
+            validations=counters.validation_nats,
+            dropout=trainer.model.settings.dropout or 0.0,
+            can_start=can_start,
+        )
+
+    @property
+    def best_was_first(self) -> bool:
+        """True if no validation was better than the first one."""
+        return bool(self.validations) and min(self.validations) == self.validations[0]
+
+    @property
+    def got_worse(self) -> bool:
+        """True if the last validation was worse than the best."""
+        best = min(self.validations, default=0.0)
+        worse = len(self.validations) > 0 and self.validations[-1] - best > WORSE * abs(best)
+        return worse and self.best_at < 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Floor:
+    """A simple rule beside a run, on new text."""
+
+    name: str
+    """Name in a sentence, such as "a bag of words"."""
+    figures: str
+    """Its figure and that of the run."""
+    low: float
+    high: float
+    """Ends of the interval of the run's gain over the rule, above zero if the run is better."""
+    trivial: bool = False
+    """True if the rule does not look at the text."""
+
+    @property
+    def sentence(self) -> str:
+        """Sentence about a rule that is not worse than the run, else ""."""
+        if self.low > 0.0:
+            return ""
+        if self.trivial:
+            return f"not learned: no better than {self.name} ({self.figures})"
+        if self.high < 0.0:
+            return f"worse than {self.name} ({self.figures})"
+        return f"not shown to be better than {self.name} ({self.figures})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """Facts about a finished run from which its review follows.
+
+    `train` and `new` are the figure of training text and of new text (None if none was held out).
+    `perfect` is the value of the figure without errors; its distance is the error.
+    """
+
+    key: str
+    """Name of the figure: "accuracy"."""
+    figure: str
+    """Figure with a place for its value: "accuracy {}", "{} nats/token"."""
+    train: float
+    new: float | None
+    perfect: float = 0.0
+    limits: Limits
+    course: Course
+    noun: str = "text"
+    """Noun of what is learned from: "texts", "sentences"."""
+    examples: int | None = None
+    """Number of training examples, if text comes in such."""
+    floors: Sequence[Floor] = ()
+
+    @property
+    def figures(self) -> str:
+        """Both figures: "accuracy 0.978 on training texts, 0.822 on new texts"."""
+        train, new = (f"{value:#.3g}" if abs(value) < 0.1 else f"{value:.3f}"
+                      for value in (self.train, self.new or 0.0))  # fmt: skip
+        return f"{self.figure.format(train)} on training {self.noun}, {new} on new {self.noun}"
+
+    @property
+    def errors(self) -> tuple[float, float]:
+        """Errors on training text and on new text."""
+        return abs(self.train - self.perfect), abs((self.new or 0.0) - self.perfect)
+
+    @property
+    def gap(self) -> float:
+        """Fraction of the error on new text that training text does not have."""
+        train, new = self.errors
+        return (new - train) / max(new, 1e-9)
+
+
+def judged(fit: Fit) -> list[str]:
+    """Return sentences about the fit of a run and what would help most."""
+    if fit.new is None:
+        return [f"nothing was held out, so the quality on new {fit.noun} is not known"]
+    equals = [floor for floor in fit.floors if floor.sentence]
+    lines = [floor.sentence for floor in equals]
+    if fit.errors[1] < fit.limits.almost_nothing:
+        check = "check that training and new {} differ: hardly anything real is so regular"
+        return [
+            *lines,
+            f"learned: almost no errors are left ({fit.figures})",
+            check.format(fit.noun),
+        ]
+    verdict, advice = _verdict(fit, any(floor.high < 0.0 or floor.trivial for floor in equals))
+    return [*lines, verdict, f"what helps most: {advice}"]
+
+
+def _verdict(fit: Fit, beaten: bool) -> tuple[str, str]:
+    """Return a sentence about the fit, and what would help; `beaten` by a simple rule."""
+    course, figures, noun = fit.course, fit.figures, fit.noun
+    time, passes = f"more time ({named('minutes')})", f"after {course.passes:.1f} passes"
+    memorised = fit.gap > fit.limits.large_gap
+    if course.passes < 1.0:
+        read = f"the run has read {100 * course.passes:.0f} % of its training {noun}"
+        return f"under-fitted: {read} ({figures})", time
+    if course.got_worse or (memorised and course.best_at < LATE):
+        since = "got worse since" if course.got_worse else "was no better since"
+        best = f"validation was best after {100 * course.best_at:.0f} % of the run and {since}"
+        enough = f"{course.best_at * course.passes:.1f} of {course.passes:.1f} passes were enough"
+        if course.best_was_first:
+            enough = enough.replace(" were", " or fewer were")
+        return f"over-fitted: {best} ({figures})", f"{_against_memory(fit)}; {enough}"
+    if memorised:
+        much = f"the network does much better on training {noun} than on new {noun}"
+        return f"over-fitted: {much} ({figures})", _against_memory(fit)
+    if beaten or fit.gap < fit.limits.small_gap:
+        hardly = f": the network does hardly better on training {noun} than on new {noun}"
+        why = hardly if fit.gap < fit.limits.small_gap else ""
+        less = "less dropout, then " if course.dropout > 0.1 else ""
+        advice = f"{less}{time}, and a larger model with it"
+        return f"under-fitted{why} ({figures}), {passes}", advice
+    return f"well fitted ({figures}), {passes}", f"{time}, or more {noun}"
+
+
+def _against_memory(fit: Fit) -> str:
+    """Return what helps a network that has memorised its training text."""
+    ways = [f"more {fit.noun}" + (f" than {fit.examples:,}" if fit.examples else "")]
+    if fit.course.can_start:
+        ways.append(f"a language model to start from ({named('start_from')})")
+    if fit.course.dropout + 0.05 < MAX_DROPOUT:
+        value = min(fit.course.dropout + MORE_DROPOUT, MAX_DROPOUT)
+        ways.append(f"more dropout ({named('dropout')} {value:.2g})")
+    else:
+        ways.append("a smaller model")
+    return ", then ".join(ways)

@@ -1,0 +1,79 @@
+"""Judgement of a fit: the right sentence for each kind of run, whatever the task."""
+
+from dataclasses import replace
+
+import pytest
+
+from charlm.training.fit import Course, Fit, Floor, Limits, judged
+
+COURSE = Course(passes=5.0, best_at=1.0, validations=[9.0, 7.0, 6.0, 5.9], dropout=0.4)
+FIT = Fit(
+    key="accuracy", figure="accuracy {}", train=0.95, new=0.9, perfect=1.0, noun="texts",
+    examples=1234, limits=Limits(small_gap=0.25, large_gap=0.75, almost_nothing=0.005),
+    course=COURSE,
+)  # fmt: skip
+EARLY = replace(COURSE, best_at=0.2)
+WORSE = replace(EARLY, validations=[9.0, 7.0, 7.1])
+
+
+@pytest.mark.parametrize(
+    ("train", "new", "course", "verdict", "advice"),
+    [
+        (0.95, 0.9, COURSE, "well fitted (accuracy 0.950 on training texts, 0.900 on new texts)",
+         "more time (minutes), or more texts"),
+        (0.91, 0.9, COURSE, "under-fitted: the network does hardly better on training texts than",
+         "less dropout, then more time (minutes), and a larger model"),
+        (0.99, 0.9, COURSE, "over-fitted: the network does much better on training texts than on",
+         "more texts than 1,234, then more dropout (dropout 0.5)"),
+        (0.99, 0.9, EARLY, "over-fitted: validation was best after 20 % of the run and was no",
+         "more texts than 1,234, then more dropout (dropout 0.5); 1.0 of 5.0 passes were enough"),
+        (0.95, 0.9, WORSE, "over-fitted: validation was best after 20 % of the run and got worse",
+         "1.0 of 5.0 passes were enough"),
+        (0.95, 0.9, replace(WORSE, validations=[7.0, 9.0]), "over-fitted: validation was best",
+         "1.0 of 5.0 passes or fewer were enough"),
+        (0.95, 0.9, EARLY, "well fitted", "more time"),
+        (0.95, 0.9, replace(WORSE, passes=0.5), "under-fitted: the run has read 50 % of its", "mo"),
+        (1.0, 0.999, WORSE, "learned: almost no errors are left", "check that training and new te"),
+        (0.9, 0.95, COURSE, "under-fitted", "larger model"),
+    ],
+)  # fmt: skip
+def test_each_kind_of_run_has_its_verdict(train, new, course, verdict, advice) -> None:
+    *before, first, second = judged(replace(FIT, train=train, new=new, course=course))
+    assert not before
+    assert verdict in first
+    assert advice in second
+
+
+def test_a_run_without_a_parent_is_advised_to_start_from_one() -> None:
+    """More dropout than 0.45 is not advised."""
+    course = replace(EARLY, can_start=True, dropout=0.5)
+    *_, advice = judged(replace(FIT, train=0.99, course=course))
+    assert "then a language model to start from (start_from), then a smaller model; " in advice
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "trivial", "sentence"),
+    [
+        (0.01, 0.03, False, ""),
+        (-0.01, 0.03, False, "not shown to be better than a rule (0.9)"),
+        (-0.03, -0.01, False, "worse than a rule (0.9)"),
+        (-0.01, 0.03, True, "not learned: no better than a rule (0.9)"),
+        (0.01, 0.03, True, ""),
+    ],
+)
+def test_a_rule_is_named_unless_the_run_is_better(low, high, trivial, sentence) -> None:
+    """One that is clearly better, or trivial, makes a run that has not memorised under-fitted."""
+    floor = Floor(name="a rule", figures="0.9", low=low, high=high, trivial=trivial)
+    *floors, verdict, _ = judged(replace(FIT, floors=[floor]))
+    assert floors == [sentence] * bool(sentence)
+    assert verdict.startswith("under-fitted (" if sentence and (high < 0 or trivial) else "well")
+    *_, memorised, _ = judged(replace(FIT, train=1.0, floors=[floor]))
+    assert memorised.startswith("over-fitted")
+
+
+def test_losses_below_zero_can_get_worse() -> None:
+    """Nats of numbers are negative where forecasts are narrow."""
+    falling = replace(COURSE, best_at=0.5, validations=[-1.0, -5.0, -5.001])
+    assert not falling.got_worse
+    assert replace(falling, validations=[-1.0, -5.0, -4.9]).got_worse
+    assert not replace(falling, validations=[]).got_worse
