@@ -9,7 +9,7 @@ from charlm.training.fit import Course, Fit, Floor, Limits, judged
 COURSE = Course(passes=5.0, best_at=1.0, validations=[9.0, 7.0, 6.0, 5.9], dropout=0.4)
 FIT = Fit(
     key="accuracy", figure="accuracy {}", train=0.95, new=0.9, perfect=1.0, noun="texts",
-    examples=1234, limits=Limits(small_gap=0.25, large_gap=0.75, almost_nothing=0.005),
+    examples=1234, limits=Limits(small_gap=0.25, large_gap=0.75, almost_nothing=0.005, far=0.2),
     course=COURSE,
 )  # fmt: skip
 EARLY = replace(COURSE, best_at=0.2)
@@ -25,6 +25,8 @@ WORSE = replace(EARLY, validations=[9.0, 7.0, 7.1])
          "less dropout, then more time (minutes), and a larger model"),
         (0.99, 0.9, COURSE, "over-fitted: the network does much better on training texts than on",
          "more texts than 1,234, then more dropout (dropout 0.5)"),
+        (0.67, 0.27, COURSE, "over-fitted: the network does much better on training texts than on",
+         "more texts"),
         (0.99, 0.9, EARLY, "over-fitted: validation was best after 20 % of the run and was no",
          "more texts than 1,234, then more dropout (dropout 0.5); 1.0 of 5.0 passes were enough"),
         (0.95, 0.9, WORSE, "over-fitted: validation was best after 20 % of the run and got worse",

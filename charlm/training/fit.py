@@ -4,6 +4,7 @@ The judgement is one for all tasks. It rests on a figure of training text and of
 the best weights without dropout, on when those weights were found, and on simple rules (floors).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -24,12 +25,14 @@ class Limits(NamedTuple):
 
     `small_gap` and `large_gap` are fractions of the error on new text that training text does not
     have: below the first, a run is under-fitted; above the second, it has memorised its training
-    text. There is no more to learn if the error on new text is below `almost_nothing`.
+    text, as has one whose errors on both are `far` apart. There is no more to learn if the error on
+    new text is below `almost_nothing`.
     """
 
     small_gap: float
     large_gap: float
     almost_nothing: float
+    far: float = math.inf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +162,8 @@ def _verdict(fit: Fit, beaten: bool) -> tuple[str, str]:
     """Return a sentence about the fit, and what would help; `beaten` by a simple rule."""
     course, figures, noun = fit.course, fit.figures, fit.noun
     time, passes = f"more time ({named('minutes')})", f"after {course.passes:.1f} passes"
-    memorised = fit.gap > fit.limits.large_gap
+    train, new = fit.errors
+    memorised = fit.gap > fit.limits.large_gap or new - train > fit.limits.far
     if course.passes < 1.0:
         read = f"the run has read {100 * course.passes:.0f} % of its training {noun}"
         return f"under-fitted: {read} ({figures})", time
