@@ -107,7 +107,7 @@ class Muon(torch.optim.Optimizer):
         self.row, self.decay = row, decay
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # noqa: ARG002
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Change the weights by their gradients."""
         rate = float(self.param_groups[0]["lr"])
         self.adamw.param_groups[0]["lr"] = rate
@@ -146,7 +146,7 @@ class ScheduleFree(torch.optim.Optimizer):
         self.settings, self.number, self.sum, self.most = settings, 0, 0.0, 0.0
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # noqa: ARG002
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Change y and z by the gradients at y."""
         first, second = self.settings.beta1, self.settings.beta2
         rate = float(self.param_groups[0]["lr"])

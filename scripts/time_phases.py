@@ -32,7 +32,7 @@ class Times:
         self._count(now)
         self._open.append((phase.name, now))
 
-    def end(self, phase: Phase) -> None:  # noqa: ARG002
+    def end(self, phase: Phase) -> None:
         """See `Listener`."""
         now = self.clock()
         self._count(now)

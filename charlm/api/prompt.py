@@ -134,7 +134,6 @@ class Prompt:
             yield from self._valued(place, tokens)
 
     def _undo(self, rest: str) -> Shown:
-        del rest
         self.session.undo()
         return self._end()
 
@@ -184,7 +183,6 @@ class Prompt:
         yield f"seed {self.session.place.seed}"
 
     def _score(self, rest: str) -> Shown:
-        del rest
         tally = self.session.tally
         unknown = f", {tally.oov:,} unknown" if tally.oov else ""
         yield (
@@ -212,7 +210,6 @@ class Prompt:
         yield f"saved {len(self.session.text):,} characters in {rest}"
 
     def _show(self, rest: str) -> Shown:
-        del rest
         yield from self._tokens()
 
     def _set_unit(self, rest: str) -> Shown:
@@ -230,14 +227,12 @@ class Prompt:
         yield from self._tokens()
 
     def _help(self, rest: str) -> Shown:
-        del rest
         yield from HELP.splitlines()
         usages = {command.usage: command.about for command in COMMANDS.values()}
         width = max(map(len, usages))
         yield from (f"  {usage:{width}}  {about}" for usage, about in usages.items())
 
     def _quit(self, rest: str) -> Shown:
-        del rest
         self.ended = True
         return iter(())
 

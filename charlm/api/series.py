@@ -85,7 +85,7 @@ class SeriesForecaster(TaskModel):
                 )
             yield numbers
 
-    def predict_each(self, texts: object) -> NoReturn:  # noqa: ARG002
+    def predict_each(self, texts: object) -> NoReturn:
         """Raise UsageError: a series has forecasts, not answers to texts."""
         raise UsageError(
             f"predict was called on run {self.name}, a model of a series; expected a model that "
@@ -134,7 +134,7 @@ class SeriesApi(TaskApi):
         files: Sequence[str] | None = None,
         *,
         reading: Mapping[str, Any] | None = None,
-        **options: Any,  # noqa: ARG002
+        **options: Any,
     ) -> SeriesEvaluation:
         """Return the figures of a file, or of the series that the run held out.
 

@@ -103,7 +103,7 @@ class RecurrentLayer(nn.Module):
         """Return the output h at every step (T, B, H) for x (T, B, E), and the state after it."""
         raise NotImplementedError
 
-    def gate_values(self, x: Tensor, state: LayerState) -> dict[str, Tensor]:  # noqa: ARG002
+    def gate_values(self, x: Tensor, state: LayerState) -> dict[str, Tensor]:
         """Return the gates and the candidate (B, H) of one step, in the order of `CellSpec.blocks`.
 
         Empty for cells without gates.

@@ -109,7 +109,7 @@ class Adaptive(nn.Module):
         with torch.autocast(hidden.device.type, enabled=False):
             return -cast(Tensor, self.softmax(hidden.float(), targets).output).sum()
 
-    def initialise(self, generator: torch.Generator, tied: bool) -> None:  # noqa: ARG002
+    def initialise(self, generator: torch.Generator, tied: bool) -> None:
         """See `Softmax.initialise`."""
         for weight in self.softmax.parameters():
             nn.init.xavier_uniform_(weight, generator=generator)

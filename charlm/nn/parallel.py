@@ -54,7 +54,7 @@ class MinGru(LinearLayer):
         h = scanned(1.0 - z, z * candidate, widened(state[0]))
         return h.to(x.dtype), (h[-1],)
 
-    def gate_values(self, x: Tensor, state: LayerState) -> dict[str, Tensor]:  # noqa: ARG002
+    def gate_values(self, x: Tensor, state: LayerState) -> dict[str, Tensor]:
         """See `RecurrentLayer.gate_values`; x may also be all steps (T, B, E)."""
         z, candidate = widened(F.linear(x, self.weight_ih, self.bias)).chunk(2, dim=-1)
         return {"update": torch.sigmoid(z), CANDIDATE: positive(candidate)}
@@ -72,7 +72,7 @@ class MinLstm(LinearLayer):
         h = scanned(keep, add * candidate, widened(state[0]))
         return h.to(x.dtype), (h[-1],)
 
-    def gate_values(self, x: Tensor, state: LayerState) -> dict[str, Tensor]:  # noqa: ARG002
+    def gate_values(self, x: Tensor, state: LayerState) -> dict[str, Tensor]:
         """See `RecurrentLayer.gate_values`; x may also be all steps (T, B, E)."""
         f, i, candidate = widened(F.linear(x, self.weight_ih, self.bias)).chunk(3, dim=-1)
         # f / (f + i) = sigmoid(ln f - ln i), which does not divide small numbers by each other

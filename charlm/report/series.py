@@ -54,7 +54,7 @@ class SeriesReport(TaskReport):
             f"{number(figures['nats_per_value'], 3)} nats/value"
         )
 
-    def result_pairs(self, record: Json, results: Json) -> Pairs:  # noqa: ARG002
+    def result_pairs(self, record: Json, results: Json) -> Pairs:
         """See `TaskReport.result_pairs`."""
         pairs: Pairs = []
         for name, heading in PARTS.items():
@@ -63,9 +63,7 @@ class SeriesReport(TaskReport):
         return pairs
 
     def evaluation_tables(
-        self,
-        result: "SeriesEvaluation",
-        width: int,  # noqa: ARG002
+        self, result: "SeriesEvaluation", width: int
     ) -> Iterator["RenderableType"]:
         """See `TaskReport.evaluation_tables`."""
         from charlm.report.tables import plain_table

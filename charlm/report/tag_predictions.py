@@ -27,7 +27,6 @@ class TagPredictions(Predictions):
 
     def header(self, output: str, top: int) -> str:
         """Return the names of the columns of tsv."""
-        del top
         return "word\ttag\tprobability\n" if output == "tsv" else ""
 
     def line(self, output: str, text: Any, answer: "Tags | None", top: int) -> str:
@@ -51,7 +50,6 @@ class TagPredictions(Predictions):
 
     def table(self, rows: Iterable[tuple[Any, "Tags | None"]], top: int, width: int) -> "Table":
         """Return a row for each word, coloured by the type of its span, in order of appearance."""
-        del top
         from rich.text import Text
 
         from charlm.report.curve_terminal import FEW
@@ -77,7 +75,6 @@ class TagPredictions(Predictions):
 
     def json(self, answer: "Tags | None", top: int = 1) -> dict[str, Any]:
         """Return words, tags, probabilities and spans; all are empty without words."""
-        del top
         return {
             "words": list(answer.words) if answer else [],
             "tags": list(answer.tags) if answer else [],

@@ -38,7 +38,6 @@ class Predictions:
 
     def check(self, output: str, *, tokens: bool, top: int, as_json: bool) -> None:
         """Raise UsageError for options of the output that are invalid together."""
-        del top
         if as_json and output != "auto":
             raise UsageError(f"--json with --format {output}; expected one of them. Leave one out")
         if tokens and output not in ("auto", self.shown, "jsonl"):
@@ -49,7 +48,6 @@ class Predictions:
 
     def header(self, output: str, top: int) -> str:
         """Return the first line of a format, or ""; `top` is the number of answers to a text."""
-        del output, top
         return ""
 
     def line(self, output: str, text: Any, answer: Any, top: int) -> str:

@@ -23,12 +23,10 @@ class TranslationPredictions(Predictions):
 
     def header(self, output: str, top: int) -> str:
         """Return the names of the columns of tsv."""
-        del top
         return "text\ttranslation\tprobability\n" if output == "tsv" else ""
 
     def line(self, output: str, text: str, answer: "Text | None", top: int) -> str:
         """Return the translation alone; or with its text and the probability of a token."""
-        del top
         if output == "jsonl":
             found = self.json(answer)
             shown = {key: found[key] for key in ("translation", "probability", "tokens")}
@@ -44,7 +42,6 @@ class TranslationPredictions(Predictions):
 
         Of a text without words the translation is empty.
         """
-        del top
         if answer is None or not answer.tokens:
             return {
                 "translation": "", "probability": None, "tokens": [], "source": [], "attention": [],
@@ -67,7 +64,6 @@ class TranslationPredictions(Predictions):
 
         As JSON, one line has the attention of all tokens.
         """
-        del top
         answer: Text | None = steps[0] if steps else None
         if as_json:
             return json.dumps({"text": text, **self.json(answer)}, ensure_ascii=False) + "\n"

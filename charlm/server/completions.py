@@ -108,7 +108,7 @@ class EventStream(Response):
         del self.headers["content-length"]
         self.first, self.events = first, events
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events; stop at once when the client has gone."""
         try:
             start = {"status": self.status_code, "headers": self.raw_headers}

@@ -135,7 +135,6 @@ class BoundedProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer a request that the application does not see, and close."""
-        del msg
         self.refuse(self.reader.refusal)
 
     def refuse(self, refusal: Refused) -> None:

@@ -105,11 +105,7 @@ class ClassifyLoss:
     features: KnownFeatures | None = None
 
     def __call__(
-        self,
-        model: Classifier,
-        batch: Batch,
-        state: State | None,  # noqa: ARG002
-        generator: torch.Generator,
+        self, model: Classifier, batch: Batch, state: State | None, generator: torch.Generator
     ) -> Sums:
         """Return the sums over the texts, and no state (see `Loss`)."""
         assert isinstance(batch, LabelBatch), "batches of labelled texts"

@@ -90,11 +90,7 @@ class TagLoss:
     features: Features | None = None
 
     def __call__(
-        self,
-        model: Tagger,
-        batch: Batch,
-        state: State | None,  # noqa: ARG002
-        generator: torch.Generator,
+        self, model: Tagger, batch: Batch, state: State | None, generator: torch.Generator
     ) -> Sums:
         """Return the sums over the tags, and no state (see `Loss`)."""
         assert isinstance(batch, WordBatch), "batches of tagged words"

@@ -47,11 +47,7 @@ class TranslateLoss:
     smoothing: float = 0.0
 
     def __call__(
-        self,
-        model: Translator,
-        batch: Batch,
-        state: State | None,  # noqa: ARG002
-        generator: torch.Generator,
+        self, model: Translator, batch: Batch, state: State | None, generator: torch.Generator
     ) -> Sums:
         """Return the sums over the tokens, and no state (see `Loss`)."""
         assert isinstance(batch, PairBatch), "batches of pairs"

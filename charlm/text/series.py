@@ -154,7 +154,7 @@ class NumberColumn(TextColumn):
             return self.trained_column(label, columns, texts)
         return chosen_column(label, columns, texts, named, holds=self.holds)
 
-    def cell(self, value: object, place: str, column: str) -> str:  # noqa: ARG002
+    def cell(self, value: object, place: str, column: str) -> str:
         """Return a cell as text, which `checked_numbers` checks."""
         return str(value)
 
@@ -277,10 +277,9 @@ class SeriesText:
 
     def check_example(self, pair: Any) -> str:
         """Return what was expected in place of examples in Python."""
-        del pair
         return "expected the file of a series, not examples"
 
-    def fingerprint(self, corpus: CorpusSettings, task: TaskSettings) -> str:  # noqa: ARG002
+    def fingerprint(self, corpus: CorpusSettings, task: TaskSettings) -> str:
         """Read the series and return the fingerprint of their dataset."""
         return _fingerprint(_read(corpus, lambda _: None)[1])
 

@@ -64,20 +64,14 @@ class LabelledTraining:
         """Return what the best weights say of a split, from which `figures` follow."""
         raise NotImplementedError
 
-    def figures(
-        self,
-        session: "Session",  # noqa: ARG002
-        answers: Any,
-        split: str,  # noqa: ARG002
-        scale: float,  # noqa: ARG002
-    ) -> Figures:
+    def figures(self, session: "Session", answers: Any, split: str, scale: float) -> Figures:
         """Return the figures of a split, with all logits multiplied by a factor.
 
         By default those are the answers, which no factor changes.
         """
         return cast(Figures, answers)
 
-    def calibrate(self, session: "Session", answers: dict[str, Any]) -> float:  # noqa: ARG002
+    def calibrate(self, session: "Session", answers: dict[str, Any]) -> float:
         """Write the factor on all logits into config.json, and return it; 1 if none helps.
 
         A subclass may change the answers.
@@ -88,11 +82,7 @@ class LabelledTraining:
             write_logit_scale(session.path, scale)
         return scale
 
-    def compared(
-        self,
-        session: "Session",  # noqa: ARG002
-        answers: Mapping[str, Any],  # noqa: ARG002
-    ) -> dict[str, Any] | None:
+    def compared(self, session: "Session", answers: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return how the answers to some splits compare with the floors, or None."""
         return None
 
@@ -135,7 +125,7 @@ class LabelledTraining:
             }
         return Start(weights)
 
-    def networks(self, settings: Settings, dataset: Dataset) -> list[ModelSettings]:  # noqa: ARG002
+    def networks(self, settings: Settings, dataset: Dataset) -> list[ModelSettings]:
         """Return the settings of the model, which both its halves have."""
         return [settings.model]
 

@@ -99,7 +99,7 @@ class LabelTraining(LabelledTraining):
             costs = costs._replace(most=1.0)
         return plan_labelled(settings, dataset, inputs, costs)
 
-    def record(self, settings: Settings, dataset: Dataset) -> dict[str, Any]:  # noqa: ARG002
+    def record(self, settings: Settings, dataset: Dataset) -> dict[str, Any]:
         """Return the floors."""
         return {"floors": floors(dataset)}
 

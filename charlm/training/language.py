@@ -65,18 +65,18 @@ class LanguageModelTraining:
             vocabulary=given.vocabulary, grow=given.grow,
         )  # fmt: skip
 
-    def start(self, parent: Parent, settings: Settings, dataset: Dataset) -> Start:  # noqa: ARG002
+    def start(self, parent: Parent, settings: Settings, dataset: Dataset) -> Start:
         """Return the weights of a parent for the entries of the text's vocabulary."""
         weights = fine_tuning.starting_weights(parent, dataset)
         foreign = fine_tuning.is_foreign(parent, weights, dataset)
         notes = parent.lost_calibration, fine_tuning.FOREIGN.format(parent.name) if foreign else ""
         return Start(weights, foreign, tuple(filter(None, notes)))
 
-    def outputs(self, settings: Settings, dataset: Dataset) -> int:  # noqa: ARG002
+    def outputs(self, settings: Settings, dataset: Dataset) -> int:
         """Return the number of entries of the vocabulary."""
         return len(dataset.vocabulary)
 
-    def networks(self, settings: Settings, dataset: Dataset) -> list[ModelSettings]:  # noqa: ARG002
+    def networks(self, settings: Settings, dataset: Dataset) -> list[ModelSettings]:
         """Return the settings of the model, whose layers are its only ones."""
         return [settings.model]
 
@@ -95,7 +95,7 @@ class LanguageModelTraining:
         """Return the number of weights."""
         return count_parameters(settings.model, len(dataset.vocabulary), condition_count(dataset))
 
-    def record(self, settings: Settings, dataset: Dataset) -> dict[str, Any]:  # noqa: ARG002
+    def record(self, settings: Settings, dataset: Dataset) -> dict[str, Any]:
         """Return no further keys."""
         return {}
 
@@ -125,11 +125,7 @@ class LanguageModelTraining:
         return model
 
     def task(
-        self,
-        dataset: Dataset,
-        model: Encoder,  # noqa: ARG002
-        settings: Settings,
-        precision: Precision,
+        self, dataset: Dataset, model: Encoder, settings: Settings, precision: Precision
     ) -> Task:
         """Return windows of the text, the loss of the next token, and the likelihood."""
         return language_model_task(dataset, settings.training, precision)

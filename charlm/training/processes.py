@@ -27,11 +27,11 @@ class Processes:
     here: int = 1
     """Number of processes on this machine."""
 
-    def own(self, batch: Batch, state: State | None) -> Batch:  # noqa: ARG002
+    def own(self, batch: Batch, state: State | None) -> Batch:
         """Return the sequences of a batch that this process reads; `kept` is of its own state."""
         return batch
 
-    def total(self, weights: Sequence[nn.Parameter], numbers: Tensor) -> Tensor:  # noqa: ARG002
+    def total(self, weights: Sequence[nn.Parameter], numbers: Tensor) -> Tensor:
         """Sum the gradients of weights (in place) and a vector of numbers over all processes."""
         return numbers
 

@@ -48,7 +48,7 @@ class SeriesTraining(LabelledTraining):
             )
         return super().dataset(settings, given)
 
-    def outputs(self, settings: Settings, dataset: Dataset) -> int:  # noqa: ARG002
+    def outputs(self, settings: Settings, dataset: Dataset) -> int:
         """Return the number of outputs: mean and deviation."""
         return 2
 
@@ -66,7 +66,7 @@ class SeriesTraining(LabelledTraining):
             "window": training.bptt,
         }
 
-    def record(self, settings: Settings, dataset: Dataset) -> dict[str, Any]:  # noqa: ARG002
+    def record(self, settings: Settings, dataset: Dataset) -> dict[str, Any]:
         """Return the mean squared errors of the floors."""
         series = gold_of(dataset, Series)
         recurrence = Recurrence.fit(series.values["train"])
@@ -86,11 +86,7 @@ class SeriesTraining(LabelledTraining):
         }
 
     def task(
-        self,
-        dataset: Dataset,
-        model: Encoder,  # noqa: ARG002
-        settings: Settings,
-        precision: Precision,
+        self, dataset: Dataset, model: Encoder, settings: Settings, precision: Precision
     ) -> Task:
         """Return batches of steps, the loss of the next number, and the figures."""
         return series_task(dataset, gold_of(dataset, Series), settings, precision)

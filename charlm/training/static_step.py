@@ -256,7 +256,7 @@ class StaticStep(Step):
         """Make these rows of the buffers the state of training."""
         self.state.hidden = self._rows = rows
 
-    def _gradient(self, steps: int, size: int) -> None:  # noqa: ARG002
+    def _gradient(self, steps: int, size: int) -> None:
         """Add the gradient of the window in the buffers and move the state on, which comes last.
 
         So nothing has changed if there is too little memory.

@@ -123,7 +123,7 @@ class TagTraining(LabelledTraining):
             work=work, memory=memory, passes=PASSES, efficiency=EFFICIENCY, most=MAX_LENGTHS
         )
 
-    def record(self, settings: Settings, dataset: Dataset) -> dict[str, Any]:  # noqa: ARG002
+    def record(self, settings: Settings, dataset: Dataset) -> dict[str, Any]:
         """Return the figure of the most frequent tag of each word, on the held-out texts."""
         counts = frequent_tag(dataset, HELD_OUT)
         figure = "f1" if gold_of(dataset, Tagged).spans else "accuracy"
@@ -159,7 +159,7 @@ class TagTraining(LabelledTraining):
             )
         return width // 2
 
-    def begin_head(self, settings: Settings, dataset: Dataset, model: Encoder) -> None:  # noqa: ARG002
+    def begin_head(self, settings: Settings, dataset: Dataset, model: Encoder) -> None:
         """Let output biases follow the frequencies of the tags."""
         tagged = gold_of(dataset, Tagged)
         begin_biases(model, tagged.targets["train"], len(tagged.labels))

@@ -51,7 +51,7 @@ class TranslationTraining(LabelledTraining):
         entries = len(gold_of(dataset, Parallel).vocabulary)
         return max(entries, len(dataset.vocabulary)) if settings.model.one_hot else entries
 
-    def networks(self, settings: Settings, dataset: Dataset) -> list[ModelSettings]:  # noqa: ARG002
+    def networks(self, settings: Settings, dataset: Dataset) -> list[ModelSettings]:
         """Return the settings of the encoders and of the decoder, which may be twice as wide."""
         return [settings.model, decoder_settings(settings.model, settings.task.both_ways)]
 
@@ -91,7 +91,7 @@ class TranslationTraining(LabelledTraining):
             passes=PASSES,
         )  # fmt: skip
 
-    def record(self, settings: Settings, dataset: Dataset) -> dict[str, Any]:  # noqa: ARG002
+    def record(self, settings: Settings, dataset: Dataset) -> dict[str, Any]:
         """Return the floors."""
         pairs = gold_of(dataset, Parallel).pairs
         return {"floors": {"copy": {name: copy_floor(own) for name, own in pairs.items()}}}
@@ -102,11 +102,7 @@ class TranslationTraining(LabelledTraining):
         return {"both_ways": settings.task.both_ways, "target_size": entries}
 
     def task(
-        self,
-        dataset: Dataset,
-        model: Encoder,  # noqa: ARG002
-        settings: Settings,
-        precision: Precision,
+        self, dataset: Dataset, model: Encoder, settings: Settings, precision: Precision
     ) -> Task:
         """Return batches of pairs of like length, the loss of translations, and the figures."""
         return translate_task(dataset, settings, precision)

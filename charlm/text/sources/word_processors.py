@@ -239,7 +239,7 @@ class _Html(HTMLParser):
         self.depth += tag == self.left_out
         self.pieces += ["\n"] * (tag in _HTML_BLOCKS)
 
-    def handle_startendtag(self, tag: str, attrs: Any) -> None:  # noqa: ARG002
+    def handle_startendtag(self, tag: str, attrs: Any) -> None:
         """Add an element without content."""
         self.pieces += ["\n"] * (tag in _HTML_BLOCKS)
 
