@@ -1,6 +1,7 @@
 """A training session and its run directory: killed, stopped, resumed, always the same."""
 
 import contextlib
+import errno
 import itertools
 import json
 import os
@@ -28,12 +29,13 @@ from charlm.api.training import fit
 from charlm.cli.progress import follow
 from charlm.config.settings import Settings
 from charlm.errors import CorpusError, DivergenceError, EnvironmentFailure, RunError, UsageError
+from charlm.files import atomic
 from charlm.files.atomic import MANIFEST, file_fingerprint, json_bytes
 from charlm.files.safe_read import read_json
 from charlm.inference.adapt.calibration import text_logits
 from charlm.inference.likelihood import evaluate
 from charlm.runs import data as data_module
-from charlm.runs.checkpoints import checkpoint_folders
+from charlm.runs.checkpoints import checkpoint_folders, drop_older
 from charlm.runs.layout import CONFIG, LOGIT_SCALE, read_record, write_record
 from charlm.runs.networks import load_backend
 from charlm.runs.tensors import tensors_from_file, tensors_to_bytes
@@ -464,6 +466,43 @@ def test_the_end_of_training_waits_for_a_full_disk(
     assert session.complete
     assert (session.path / WEIGHTS).read_bytes() == (complete / WEIGHTS).read_bytes()
     assert whole(session.path)
+
+
+def room_for(checkpoints: int, run: Path):
+    """Return what makes a disk full while this many checkpoints of a run are complete."""
+
+    def reached(label: str) -> None:
+        if label == "state.safetensors opened" and len(checkpoint_folders(run)) >= checkpoints:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    return reached
+
+
+def test_older_checkpoints_make_room_on_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two are kept. If the third has no room, the oldest goes first, not last."""
+    complete = finished(tmp_path, name="whole")
+    session = begun(tmp_path)
+    session.may_wait, before = False, list(session.warnings)
+    monkeypatch.setattr(atomic, "reached", room_for(2, session.path))
+    list(session.records())
+    assert session.warnings == before
+    assert (session.path / WEIGHTS).read_bytes() == (complete / WEIGHTS).read_bytes()
+    assert whole(session.path)
+
+
+def test_a_checkpoint_makes_no_room_if_the_newer_one_is_damaged(tmp_path: Path) -> None:
+    path = finished(tmp_path)
+    newest, older = checkpoint_folders(path)
+    data = (newest / STATE).read_bytes()
+    (newest / STATE).write_bytes(with_flipped_bit(data))
+    assert not drop_older(path)
+    assert older.exists()
+    (newest / STATE).write_bytes(data)
+    assert drop_older(path)
+    assert checkpoint_folders(path) == [newest]
+    assert not drop_older(path)
 
 
 @pytest.mark.parametrize("may_wait", [True, False])

@@ -4,6 +4,7 @@ Write under a temporary name, sync, rename, sync the folder (Pillai et al., OSDI
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -45,6 +46,12 @@ def explained(path: Path) -> Iterator[None]:
             f"cannot write {path}: {error.strerror or error}. Free some space, allow writing "
             "there, or choose another place"
         ) from error
+
+
+def is_full(error: EnvironmentFailure) -> bool:
+    """Return whether an error of writing comes from a full disk or a used quota."""
+    cause = error.__cause__
+    return isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def write_file(path: Path, data: Content) -> None:

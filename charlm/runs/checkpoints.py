@@ -62,6 +62,16 @@ def checkpoint_folders(run: Path) -> list[Path]:
     return sorted(folders, key=_step_of, reverse=True)
 
 
+def drop_older(run: Path, run_id: str | None = None) -> bool:
+    """Delete all checkpoints but the newest, if that is intact; return whether there were any."""
+    newest, *older = checkpoint_folders(run) or [run]
+    if not older or checkpoint_problems(newest, run_id):
+        return False
+    for folder in older:
+        atomic.remove_folder(folder)
+    return True
+
+
 def describe_newest(run: Path) -> str:
     """Return a clause about where a run would resume: "its newest checkpoint is of step 40"."""
     folders = checkpoint_folders(run)

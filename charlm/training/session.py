@@ -18,7 +18,7 @@ from filelock import FileLock
 from charlm.commands import resume_command
 from charlm.config.settings import settings_from
 from charlm.errors import DivergenceError, EnvironmentFailure, RunError
-from charlm.files.atomic import append_whole, explained, write_file
+from charlm.files.atomic import append_whole, explained, is_full, write_file
 from charlm.nn.encoder import Encoder
 from charlm.phases import phase
 from charlm.runs import checkpoints
@@ -262,7 +262,18 @@ class Session:
 
     @phase("saving a checkpoint")
     def save(self) -> SavedRecord:
-        """Save a checkpoint; before the first validation also the newest weights, as the best."""
+        """Save a checkpoint; before the first validation also the newest weights, as the best.
+
+        On a full disk, all checkpoints but the newest make room. Raises EnvironmentFailure.
+        """
+        try:
+            return self._save()
+        except EnvironmentFailure as error:
+            if not is_full(error) or not checkpoints.drop_older(self.path, self.record.get("id")):
+                raise
+            return self._save()
+
+    def _save(self) -> SavedRecord:
         trainer, counters = self.trainer, self.trainer.counters
         check_weights(trainer.state)
         if self.unsaved is not None:
