@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from charlm.config.training import TrainingSettings
 from charlm.errors import UsageError
 from charlm.nn.devices import Precision
 from charlm.nn.model import RecurrentLanguageModel, count_parameters, multiplied_weights
+from charlm.tasks.task import Task
 from charlm.text.boundaries import Boundaries
 from charlm.text.dataset import Dataset
 from charlm.text.encoded import EncodedText
@@ -33,6 +35,8 @@ from charlm.training.plan.speed import (
     training_threads,
 )
 from charlm.training.start import _shrunk
+from charlm.training.step import Step
+from charlm.training.train_state import TrainState
 
 CPU = torch.device("cpu")
 SPEED = 5e10  # operations a second; two cores
@@ -222,6 +226,12 @@ def test_a_default_plan_counts_with_the_assumed_speed(monkeypatch: pytest.Monkey
     assert card.speed == pytest.approx(constants.NOMINAL_SPEED_OF_DEVICE["cuda"], rel=0.01)
 
 
+def test_a_default_plan_for_a_gpu_compares_no_number_types() -> None:
+    """The assumed speed is one for all types; the comparison takes seconds."""
+    inputs = PlanInputs(device=GPU, choose_precision=None)  # type: ignore[arg-type]
+    assert plan(Settings(), stream(900_000), inputs).speed
+
+
 def test_a_default_run_is_planned_like_one_of_the_default_minutes() -> None:
     """They once counted with 0.85 and 0.9 of the time for training."""
     text = stream(10_000_000)  # its passes are not rounded
@@ -286,17 +296,42 @@ def test_a_gpu_reads_more_of_a_large_text_side_by_side() -> None:
 
 
 def test_a_gpu_is_measured_with_the_shapes_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It computes large layers several times faster than small ones."""
-    asked: list[tuple[int, tuple[int, int]]] = []
+    """It computes large layers several times faster than small ones, and layers without dropout
+    between them in one call. Sizes of the user count."""
+    asked: list[tuple[Any, ...]] = []
 
     def measure(settings, _size, shape, *_) -> float:
-        asked.append((settings.hidden_size, shape))
+        asked.append((settings.num_layers, settings.hidden_size, settings.dropout, shape))
         return 5e13
 
     monkeypatch.setattr(speed, "measured_speed", measure)
+    chosen: dict[str, Any] = {"measure": None, "minutes": 1.0, "bptt": 100}
     for device in (CPU, GPU):
-        planned(stream(3_000_000), measure=None, device=device, minutes=1.0, bptt=100)
-    assert asked[0] == (384, (64, 16)) and asked[1] == (1024, (100, 128))
+        planned(stream(3_000_000), device=device, **chosen)
+    for own in ({"hidden_size": 96, "dropout": 0.0}, {"num_layers": 3}):
+        planned(stream(3_000_000), device=GPU, model=ModelSettings(**own), **chosen)
+    assert asked == [
+        (1, 384, None, (64, 16)), (2, 1024, 0.2, (100, 128)),
+        (1, 96, 0.0, (100, 128)), (3, 1024, 0.2, (100, 128)),
+    ]  # fmt: skip
+
+
+def test_the_model_of_a_measurement_gets_no_orthogonal_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They take seconds to make for 1024 units; its weights are finite all the same."""
+    monkeypatch.setattr(RecurrentLanguageModel, "reset_parameters", None)
+    fp32, made = Precision(name="fp32", reason="test"), list[TrainState]()
+
+    def step_class(state: TrainState, task: Task) -> Step:
+        made.append(state)
+        return Step(state, task)
+
+    for cell in ("lstm", "esn", "lstm-layernorm"):
+        settings = ModelSettings(cell=cell, num_layers=1, hidden_size=8, embedding_size=4)
+        speed.training_step(settings, 5, (3, 2), CPU, fp32, step_class)()
+        weights = made[-1].model.state_dict().values()
+        assert all(0.0 < float(weight.abs().max()) <= 0.031 for weight in weights)
 
 
 @pytest.mark.parametrize(
