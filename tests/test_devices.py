@@ -5,6 +5,8 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from torch import Tensor
 from waiting import set_clocks
 
 from charlm.config.model import ModelSettings
-from charlm.config.settings import settings_from
+from charlm.config.settings import Settings, settings_from
 from charlm.errors import EnvironmentFailure, naming
 from charlm.nn import devices, gpu
 from charlm.nn.devices import Precision, choose_device, choose_precision, free_memory
@@ -210,6 +212,26 @@ def test_a_gpu_trains_a_copy_in_low_precision(name: str, monkeypatch: pytest.Mon
         )
     with precision.autocast(GPU):
         assert not torch.is_autocast_enabled("cuda")
+
+
+@pytest.mark.parametrize(("device", "comparisons"), [(GPU, 1), (CPU, 2)])
+def test_a_gpu_compares_types_once_for_all_rates_of_dropout(
+    device: torch.device, comparisons: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The measured model has another rate than the plan; a comparison takes a second."""
+    compared: list[ModelSettings] = []
+    monkeypatch.setattr(devices, "choose_device", lambda _: device)
+    monkeypatch.setattr(machine, "set_threads", lambda number: number)
+    monkeypatch.setattr(
+        machine, "choose_precision", lambda settings, *_: compared.append(settings.model)
+    )
+    data: Any = SimpleNamespace(vocabulary=range(7))
+    here = machine.Machine(Settings(), data)
+    for rate in (0.2, 0.4):
+        here.precision(replace(SETTINGS, dropout=rate, output_dropout=rate), 32)
+    assert len(compared) == comparisons
+    here.precision(replace(SETTINGS, hidden_size=9), 32)
+    assert len(compared) == comparisons + 1
 
 
 @pytest.mark.parametrize(

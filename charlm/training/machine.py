@@ -27,6 +27,10 @@ from charlm.training.plan.speed import set_threads, training_threads
 from charlm.training.processes import current_processes
 from charlm.training.task_training import training_of
 
+DROPOUT: dict[str, Any] = dict.fromkeys(("dropout", "input_dropout", "output_dropout"), 0.2)
+"""Rates of dropout of all models that are compared on a GPU, where they change no error of a number
+type: the plan has others than the model whose speed is measured before."""
+
 
 class Machine:
     """Device, threads and precision of a training on this machine."""
@@ -40,6 +44,8 @@ class Machine:
 
     def precision(self, model: ModelSettings, rows: int) -> devices.Precision:
         """Return the precision that training uses for batches of this many sequences."""
+        if self.device.type == "cuda":
+            model = replace(model, **DROPOUT)
         return self._compared(model, devices.TILE_ROWS if devices.fills_tiles(rows) else 1)
 
     def set_threads(self, model: ModelSettings, batch_size: int) -> int:
