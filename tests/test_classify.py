@@ -266,7 +266,9 @@ def test_a_rule_is_learned_and_chance_is_not(tmp_path: Path) -> None:
     last = finished(new_run(tmp_path, chance, steps=30, valid_frac=0.5))
     assert last.valid and abs(last.valid.nats_per_token - math.log(2)) < 0.05
     first, *_ = last.review.advice if last.review else [""]
-    assert first.startswith("not learned: no better than the most frequent label (accuracy 0.")
+    assert first.startswith(
+        "not learned: not shown to be better than the most frequent label (accuracy 0."
+    )
 
 
 @pytest.mark.parametrize(

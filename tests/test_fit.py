@@ -59,18 +59,27 @@ def test_a_run_without_a_parent_is_advised_to_start_from_one() -> None:
         (0.01, 0.03, False, ""),
         (-0.01, 0.03, False, "not shown to be better than a rule (0.9)"),
         (-0.03, -0.01, False, "worse than a rule (0.9)"),
-        (-0.01, 0.03, True, "not learned: no better than a rule (0.9)"),
+        (-0.01, 0.03, True, "not learned: not shown to be better than a rule (0.9)"),
         (0.01, 0.03, True, ""),
     ],
 )
 def test_a_rule_is_named_unless_the_run_is_better(low, high, trivial, sentence) -> None:
     """One that is clearly better, or trivial, makes a run that has not memorised under-fitted."""
     floor = Floor(name="a rule", figures="0.9", low=low, high=high, trivial=trivial)
-    *floors, verdict, _ = judged(replace(FIT, floors=[floor]))
+    *floors, verdict, advice = judged(replace(FIT, floors=[floor]))
+    check = "check that what is to be learned follows from the texts; then "
+    assert (check in advice) == (trivial and low < 0)
     assert floors == [sentence] * bool(sentence)
     assert verdict.startswith("under-fitted (" if sentence and (high < 0 or trivial) else "well")
     *_, memorised, _ = judged(replace(FIT, train=1.0, floors=[floor]))
     assert memorised.startswith("over-fitted")
+
+
+def test_errors_that_may_be_chance_need_not_be_under_fitting() -> None:
+    """The story: a series model with the error of the noise was told to be larger."""
+    noisy = replace(FIT, new=0.945, limits=FIT.limits._replace(noisy=True))
+    first, _ = judged(noisy)
+    assert first.startswith("under-fitted, or as good as the texts allow: the network does hardly")
 
 
 def test_losses_below_zero_can_get_worse() -> None:

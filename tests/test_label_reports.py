@@ -107,7 +107,7 @@ def test_a_run_that_learned_nothing_is_reported() -> None:
     record = record_of(52)
     warnings = [text for name, text in labels.LABEL_REPORT.result_pairs(record, record["results"])
                 if name == "warning"]  # fmt: skip
-    assert warnings == ["no better than the most frequent label (neg: 0.500 of the texts)"] * 2
+    assert warnings == ["not shown to be better than the most frequent label (neg: 0.500)"] * 2
 
 
 def test_training_lines_count_texts() -> None:

@@ -161,6 +161,6 @@ def _floor_pairs(
         pairs.append(("network", f"accuracy {alone:.3f} without the bag mixed into it{beside}"))
     if most is not None and interval and interval[0] <= most:
         label = shortened(floors["majority"]["label"], 24)
-        known = f"no better than the most frequent label ({label}: {most:.3f} of the texts)"
+        known = f"not shown to be better than the most frequent label ({label}: {most:.3f})"
         pairs.append(("warning", known))
     return pairs

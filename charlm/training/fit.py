@@ -33,6 +33,8 @@ class Limits(NamedTuple):
     large_gap: float
     almost_nothing: float
     far: float = math.inf
+    noisy: bool = False
+    """True if some errors may be chance, which no model predicts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,11 +94,9 @@ class Floor:
         """Sentence about a rule that is not worse than the run, else ""."""
         if self.low > 0.0:
             return ""
-        if self.trivial:
-            return f"not learned: no better than {self.name} ({self.figures})"
-        if self.high < 0.0:
-            return f"worse than {self.name} ({self.figures})"
-        return f"not shown to be better than {self.name} ({self.figures})"
+        begin = "not learned: " if self.trivial else ""
+        shown = "worse than" if self.high < 0.0 else "not shown to be better than"
+        return f"{begin}{shown} {self.name} ({self.figures})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +155,8 @@ def judged(fit: Fit) -> list[str]:
             check.format(fit.noun),
         ]
     verdict, advice = _verdict(fit, any(floor.high < 0.0 or floor.trivial for floor in equals))
+    if any(floor.trivial for floor in equals) and fit.course.passes >= 1.0:
+        advice = f"check that what is to be learned follows from the {fit.noun}; then {advice}"
     return [*lines, verdict, f"what helps most: {advice}"]
 
 
@@ -180,9 +182,12 @@ def _verdict(fit: Fit, beaten: bool) -> tuple[str, str]:
     if beaten or fit.gap < fit.limits.small_gap:
         hardly = f": the network does hardly better on training {noun} than on new {noun}"
         why = hardly if fit.gap < fit.limits.small_gap else ""
+        begin = "under-fitted"
+        if why and fit.limits.noisy:
+            begin += f", or as good as the {noun} allow"
         less = "less dropout, then " if course.dropout > 0.1 else ""
         advice = f"{less}{time}, and a larger model with it"
-        return f"under-fitted{why} ({figures}), {passes}", advice
+        return f"{begin}{why} ({figures}), {passes}", advice
     return f"well fitted ({figures}), {passes}", f"{time}, or more {noun}"
 
 

@@ -95,15 +95,16 @@ def floors_beside(
     own, most = float(right.mean()), float(frequent.mean())
     low, high = fraction_interval(int(right.sum()), len(right))
     _, *ends = paired_interval(bag, right)
+    figures = f"accuracy {{:.3f}} on {len(right):,} {where} texts, this run {own:.3f}"
     return [
         Floor(
             name="the most frequent label",
-            figures=f"accuracy {most:.3f} on {where} texts, this run {own:.3f}",
+            figures=figures.format(most),
             low=low - most, high=high - most, trivial=True,
         ),
         Floor(
             name=name,
-            figures=f"accuracy {bag.mean():.3f} on {where} texts, this run {own:.3f}",
+            figures=figures.format(bag.mean()),
             low=ends[0], high=ends[1],
         ),
     ]  # fmt: skip

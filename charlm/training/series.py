@@ -29,7 +29,7 @@ from charlm.training.task_training import TaskTraining
 if TYPE_CHECKING:
     from charlm.training.session import Session
 
-LIMITS = Limits(small_gap=0.1, large_gap=0.5, almost_nothing=0.01)
+LIMITS = Limits(small_gap=0.1, large_gap=0.5, almost_nothing=0.01, noisy=True)
 """Limits of a `Fit`, for squared errors."""
 EQUAL = 0.02
 """Fraction by which errors must differ to be called better or worse."""

@@ -241,7 +241,7 @@ class TagTraining(LabelledTraining):
         where = {"valid": "validation"}.get(split, split)
         return Floor(
             name="the most frequent tag of each word",
-            figures=f"{getattr(floor, key):.3f} on {where} sentences, this run "
+            figures=f"{getattr(floor, key):.3f} on {len(own.rows):,} {where} sentences, this run "
             f"{getattr(own, key):.3f}",
             low=change.low,
             high=change.high,
