@@ -28,6 +28,8 @@ pytestmark = pytest.mark.usefixtures("here")
         ("sample - --run my", "use: charlm sample --prime - --run my"),
         ("eval x.txt --run my", "use: charlm eval --file x.txt --run my"),
         ("explain a", "text is 'a'; expected two letters or more"),
+        ("gradients --compare rnn,lstn", "--compare is 'lstn'; expected one of rnn, lstm, gru"),
+        ("gradients --compare rnn,", "--compare is ''; expected one of rnn, lstm, gru"),
         ("explain ab --cell esn", "--cell is 'esn'; expected one of rnn, lstm, gru"),
         ("--colour", "there is no option --colour. See: charlm --help"),
         ("--run my sample", "before the command; put it after: charlm COMMAND --run. See"),

@@ -11,7 +11,8 @@ from charlm import api
 from charlm.cli import options
 from charlm.cli.output import render, say, write, write_json
 from charlm.cli.stdin import Takes
-from charlm.errors import UsageError
+from charlm.config.cells import CELLS
+from charlm.errors import UsageError, check_choice
 
 if TYPE_CHECKING:
     from charlm.inspect.gradients import GradientFlow
@@ -106,6 +107,8 @@ def _compared(
 ) -> "Iterator[GradientFlow]":
     """Train a model of each cell, and report each one that is trained."""
     cells = [name.strip() for name in names.split(",")]
+    for cell in cells:
+        check_choice("--compare", cell, CELLS)
     flows = api.gradients.compare_gradients(
         cells, files or (), reading=reading, minutes=minutes, lags=lags, seed=seed
     )
