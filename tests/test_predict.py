@@ -342,3 +342,29 @@ def test_no_torch_is_imported(run: Path, tmp_path: Path) -> None:
     words = ["predict", "good film", "--run", str(run)]
     code = f"from charlm.cli import main; main({words!r})"
     assert "torch" not in imported_after(code, 0, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "note"),
+    [
+        ([""], "1 text without words has no answer, only an empty line in its place (the first is"),
+        (["good film", " ", "bad", "\t"], "2 texts without words have no answer"),
+        (["good film"], ""),
+    ],
+)
+def test_texts_without_words_are_reported(
+    model: charlm.LabelModel, words: list[str], note: str, call: Call
+) -> None:
+    """Their lines are empty, which looked like a fault."""
+    for flags in ([], ["--json"], ["--tokens"]):
+        status, _, err = call("predict", "--run", str(model.path), *flags, "--", *words)
+        assert status == 0 and ("without words" in err) == bool(note) and note in err
+    assert (
+        note
+        in call(
+            "predict",
+            "--run",
+            str(model.path),
+            stdin="".join(f"{each}\n" for each in words).encode(),
+        )[2]
+    )

@@ -18,6 +18,7 @@ from charlm.cli.task_runs import check_typed, flags_of, open_run, split_target
 from charlm.config.tasks import TASKS
 from charlm.errors import UsageError, check_choice
 from charlm.phases import phase
+from charlm.units import count_of
 
 if TYPE_CHECKING:
     from charlm.api.task_api import TaskModel
@@ -71,6 +72,14 @@ class Asked:
     checkpoints: options.Checkpoints = None
 
 
+@dataclass(kw_only=True)
+class Blank:
+    """Number of texts without words, and the number of the first one, from 1."""
+
+    count: int = 0
+    first: int = 0
+
+
 def predict(asked: Asked) -> None:
     """Give texts labels, tags or translations, with a run of charlm train --task.
 
@@ -98,7 +107,8 @@ def predict(asked: Asked) -> None:
     output = asked.output
     if output == "auto":
         output = predictions.shown if on_terminal() and not from_stdin else predictions.piped
-    groups = _groups(model, asked, from_stdin=from_stdin)
+    blank = Blank()
+    groups = _noted(_groups(model, asked, from_stdin=from_stdin), blank)
     with phase("reading", unit="texts") if asked.files else nullcontext():
         how = {} if asked.beam is None else {"beam": asked.beam}
         rows = _answered(model, groups, how)
@@ -113,6 +123,11 @@ def predict(asked: Asked) -> None:
             count = _write_lines(rows, predictions, output, top)
     if not count:
         say(f"no text was found, so nothing was {predictions.done}")
+    if blank.count:
+        say(
+            f"{count_of(blank.count, 'text')} without words {'has' if blank.count == 1 else 'have'}"
+            f" no answer, only an empty line in its place (the first is text {blank.first:,})"
+        )
 
 
 def _predictions(path: Path) -> "Predictions":
@@ -180,6 +195,18 @@ def _groups(model: "TaskModel", asked: Asked, *, from_stdin: bool) -> Iterator[G
 def _has_words(text: Any) -> bool:
     """Return whether a text, or a list of words, is not empty."""
     return bool(text.strip() if isinstance(text, str) else text)
+
+
+def _noted(groups: Iterator[Group], blank: Blank) -> Iterator[Group]:
+    """Yield groups, and note their texts without words."""
+    number = 0
+    for group in groups:
+        for text in group:
+            number += 1
+            if not _has_words(text):
+                blank.count += 1
+                blank.first = blank.first or number
+        yield group
 
 
 def _answered(model: "TaskModel", groups: Iterator[Group], how: dict[str, Any]) -> Rows:
