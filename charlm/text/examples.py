@@ -255,6 +255,7 @@ class _Reader(LineReader):
                 raise CorpusError(
                     f'{place}: the column "{shown(target)}" holds {label:.40}, expected one '
                     f"{self.rule.noun}. Choose another with {named(self.rule.setting)}"
+                    f"{label.advice(str(target))}"
                 )
             yield Example(record.text, label.strip() or None, place)
 

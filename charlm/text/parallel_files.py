@@ -217,7 +217,7 @@ class _Reader(LineReader):
             if isinstance(text, Nested):
                 raise CorpusError(
                     f'{place}: the column "{shown(str(target))}" holds {text:.40}, expected a '
-                    f"text. Choose another with {named('target')}"
+                    f"text. Choose another with {named('target')}{text.advice(str(target))}"
                 )
             yield Pair(_kept(record.text), _kept(text), place)
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from charlm.errors import CorpusError, named
 from charlm.text.documents import check_text
 from charlm.text.sources.files import shown
+from charlm.text.sources.nested import inner_advice, inner_names, inner_texts, with_inner
 from charlm.units import count_of
 
 Warn = Callable[[str], None]
@@ -130,6 +131,17 @@ class TextColumn:
         """Return True if the user named no column."""
         return named is None
 
+    def names(self, named: str | None) -> list[str | None]:
+        """Return the columns that the user named, or that a run was trained on."""
+        return [named, self.usual]
+
+    def numbers_advice(self, columns: Sequence[str]) -> str:
+        """Return what to do about a table without a column of text, which may be of numbers."""
+        if not columns or self.holds != "text":
+            return ""
+        name = f" {named('column')} {shown(columns[-1])}" if len(columns) > 1 else ""
+        return f" To learn a series of numbers, use: charlm train FILE --unit number{name}"
+
     def described(self, label: str, column: str, columns: Sequence[str]) -> str:
         """Return a clause that says what is read."""
         end = self.as_trained(column, self.usual, columns)
@@ -186,6 +198,10 @@ class TwoColumns(TextColumn):
     def names_nothing(self, named: str | None) -> bool:
         """Return True if the user named no column."""
         return named is None and self.target is None
+
+    def names(self, named: str | None) -> list[str | None]:
+        """Return the columns that the user named, or that a run was trained on."""
+        return [named, self.target, self.usual, self.usual_target]
 
     def typed_target(self, label: str, columns: Sequence[str], target: str) -> str:
         """Return the second column, by its name or number. Raises CorpusError if it is missing."""
@@ -288,12 +304,26 @@ def named_records(
     if not first:
         warn(f"{label} has no rows.")
         return Opened(named or "", (), iter(()))
-    columns = list(dict.fromkeys(chain.from_iterable(row for _, row in first)))
-    texts = [name for name in columns if rule.fits(row.get(name) for _, row in first)]
-    column = rule.choose(label, columns, texts, named)
+    peeked = [row for _, row in first]
+    numbered: Iterator[tuple[int | None, Row]] = chain(first, rows)
+    if inner := inner_names(peeked, rule.names(named)):
+        peeked = [with_inner(row, inner) for row in peeked]
+        numbered = ((line, with_inner(row, inner)) for line, row in chain(first, rows))
+    columns = list(dict.fromkeys(chain.from_iterable(peeked)))
+    texts = [name for name in columns if rule.fits(row.get(name) for row in peeked)]
+    try:
+        column = rule.choose(label, columns, texts, named)
+    except CorpusError as error:
+        is_inner = not texts or "." in (named or "")
+        advice = inner_advice(peeked) if is_inner else ""
+        if not texts and not advice:
+            advice = rule.numbers_advice(columns)
+        raise CorpusError(f"{error}{advice}", columns=error.columns) from error
+    if not inner and named is None and (fields := inner_texts(peeked)):
+        warn(f"{label}: texts inside objects ({fields}) are not read unless they are named.")
     if len(columns) > 1 and not rule.is_silent(named):
         warn(f"{rule.described(label, column, columns)}. {listed(columns)}")
-    return Opened(column, columns, _records(label, chain(first, rows), column, cells, show, rule))
+    return Opened(column, columns, _records(label, numbered, column, cells, show, rule))
 
 
 def _records(
@@ -375,9 +405,9 @@ def listed(columns: Sequence[str]) -> str:
 def checked_text(text: object, place: str, column: str) -> str:
     """Return a cell that is text. Raises CorpusError for any other cell or a lone surrogate."""
     if not isinstance(text, str) or type(text) is Number:
+        advice = inner_advice([{column: text}]) or f" Choose another with {named('column')}."
         raise CorpusError(
-            f'{place}: the column "{shown(column)}" holds {kind_of(text)}, expected text. '
-            f"Choose another with {named('column')}."
+            f'{place}: the column "{shown(column)}" holds {kind_of(text)}, expected text.{advice}'
         )
     check_text(text, place, "Correct that row.")
     return text
@@ -393,6 +423,10 @@ class Nested(str):
     """List or object of a table, as text."""
 
     __slots__ = ()
+
+    def advice(self, column: str) -> str:
+        """Return how to name a field of an object in a column, or ""."""
+        return f", or a field of it: {shown(column)}.NAME" if self.startswith("{") else ""
 
 
 def kind_of(value: object) -> str:

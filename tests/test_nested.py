@@ -1,0 +1,106 @@
+"""Texts inside the objects of JSON rows: read if they are named, and named in messages."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from charlm.config.corpus import ReadSettings
+from charlm.errors import CorpusError
+from charlm.text.corpus import Corpus
+from charlm.text.examples import read_examples
+from charlm.text.parallel_files import read_pairs
+from charlm.text.sources.nested import inner_names, leaves, with_inner
+
+ROWS = [
+    {"id": 1, "translation": {"en": "a dog", "de": "ein Hund"}, "meta": {"by": {"name": "x"}}},
+    {"id": 2, "translation": {"en": "a cat"}, "meta": {"by": {"name": "y"}}},
+]
+
+
+def written(folder: Path, rows: list) -> str:
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def refused(path: str, **fields: str) -> str:
+    with pytest.raises(CorpusError) as caught:
+        list(Corpus([path], **fields).records())
+    return str(caught.value)
+
+
+def test_leaves_are_the_fields_of_objects() -> None:
+    row = {"a": 1, "b": {"c": 2, "d": {"e": 3}}, "f": [{"g": 4}]}
+    assert dict(leaves(row)) == {"b.c": 2, "b.d.e": 3}
+    assert with_inner(row, ["b.d.e", "b.x"]) == {**row, "b.d.e": 3, "b.x": None}
+    assert inner_names([row], ["b.c", "a", None, "b.c", "b.x"]) == ["b.c"]
+    assert inner_names([{"b": {"c": 1}, "b.c": 2}], ["b.c"]) == []  # a column comes first
+    deep: dict = {}
+    for _ in range(20_000):
+        deep = {"a": deep}
+    assert len(list(leaves(deep))) == 1
+
+
+def test_a_named_field_is_read(tmp_path: Path) -> None:
+    path = written(tmp_path, ROWS)
+    records = list(Corpus([path], column="translation.de").records())
+    assert [record.text for record in records] == ["ein Hund", None]
+    assert "translation.de" not in records[0].cells
+    names = [each.text for each in Corpus([path], column="meta.by.name").records()]
+    assert names == ["x", "y"]
+
+
+def test_pairs_and_labels_may_be_fields(tmp_path: Path) -> None:
+    path = written(tmp_path, ROWS)
+    reading = ReadSettings(column="translation.en")
+    pairs = read_pairs([path], reading, "translation.de", print, needs_targets=True)
+    assert [(each.source, each.target) for each in pairs] == [
+        ("a dog", "ein Hund"), ("a cat", None)
+    ]  # fmt: skip
+    labelled = read_examples([path], reading, "meta.by.name", print)
+    assert [(each.text, each.label) for each in labelled] == [("a dog", "x"), ("a cat", "y")]
+
+
+def test_messages_name_the_fields(tmp_path: Path) -> None:
+    """They said only that there is no column of text, or that a column holds an object."""
+    path = written(tmp_path, ROWS)
+    fields = "Texts are inside objects: translation.en, translation.de, meta.by.name. Name one"
+    assert fields in refused(path)
+    assert "Texts are inside objects: translation.en, translation.de. Name one" in refused(
+        path, column="translation"
+    )
+    assert fields in refused(path, column="translation.fr")
+    with pytest.raises(CorpusError, match=r"or a field of it: translation\.NAME"):
+        list(read_examples([path], ReadSettings(column="meta.by.name"), "translation", print))
+
+
+def test_fields_beside_the_text_are_reported(tmp_path: Path) -> None:
+    corpus = Corpus([written(tmp_path, [{"id": "x", "doc": {"body": "hello"}}])])
+    assert [each.text for each in corpus.records()] == ["x"]
+    assert any("texts inside objects (doc.body) are not read" in each for each in corpus.warnings)
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ([{"role": "user", "content": "hi"}], "lists of objects (role, content)"),
+        (["a", "b"], "holds lists. Join each"),
+    ],
+)
+def test_lists_are_refused_with_a_way_to_convert_them(
+    value: list, found: str, tmp_path: Path
+) -> None:
+    path = written(tmp_path, [{"messages": value}])
+    for fields in ({}, {"column": "messages"}):
+        problem = refused(path, **fields)
+        assert found in problem and "jq -c" in problem
+
+
+def test_files_are_joined_with_their_own_fields(tmp_path: Path) -> None:
+    """A field that a later file has as a column is that column."""
+    first = written(tmp_path, ROWS)
+    second = tmp_path / "second.jsonl"
+    second.write_text('{"translation.en": "own"}\n', encoding="utf-8")
+    corpus = Corpus([first, str(second)], column="translation.en")
+    assert [each.text for each in corpus.records()] == ["a dog", "a cat", "own"]
