@@ -307,3 +307,47 @@ def test_repeated_columns_of_many_files_are_reported_once() -> None:
     assert len(list(corpus.chunks())) > 0
     (note,) = (warning for warning in corpus.warnings if "2 columns" in warning)
     assert note.startswith("0.csv")
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (
+            "Reviews 2024,,\ntext,label,stars\nGood film,pos,5\nBad,neg,1\n",
+            "line 2: text, label, st",
+        ),
+        ("Review,,Rating,\nTitle,Body,Kind,Stars\nA,Good,x,5\nB,Bad,y,1\n", "Title, Body, Kind"),
+        ("Q1,Q2\nWhat?,How?\n" + '"{""ImportId"":""Q""}",x\na,b\n', "exports of Qualtrics"),
+        ('Q1,Q2\n"{""ImportId"":""Q""}",x\na,b\n', "exports of Qualtrics"),
+    ],
+)
+def test_a_header_of_two_rows_is_refused(content: str, found: str) -> None:
+    """The names of its columns were read as data, and columns were called by their numbers."""
+    problem = refused("a.csv", content, column="1")
+    assert found in problem and "expected one row of names" in problem
+    rows, _ = read("a.csv", content, column="1", header=True)
+    assert len(rows) == content.count("\n") - 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        ",text,label\nr1,Good film,pos\nr2,Bad,neg\n",  # a named index of pandas
+        "text,kind,\nGood film,pos,note\nBad,neg,x\n",  # an unnamed column of notes
+        "text,n,\nGood film,5,note\nBad,1,x\n",
+        "text,,\nGood film,pos,pos\nBad,1,2\n",  # a repeated cell
+        "text,label\nGood film,pos\nBad,neg\n",
+    ],
+)
+def test_other_empty_names_are_read(content: str) -> None:
+    rows, _ = read("a.csv", content, column="text")
+    assert [text for _, text, _ in rows] == ["Good film", "Bad"]
+
+
+def test_a_table_of_numbers_names_the_way_to_learn_them() -> None:
+    advice = "To learn a series of numbers, use: charlm train FILE --unit number"
+    assert f"{advice} column temp" in refused("a.csv", "day,temp\n1,3.5\n2,4\n")
+    assert advice in refused("b.jsonl", '{"day": 1, "temp": 2}\n')
+    assert advice in refused("c.csv", "1,3.5\n2,4\n3,1\n", header=False)
+    assert "no-header" not in refused("c.csv", "1,3.5\n2,4\n3,1\n", header=False)
+    assert advice not in refused("d.csv", "a,b\nx,y\nz,u\n")

@@ -15,6 +15,7 @@ from charlm.text.sources.rows import (
     MISSING,
     NO_CELLS,
     PEEK_ROWS,
+    TARGET_NAMES,
     TEXT_COLUMN,
     Number,
     Opened,
@@ -81,6 +82,8 @@ def open_table(
             f"If that row is data, add --no-header."
         )
         return Opened(reading.column or "", names, iter(()))
+    if reading.header is None:
+        _check_names(label, names, peeked)
     index = column_index(label, names, peeked, reading, rule)
     unique = unique_names(names)
     if repeated := _repeated(names):
@@ -97,6 +100,44 @@ def open_table(
     records = _records(kept, unique, index, cells)
     checked = _checked(records, label, unique[index], warn, literal=not form.quoted)
     return Opened(unique[index], unique, checked)
+
+
+def _check_names(label: str, names: list[str], rows: list[Fields]) -> None:
+    """Raise CorpusError if the row after the first one evidently holds the names of the columns.
+
+    Spreadsheets have such rows below a title or merged cells, and surveys below short names: cells
+    of the first row are empty after a filled one, the next row is full, and it is unlike data.
+    """
+    line, second = rows[0]
+    if any(cell.startswith('{"ImportId"') for _, row in rows[:2] for cell in row):
+        found = "rows that describe its columns, as exports of Qualtrics have"
+    elif _is_title(names) and all(second) and _are_names(second, [row for _, row in rows[1:]]):
+        found = f"a title or merged cells above the names of its columns (line {line:,}: "
+        found += f"{', '.join(map(shown, second[:5]))})"
+    else:
+        return
+    raise CorpusError(
+        f"{label} has {found}; expected one row of names, then data. Remove the other rows, or add "
+        f"{named('header')} to read the first row as names and all others as data"
+    )
+
+
+def _is_title(names: Sequence[str]) -> bool:
+    """Return True if cells of a first row are empty after a filled one."""
+    filled = [bool(name.strip()) for name in names]
+    return True in filled and False in filled[filled.index(True) :]
+
+
+def _are_names(second: Sequence[str], others: Sequence[list[str]]) -> bool:
+    """Return True if cells of a row are names: known ones, or above a column of numbers."""
+    if len(set(second)) < len(second) or _data_like(second):
+        return False
+    columns = list(zip(*others, strict=True))
+    are_numbers = any(
+        all(_NUMBER.fullmatch(cell.strip()) for cell in column if cell) and any(column)
+        for column in columns
+    )
+    return are_numbers or bool({"text", *TARGET_NAMES} & {cell.casefold() for cell in second})
 
 
 def _repeated(names: Sequence[str]) -> str:
@@ -367,10 +408,10 @@ def column_index(
     try:
         return unique.index(rule.choose(label, unique, texts, typed))
     except CorpusError as error:
-        if reading.header is not None:
-            raise
-        stop = "" if str(error).endswith((".", "?")) else "."
-        problem = f"{error}{stop} If its first row is data, add --no-header."
+        problem = str(error) + ("" if str(error).endswith((".", "?")) else ".")
+        if reading.header is None:
+            problem += " If its first row is data, add --no-header."
+        problem += "" if texts else rule.numbers_advice(unique)
         raise CorpusError(problem, columns=error.columns) from error
 
 
