@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from charlm.config.corpus import CorpusSettings, VocabularySettings
-from charlm.text.advice import FEW_TOKENS, MIN_MARKS, list_advice, shared_advice, size_advice
+from charlm.text.advice import (
+    FEW_TOKENS,
+    MIN_MARKS,
+    list_advice,
+    numbers_advice,
+    shared_advice,
+    size_advice,
+)
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import load_dataset
 from charlm.text.documents import END
@@ -241,3 +248,29 @@ def test_a_text_prepared_for_words_is_reported(
     notes = [note for note in dataset.warnings if "--words whitespace" in note]
     assert len(notes) == advised
     assert all("<unk>" in note and "10 times" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("rows", "advised"),
+    [
+        ([str(at / 4) for at in range(30)], True),
+        (["-1,5", "+2e-3", " 7 "] * 10, True),
+        (["1"] * 5, False),  # too few to say
+        (["1", "two"] * 20, False),
+        (["1984 was a year"] * 30, False),
+    ],
+)
+@pytest.mark.parametrize("mark", ["\n", END])
+def test_a_text_of_numbers_may_be_a_series(rows: list[str], advised: bool, mark: str) -> None:
+    """It was learned as text without a word about it."""
+    advice = numbers_advice("".join(row + mark for row in rows))
+    assert bool(advice) == advised
+    assert all("unit number" in sentence for sentence in advice)
+
+
+def test_training_on_a_column_of_numbers_gives_advice(tmp_path: Path) -> None:
+    file = tmp_path / "n.csv"
+    file.write_text("v\n" + "".join(f"{at}\n" for at in range(50)), encoding="utf-8")
+    settings = CorpusSettings(sources=(str(file),))
+    dataset = load_dataset(settings, VocabularySettings())
+    assert any("Each line of the text is a number" in each for each in dataset.warnings)

@@ -3,11 +3,13 @@
 Each function returns sentences with the flag that helps; none for ordinary prose, verse or code.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from statistics import median, quantiles
 
 from charlm.config.text_units import UNITS
+from charlm.errors import named
 from charlm.text.documents import END
 from charlm.text.passages import copied_fraction
 
@@ -41,6 +43,9 @@ its beginning."""
 FEW_TOKENS = 1000
 """Training tokens below which there is a warning."""
 
+MIN_NUMBERS = 20
+"""Lines of numbers from which a text may be a series."""
+_NUMBER = re.compile(r"[+-]?(\d+([.,]\d+)?|[.,]\d+)([eE][+-]?\d+)?")
 _SENTENCE_ENDS = frozenset(".,;:!?…-–—\"'”’»。、！？」।۔؟")
 _CODE = frozenset("{}[]()=<>;|\\/#@*")
 
@@ -172,6 +177,18 @@ def prepared_advice(head: str, unit: str, words: str) -> list[str]:
         f"The text has {UNKNOWN_MARK} in the place of words ({count:,} times at its beginning), as "
         f"texts for models of words have; --words {words} cuts {UNKNOWN_MARK} into pieces, and the "
         "perplexity is not that of publications. To split at blanks use: --words whitespace"
+    ]
+
+
+def numbers_advice(head: str) -> list[str]:
+    """Advise if each line or row at the beginning of a text, `head`, is one number."""
+    lines = head[:HEAD_CHARS].replace(END, "\n").split("\n")[:-1]  # the last one may be cut
+    rows = [line.strip() for line in lines if line.strip()]
+    if len(rows) < MIN_NUMBERS or not all(map(_NUMBER.fullmatch, rows)):
+        return []
+    return [
+        f"Each line of the text is a number (the first is {rows[0]:.20}), read as text. To "
+        f"learn and forecast a series of numbers use: {named('unit')} number"
     ]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from charlm.config.corpus import CorpusSettings, VocabularySettings
 from charlm.errors import CorpusError
 from charlm.phases import phase
-from charlm.text.advice import coverage_advice, prepared_advice, size_advice
+from charlm.text.advice import coverage_advice, numbers_advice, prepared_advice, size_advice
 from charlm.text.boundaries import STREAM, Boundaries
 from charlm.text.corpus import Corpus
 from charlm.text.encoded import EncodedText, id_counts
@@ -91,6 +91,7 @@ def load_dataset(
     if vocabulary is None:
         head = next(iter(splits["train"].read()), "")
         warnings += prepared_advice(head, unit, vocabulary_settings.words)
+        warnings += numbers_advice(head)
     warnings += coverage_advice(built.coverage, unit, built=vocabulary is None)
     warnings += size_advice(len(train.ids), train.counts.chars, unit)
     return Dataset(
