@@ -13,6 +13,7 @@ Every message has three parts: what was found, what was expected, what to do.
 import contextlib
 import difflib
 import operator
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from types import MappingProxyType
@@ -152,3 +153,17 @@ def check_count(name: str, value: SupportsIndex, minimum: int) -> None:
         fits = False
     if not fits:
         raise UsageError(f"{named(name)} is {value!r}; expected a whole number, {minimum} or more")
+
+
+MEMORY_FULL = re.compile(
+    r"DefaultCPUAllocator: (can't allocate memory|not enough memory)|MPS backend out of memory"
+)
+"""Messages of allocators of torch that raise a plain RuntimeError: of processors, on Windows or
+below a limit, and of MPS."""
+
+
+def is_memory_full(error: BaseException) -> bool:
+    """Return whether an error says that the memory of a processor or of a device is full."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # of torch
+        return True
+    return isinstance(error, RuntimeError) and bool(MEMORY_FULL.search(str(error)))

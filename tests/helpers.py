@@ -223,3 +223,20 @@ def oracle_file(name: str) -> Path:
     if not folder:
         pytest.skip("CHARLM_ORACLES does not name a folder of golden files")
     return Path(folder) / name
+
+
+CPU_FULL = (
+    "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you "
+    "tried to allocate 1073741824 bytes. Error code 12 (Cannot allocate memory)"
+)
+"""Message of torch 2.13 on Linux below a limit of memory."""
+
+
+def memory_errors() -> list[Exception]:
+    """Return the errors of a full memory: of a processor, a GPU, MPS, numpy and the kernels."""
+    return [
+        RuntimeError(CPU_FULL),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9.07 GB)"),
+        MemoryError(),
+    ]

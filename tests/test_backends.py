@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import engine as torch_engine
-from helpers import seeded, tiny_model
+from helpers import memory_errors, seeded, tiny_model
 from waiting import PATIENCE
 
 from charlm.backends import kernel_library
@@ -597,13 +597,13 @@ class Cramped:
     """The `read` of a model on a device with room for this many tokens at once."""
 
     def __init__(self, model: RecurrentLanguageModel, most: int) -> None:
-        self.plain, self.most = model.read, most
+        self.plain, self.most, self.errors = model.read, most, itertools.cycle(memory_errors())
         self.shapes: list[tuple[int, ...]] = []
 
     def __call__(self, ids, state=None, generator=None):
         self.shapes.append(tuple(ids.shape))
         if ids.numel() > self.most:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise next(self.errors)
         return self.plain(ids, state, generator)
 
 

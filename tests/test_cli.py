@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import Call
+from helpers import CPU_FULL, Call
 from waiting import PATIENCE, Ticking, wait_until
 
 import charlm
@@ -189,6 +189,8 @@ def test_exit_codes_are_all_different() -> None:
         (ZeroDivisionError("by zero"), 1, "unexpected ZeroDivisionError: by zero.*bug.*--debug"),
         (MemoryError(), 5, "not enough memory.*--hidden"),
         (torch.OutOfMemoryError("CUDA out of memory"), 5, "device has too little memory.*--hidden"),
+        (RuntimeError(CPU_FULL), 5, "has too little memory.*--hidden"),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"), 5, "too little memory"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )

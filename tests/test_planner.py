@@ -1,5 +1,6 @@
 """Planning: given settings stay, open ones get a sensible value and a reason."""
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import encoded_documents, encoded_stream, vocabulary_of
+from helpers import encoded_documents, encoded_stream, memory_errors, vocabulary_of
 
 from charlm.backends import kernel_library
 from charlm.config.cells import CELLS
@@ -376,11 +377,12 @@ def test_the_speed_is_measured_with_the_model_that_is_trained(
 def test_the_machine_is_measured_within_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """The batch is halved until a step fits, by the estimate or by an error of the device."""
     shapes: list[tuple[int, int]] = []
+    errors = itertools.cycle(memory_errors())
 
     def measure(_settings, _size, shape, *_) -> float:
         shapes.append(shape)
         if shape[1] > 4:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise next(errors)
         return SPEED
 
     monkeypatch.setattr(speed, "measured_speed", measure)

@@ -28,7 +28,7 @@ from charlm.cli.output import (
     say,
 )
 from charlm.cli.stdin import NO_TEXT
-from charlm.errors import CharlmError, UsageError
+from charlm.errors import CharlmError, UsageError, is_memory_full
 from charlm.files.escapes import escape_controls
 
 HELP = """Recurrent language models over characters, bytes and words.
@@ -197,7 +197,7 @@ def _unexpected(error: Exception) -> int:
     if isinstance(error, ImportError) and re.search("map segment|allocate memory", str(error)):
         text = f"not enough memory to load a library ({error}); expected enough for it. Free some"
         return _report(CharlmError(text), 5, error)
-    if type(error).__name__ == "OutOfMemoryError":  # of torch, for an accelerator
+    if is_memory_full(error):
         text = "the device has too little memory; expected enough for the model and a batch. "
         return _report(CharlmError(text + "Use a smaller --hidden, or --device cpu"), 5, error)
     problem = f"unexpected {type(error).__name__}: {error}. This is a bug in charlm; "

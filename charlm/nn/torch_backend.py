@@ -21,6 +21,7 @@ from charlm.backends.interface import (
 )
 from charlm.errors import EnvironmentFailure, named
 from charlm.nn import encoder
+from charlm.nn.allocation import one_memory_error
 from charlm.nn.layers import layer_signals, recorded_calls
 from charlm.nn.model import RecurrentLanguageModel
 
@@ -225,7 +226,7 @@ class TorchBackend:
         self, inputs: Ids, state: State, compute: Compute, targets: Ids, last: int
     ) -> tuple[Figures, State] | None:
         """Return what `_read` does, or None if there is too little memory."""
-        with contextlib.suppress(torch.OutOfMemoryError):
+        with contextlib.suppress(torch.OutOfMemoryError), one_memory_error():
             return self._read_at_once(inputs, state, compute, targets, last)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

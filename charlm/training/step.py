@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from charlm.errors import DivergenceError, EnvironmentFailure, named
+from charlm.nn.allocation import one_memory_error
 from charlm.nn.encoder import State, concatenate
 from charlm.tasks.task import Sums, Task
 from charlm.text.batches import Batch
@@ -67,7 +68,8 @@ class Step:
         nats, states = 0.0, []
         try:
             for part in () if self._full else self._parts(batch):
-                part_nats, after = self._add_part(part, factor, batch.tokens)
+                with one_memory_error():
+                    part_nats, after = self._add_part(part, factor, batch.tokens)
                 nats += part_nats
                 states.append(after)
         except torch.OutOfMemoryError:
@@ -146,7 +148,8 @@ class Step:
         optimizer, full = self.state.optimizer, False
         known = set(optimizer.state)
         try:
-            change()
+            with one_memory_error():
+                change()
         except torch.OutOfMemoryError:
             full = True
         if not full:

@@ -10,6 +10,7 @@ from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings
 from charlm.config.text_units import UNITS, UnitSpec
 from charlm.config.training import TrainingSettings
+from charlm.nn.allocation import one_memory_error
 from charlm.nn.devices import Precision
 from charlm.text.batches import BatchStats
 from charlm.text.dataset import Dataset
@@ -170,9 +171,10 @@ class Basis:
             is_smallest = steps * batch == 1
             try:
                 if is_smallest or self._fits(model, steps, batch):
-                    return speed.measured_speed(
-                        model, self.vocab_size, (steps, batch), self.device, precision, seconds
-                    )
+                    with one_memory_error():
+                        return speed.measured_speed(
+                            model, self.vocab_size, (steps, batch), self.device, precision, seconds
+                        )
             except (torch.OutOfMemoryError, MemoryFull):
                 if is_smallest:
                     raise
