@@ -4,8 +4,8 @@ import inspect
 
 import pytest
 
-from charlm.cli import app
-from charlm.cli.options import reading_flags, reading_settings
+from charlm.cli import app, evaluate, inside, sample
+from charlm.cli.options import reading_flags, reading_settings, typed_values
 from charlm.config.corpus import CorpusSettings, ReadSettings
 from charlm.errors import UsageError
 from charlm.text.corpus import Corpus
@@ -40,3 +40,14 @@ def test_settings_are_rules_for_reading(tmp_path) -> None:
         assert "".join(Corpus([str(tmp_path / "a.txt")], **options).chunks()) == "“x”"
     with pytest.raises(UsageError, match="errors is 'ignore'; expected one of strict, replace"):
         ReadSettings(errors="ignore")
+
+
+def test_flags_are_typed_unless_they_have_their_default() -> None:
+    """Also a switch that was turned off, and the flags of every group name an option."""
+    asked = sample.Asked(top_k=3, until_eos=False, weights="fp32", match="")
+    assert typed_values(asked, *sample.OF_TEXT) == {"--top-k": 3, "--until-eos": False}
+    assert typed_values(sample.Asked(), *sample.OF_TEXT) == {}
+    form = evaluate.Asked(reading={}, reset=True, with_=["x"])
+    assert typed_values(form, *evaluate.UNCONDITIONED) == {"--reset": True, "--with": ["x"]}
+    assert list(typed_values(form, *evaluate.OF_MODELS)) == ["--reset"]
+    assert typed_values(inside.Asked(top=2), *inside.VIEWS) == {"--top": 2}

@@ -17,9 +17,8 @@ FORMATS = ("auto", "table", "tsv", "csv", "jsonl")
 
 
 def check_unconditioned(typed: Mapping[str, Any], what: str, instead: str) -> None:
-    """Raise UsageError for the first flag with a value beside `what`; `instead` is what to do."""
-    flags = (flag for flag, value in typed.items() if value is not None and value is not False)
-    if flag := next(flags, None):
+    """Raise UsageError for the first typed flag beside `what`; `instead` is what to do."""
+    if flag := next(iter(typed), None):
         raise UsageError(f"{flag} with {what}; expected no such flag. {instead}")
 
 

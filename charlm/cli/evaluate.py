@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -70,6 +70,11 @@ UNCONDITIONED = (
     "--reset", "--cache", "--dynamic", "--with", "--temperature", "--average", "--ngram",
 )  # fmt: skip
 """Flags that an evaluation under every condition of a run does not have."""
+OF_MODELS = (
+    "--document", "--window", "--reset", "--cache", "--dynamic", "--temperature", "--average",
+    "--ngram", "--weights", "--condition",
+)  # fmt: skip
+"""Flags that only language models know."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,21 +101,6 @@ class Asked:
     weights: options.Weights = "fp32"
     run: options.Run = None
     checkpoints: options.Checkpoints = None
-
-    @property
-    def of_models(self) -> dict[str, Any]:
-        """Values of the flags that only language models know."""
-        return {
-            "--document": self.document, "--window": self.window, "--reset": self.reset,
-            "--cache": self.cache, "--dynamic": self.dynamic, "--temperature": self.temperature,
-            "--average": self.average, "--ngram": self.ngram,
-            "--weights": self.weights != "fp32", "--condition": self.condition,
-        }  # fmt: skip
-
-    @property
-    def of_tasks(self) -> dict[str, Any]:
-        """Values of the flags that only other tasks know."""
-        return {"--target": self.reading.get("target"), "--worst": self.worst, "--beam": self.beam}
 
     @property
     def methods(self) -> "Methods":
@@ -143,20 +133,24 @@ def evaluate(asked: Asked) -> None:
 
     path = options.locate(asked.run, asked.checkpoints)
     if is_label_run(path):
-        check_typed(asked.of_models, path)
+        check_typed(options.typed_values(asked, *OF_MODELS), path)
         evaluate_task(
             path, asked.files, asked.reading, with_=asked.with_, checkpoints=asked.checkpoints,
             worst=asked.worst, beam=asked.beam, as_json=asked.as_json,
             engine=options.on_device(asked.device, asked.engine),
         )  # fmt: skip
         return
-    check_typed(asked.of_tasks, path, lambda row: flags_of(row, "eval"))
+    of_tasks = {
+        "--target": asked.reading.get("target"),
+        "--worst": asked.worst,
+        "--beam": asked.beam,
+    }
+    check_typed(of_tasks, path, lambda row: flags_of(row, "eval"))
     engine = _engine(asked)
     _check_meant(asked, path)
     if asked.condition is None and not asked.files and api.conditions.usual_condition(path):
-        of_models = asked.of_models | {"--with": asked.with_}
         check_unconditioned(
-            {flag: of_models[flag] for flag in UNCONDITIONED},
+            options.typed_values(asked, *UNCONDITIONED),
             f"all conditions of run {path.name}", "Name one with --condition",
         )  # fmt: skip
         evaluate_by_condition(path, as_json=asked.as_json, engine=engine, weights=asked.weights)

@@ -30,7 +30,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from charlm import __version__
-from charlm.cli.options import SettingOptions
+from charlm.cli.options import SettingOptions, flag_of
 from charlm.cli.output import Verbosity, say, write
 from charlm.cli.stdin import NO_TEXT, Takes, check_unread, read_text
 from charlm.commands import command
@@ -139,7 +139,7 @@ def framed(verb: str, function: Callable[..., None]) -> Callable[..., None]:
         parameters = list(inspect.signature(form).parameters.values())
     names = {parameter.name for parameter in parameters}
     marked = {p.name: marks[0] for p in parameters if (marks := _marks(p))}
-    flags = {p.name: flag for p in parameters if (flag := _flag(p))}
+    flags = {p.name: flag for p in parameters if (flag := flag_of(p.annotation))}
     takes_run = "run" in names
     added: dict[str, tuple[Any, Any]] = {name: (o, False) for name, o in GLOBAL_FLAGS.items()}
     if takes_run and not any(map(_is_argument, parameters)):
@@ -192,15 +192,6 @@ def _option(name: str, option: Any, default: Any = None) -> inspect.Parameter:
 def _marks(parameter: inspect.Parameter) -> list[SettingOptions]:
     hints = getattr(parameter.annotation, "__metadata__", ())
     return [hint for hint in hints if isinstance(hint, SettingOptions)]
-
-
-def _flag(parameter: inspect.Parameter) -> str:
-    """Return the flag of an option, or "" for an argument."""
-    hints = getattr(parameter.annotation, "__metadata__", ())
-    options = (hint for hint in hints if isinstance(hint, typer.models.OptionInfo))
-    words = (str(word) for one in options for word in (one.default, *(one.param_decls or ())))
-    flags = [word.partition("/")[0] for word in words if word.startswith("-")]
-    return max(flags, key=len, default="")
 
 
 def typed_flags(typed: dict[str, Any]) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -76,6 +76,8 @@ MAX_TABLE = 1_000_000
 """Maximum length of a text that becomes a table."""
 MAX_FILE = 20_000
 """Maximum length of a text in a page or picture."""
+VIEWS = ("--with", "--top", "--unit", "--find")
+"""Flags that choose what is shown, beside --by."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,23 +101,6 @@ class Asked:
     weights: options.Weights = "fp32"
     run: options.Run = None
     checkpoints: options.Checkpoints = None
-
-    @property
-    def views(self) -> dict[str, bool]:
-        """Whether each flag was given that chooses what is shown."""
-        return {
-            "--by word": self.by == "word", "--with": self.other is not None,
-            "--top": self.top is not None, "--unit": bool(self.unit),
-            "--find": self.find_units is not None,
-        }  # fmt: skip
-
-    @property
-    def of_models(self) -> dict[str, Any]:
-        """Values of the flags that only language models know."""
-        return {
-            "--by": self.by != "token", **self.views, "--signal": self.signals, "--svg": self.svg,
-            "--weights": self.weights != "fp32",
-        }  # fmt: skip
 
     @property
     def chosen(self) -> list[str]:
@@ -143,7 +128,8 @@ def inside(asked: Asked) -> None:
     text = _read_text(asked.text, asked.file)
     path = options.locate(asked.run, asked.checkpoints)
     if _gives_translations(path):
-        check_typed(asked.of_models, path)
+        of_models = ("--by", *VIEWS, "--signal", "--svg", "--weights")
+        check_typed(options.typed_values(asked, *of_models), path)
         if text is None:
             raise _no_text()
         show_attention(
@@ -244,7 +230,8 @@ def _check_output(asked: Asked) -> None:
 
 def _check_together(asked: Asked) -> None:
     """Raise UsageError for flags of which only one can be shown, or that a file does not show."""
-    flags = {flag for flag, given in asked.views.items() if given}
+    flags = set(options.typed_values(asked, *VIEWS))
+    flags |= {"--by word"} if asked.by == "word" else set()
     if asked.html and "--by word" in flags:
         raise UsageError("--by word with --html, whose page has tokens; expected --svg or --csv")
     for flag in sorted(flags & {"--find", "--top"}) if asked.svg else ():

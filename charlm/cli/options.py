@@ -345,6 +345,25 @@ def checked_theme(theme: str | None) -> str:
     return theme or default_theme(os.environ)
 
 
+def flag_of(annotation: Any) -> str:
+    """Return the flag of an annotated option, or "" for an argument."""
+    hints = getattr(annotation, "__metadata__", ())
+    options = (hint for hint in hints if isinstance(hint, typer.models.OptionInfo))
+    words = (str(word) for one in options for word in (one.default, *(one.param_decls or ())))
+    flags = [word.partition("/")[0] for word in words if word.startswith("-")]
+    return max(flags, key=len, default="")
+
+
+def typed_values(asked: Any, *flags: str) -> dict[str, Any]:
+    """Return the values of flags of a command, in this order, without those at their default.
+
+    `asked` is the dataclass of its options.
+    """
+    own = {flag_of(each.type): each for each in fields(asked)}
+    values = {flag: getattr(asked, own[flag].name) for flag in flags}
+    return {flag: value for flag, value in values.items() if value != own[flag].default}
+
+
 def check_meant(given: set[str], needed: str) -> None:
     """Raise UsageError for a flag that has no effect without another one."""
     if given:

@@ -51,6 +51,8 @@ Tokens = Annotated[
 Top = Annotated[
     int, typer.Option("--top", min=1, help="Number of labels to write, the likeliest first.")
 ]
+OF_SOME = ("--top", "--tokens", "--beam", "--with")
+"""Flags that some tasks know."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,12 +161,8 @@ def _check_source(asked: Asked) -> bool:
 def _check_output(asked: Asked, predictions: "Predictions", path: Path) -> None:
     """Raise UsageError for a format or flags that the answers of a run do not have."""
     check_choice("--format", asked.output, ("auto", *predictions.formats))
-    given = {
-        "--top": asked.top > 1, "--tokens": asked.tokens, "--beam": asked.beam,
-        "--with": asked.with_,
-    }  # fmt: skip
-    others = {name: value for name, value in given.items() if name not in predictions.flags}
-    check_typed(others, path, lambda row: flags_of(row, "predict"))
+    others = [flag for flag in OF_SOME if flag not in predictions.flags]
+    check_typed(options.typed_values(asked, *others), path, lambda row: flags_of(row, "predict"))
     predictions.check(asked.output, tokens=asked.tokens, top=asked.top, as_json=asked.as_json)
 
 

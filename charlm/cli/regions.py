@@ -42,9 +42,8 @@ def check_regions(typed: Mapping[str, Any], by: str | None, output: str) -> None
     check_choice("--format", output, FORMATS)
     if by not in (None, "word"):
         raise UsageError(f"--by {by} with --group-by; expected --by word, which may be left out")
-    for flag, value in typed.items():
-        if value is not None and value is not False:
-            raise UsageError(f"{flag} with --group-by, which has no place for it; leave it out")
+    if flag := next(iter(typed), None):
+        raise UsageError(f"{flag} with --group-by, which has no place for it; leave it out")
 
 
 def score_groups(

@@ -111,8 +111,14 @@ Raw = Annotated[
     bool, typer.Option("--raw", help="Write control characters unchanged, even on a terminal.")
 ]
 UNKNOWN_TEXT = "\N{REPLACEMENT CHARACTER}"
-NO_RULES = {"unique": False, "new": False, "match": "", "min_len": 0, "max_len": None}
-"""Values of the rules for items that leave every item in."""
+RULES = ("--unique", "--new", "--match", "--min-len", "--max-len")
+"""Flags of the rules for items."""
+OF_TEXT = (
+    "--echo", "--top-k", "--top-p", "--min-p", "--until-eos", *RULES, "--attempts", "--separator",
+    "--print0", "--stop", "--allow-unk", "--raw", "--unk-text", "--with", "--weights",
+    "--condition",
+)  # fmt: skip
+"""Flags that a series does not have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,27 +175,13 @@ class Asked:
     @property
     def rules(self) -> dict[str, Any]:
         """Rules for items."""
-        return {name: getattr(self, name) for name in NO_RULES}
+        names = (flag[2:].replace("-", "_") for flag in RULES)
+        return {name: getattr(self, name) for name in names}
 
     @property
     def filters(self) -> set[str]:
-        """Flags of rules that can leave items out."""
-        rules = self.rules
-        return {f"--{name.replace('_', '-')}" for name in rules if rules[name] != NO_RULES[name]}
-
-    @property
-    def of_text(self) -> dict[str, Any]:
-        """Values of the flags that a series does not have."""
-        return {
-            "--echo": self.echo, "--top-k": self.top_k, "--top-p": self.top_p != 1.0,
-            "--min-p": self.min_p, "--until-eos": self.until_eos is not None,
-            "--unique": self.unique, "--new": self.new, "--match": self.match,
-            "--min-len": self.min_len, "--max-len": self.max_len is not None,
-            "--attempts": self.attempts is not None, "--separator": self.separator is not None,
-            "--print0": self.print0, "--stop": self.stop, "--allow-unk": self.allow_unk,
-            "--raw": self.raw, "--unk-text": self.unk_text != UNKNOWN_TEXT, "--with": self.with_,
-            "--weights": self.weights != "fp32", "--condition": self.condition is not None,
-        }  # fmt: skip
+        """Typed flags of rules, which can leave items out."""
+        return set(options.typed_values(self, *RULES))
 
 
 @Takes(
@@ -207,17 +199,14 @@ def sample(asked: Asked) -> None:
     Example:  charlm sample --len 300 --temperature 0.8 --prime "Once upon"
     """
     engine = options.on_device(asked.device, asked.engine)
-    _check_one(
-        {"--json": asked.json_lines, "--print0": asked.print0,
-         "--separator": asked.separator is not None}
-    )  # fmt: skip
-    _check_one({"--prime": bool(asked.prime), "--prime-file": bool(asked.prime_file)})
+    _check_one([*options.typed_values(asked, "--json", "--print0", "--separator")])
+    _check_one(["--prime"] * bool(asked.prime) + ["--prime-file"] * bool(asked.prime_file))
     asked.check_sampling()
     from charlm.runs.layout import run_task
 
     path = options.locate(asked.run, asked.checkpoints)
     if run_task(path) == SERIES:
-        check_unused(path, asked.of_text)
+        check_unused(path, options.typed_values(asked, *OF_TEXT))
         write_forecasts(
             path, length=SERIES_LENGTH if asked.length is None else asked.length,
             prime=asked.prime or "", prime_file=asked.prime_file,
@@ -250,9 +239,8 @@ def sample(asked: Asked) -> None:
         _write_samples(pieces, asked.count, start, end, json_seed, layout)
 
 
-def _check_one(given: dict[str, bool]) -> None:
-    """Raise UsageError if more than one of these flags was given."""
-    flags = [flag for flag, is_given in given.items() if is_given]
+def _check_one(flags: list[str]) -> None:
+    """Raise UsageError for more than one of these typed flags."""
     if len(flags) > 1:
         raise UsageError(f"{flags[0]} and {flags[1]} were both given; expected one. Leave one out")
 

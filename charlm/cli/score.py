@@ -177,11 +177,9 @@ def score(asked: Asked) -> None:
     elif asked.order is not None:
         options.check_meant({"--order"}, "--group-by")
     _check_output(asked, by)
-    typed = {
-        "--log-base": asked.log_base, "--keep": asked.keep, "--context": asked.context,
-        "--context-column": asked.context_column, "--carry": asked.carry,
-        "--entropy": asked.entropy,
-    }  # fmt: skip
+    typed = options.typed_values(
+        asked, "--log-base", "--keep", "--context", "--context-column", "--carry", "--entropy"
+    )
     part = scored_part(asked.output, by, asked.closed, typed)
     from_stdin = _check_source(asked)
     rule = _word_rule(part, asked.boundary, asked.word_chars)
@@ -226,11 +224,10 @@ def score(asked: Asked) -> None:
 
 def _score_by_condition(asked: Asked, engine: str, *, from_stdin: bool) -> None:
     """Score texts under every condition of a run. Raises UsageError for flags without effect."""
-    typed = {
-        "--condition": asked.condition, "--context": asked.context,
-        "--context-column": asked.context_column, "--carry": asked.carry, "--rank": asked.rank,
-        "--with": asked.with_, "--keep": asked.keep, "--unk-penalty": asked.unk_penalty,
-    }  # fmt: skip
+    typed = options.typed_values(
+        asked, "--condition", "--context", "--context-column", "--carry", "--rank", "--with",
+        "--keep", "--unk-penalty",
+    )  # fmt: skip
     check_by_condition(typed, asked.output)
     path = options.locate(asked.run, asked.checkpoints)
     usual = api.conditions.usual_condition(path)
@@ -244,9 +241,7 @@ def _score_by_condition(asked: Asked, engine: str, *, from_stdin: bool) -> None:
 
 def _check_groups(asked: Asked, by: str | None) -> str:
     """Return the part to score with --group-by. Raises UsageError for flags that do not fit."""
-    typed = {
-        "--context-column": asked.context_column, "--carry": asked.carry, "--rank": asked.rank,
-    }  # fmt: skip
+    typed = options.typed_values(asked, "--context-column", "--carry", "--rank")
     check_regions(typed, by, asked.output)
     is_table = asked.reading.get("input_format", "auto") not in ("auto", "text")
     if not asked.file and not is_table:

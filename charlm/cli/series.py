@@ -44,9 +44,8 @@ def write_forecasts(
 
 
 def check_unused(path: Path, typed: Mapping[str, Any]) -> None:
-    """Raise UsageError for the first flag of texts that was given."""
-    flag = next((flag for flag, given in typed.items() if given), None)
-    if flag:
+    """Raise UsageError for the first typed flag, which is for texts."""
+    if flag := next(iter(typed), None):
         raise UsageError(
             f"{flag} is for runs that give text, and run {path.name} gives numbers; expected no "
             f"such flag. Leave out {flag}"

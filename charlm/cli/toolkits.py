@@ -28,14 +28,14 @@ Closed = Annotated[
 def scored_part(output: str, by: str | None, closed: bool, typed: Mapping[str, Any]) -> str:
     """Return the part to score for a format, if `by` was asked for.
 
-    `typed` has the flags that formats of other programs have no place for, with their values.
+    `typed` has the typed flags that formats of other programs have no place for.
     Raises UsageError for flags that do not fit the format.
     """
     if closed and output not in WITH_CLOSED:
         options.check_meant({"--closed"}, f"--format {' or '.join(WITH_CLOSED)}")
     if output not in TOOLKITS:
         return by or "text"
-    for flag in (flag for flag, value in typed.items() if value not in (None, False)):
+    for flag in typed:
         has = "has a base of its own" if flag == "--log-base" else "has no place for it"
         raise UsageError(f"{flag} with --format {output}, which {has}; leave out {flag}")
     if output == "lm-zoo" and by == "text":
