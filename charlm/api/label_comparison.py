@@ -11,7 +11,8 @@ from charlm.api.label_evaluation import (
     read_pairs,
 )
 from charlm.inference.counts import mcnemar, paired_interval
-from charlm.inference.label_results import AccuracyDifference, LabelComparison
+from charlm.inference.figures import TaskComparison
+from charlm.inference.label_results import AccuracyDifference
 from charlm.runs.agreement import check_same_labels
 from charlm.runs.columns import common_columns
 from charlm.runs.label_run import LabelRun
@@ -25,7 +26,7 @@ def compare_labels(
     target: str | None = None,
     reading: Mapping[str, Any] | None = None,
     seed: int = 0,
-) -> LabelComparison:
+) -> TaskComparison:
     """Compare runs on files with labels, or on the texts that all of them held out.
 
     `target`, `reading` are as in `evaluate_labels`; `seed` seeds the bootstrap. Raises UsageError
@@ -50,7 +51,7 @@ def compare_labels(
         for each in right[1:]
         for change, low, high in [paired_interval(right[0], each, seed)]
     ]
-    return LabelComparison(
+    return TaskComparison(
         names=[run_name(run.path) for run in runs],
         counts=counts,
         differences=[None, *differences],

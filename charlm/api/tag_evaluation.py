@@ -10,8 +10,9 @@ from charlm.api.task_api import FROM_FILES, held_out
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError
 from charlm.inference.crf import Answers
+from charlm.inference.figures import TaskComparison
 from charlm.inference.tag_counts import Known, TagCounts, paired_difference
-from charlm.inference.tag_results import TagComparison, TagDifference, TagEvaluation, WrongSentence
+from charlm.inference.tag_results import TagDifference, TagEvaluation, WrongSentence
 from charlm.phases import phase
 from charlm.runs.agreement import check_same_labels
 from charlm.runs.columns import common_columns, run_columns
@@ -146,7 +147,7 @@ def compare_tags(
     target: str | None = None,
     reading: Mapping[str, Any] | None = None,
     seed: int = 0,
-) -> TagComparison:
+) -> TaskComparison:
     """Compare runs on files with tags, or on the sentences that all of them held out.
 
     `target`, `reading` are as in `evaluate_tags`; `seed` seeds the bootstrap over sentences. Raises
@@ -169,7 +170,7 @@ def compare_tags(
         with phase(f"evaluating: {run_name(run.path)}"):
             counts.append(run.counts(*part)[0])
     rows, figure = [each.rows for each in counts], counts[0].headline
-    return TagComparison(
+    return TaskComparison(
         names=[run_name(run.path) for run in runs],
         counts=counts,
         differences=[

@@ -9,10 +9,10 @@ from charlm.api.translations import check_beam
 from charlm.commands import command
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError
+from charlm.inference.figures import TaskComparison
 from charlm.inference.search import BEAM
 from charlm.inference.translation_counts import copy_floor
 from charlm.inference.translation_results import (
-    TranslationComparison,
     TranslationEvaluation,
     differences,
     worst_translations,
@@ -71,7 +71,7 @@ def compare_translations(
     target: str | None = None,
     reading: Mapping[str, Any] | None = None,
     seed: int = 0,
-) -> TranslationComparison:
+) -> TaskComparison:
     """Compare runs on files with translations, or on the texts that all of them held out.
 
     `target`, `reading` are as in `evaluate_translations`; `seed` seeds the bootstrap. Raises
@@ -91,7 +91,7 @@ def compare_translations(
     for run in runs:
         with phase(f"evaluating {run_name(run.path)}"):
             counts.append(run.evaluate(run.encoded(pairs))[0])
-    return TranslationComparison(
+    return TaskComparison(
         names=[run_name(run.path) for run in runs],
         counts=counts,
         differences=[None, *(differences(counts[0], other, seed) for other in counts[1:])],

@@ -1,6 +1,7 @@
 """Figures of a text, of whatever task, and their rebuilding from sums."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 from charlm.config.class_path import resolve
@@ -31,6 +32,20 @@ class Figures(Protocol):
 
     def summary(self) -> dict[str, Any]:
         """Return every figure by its name, None if it is not finite."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskComparison:
+    """Figures of runs of a task on the same texts, and how each differs from the first.
+
+    A difference is one of the class of the task, or a dictionary of some by figure; it is None for
+    the first run.
+    """
+
+    names: list[str]
+    counts: list[Any]
+    differences: list[Any]
+    notes: list[str]
 
 
 def figures_from(sums: Mapping[str, Any]) -> Figures:

@@ -53,13 +53,3 @@ class AccuracyDifference:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         return {**asdict(self), "verdict": self.verdict}
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelComparison:
-    """Figures of runs on the same texts, and how each differs from the first (None for it)."""
-
-    names: list[str]
-    counts: list[LabelCounts]
-    differences: list[AccuracyDifference | None]
-    notes: list[str]

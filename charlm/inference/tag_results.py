@@ -58,13 +58,3 @@ class TagDifference:
         """Return plain values for JSON."""
         figures = {k: v if isinstance(v, str) else finite(v) for k, v in asdict(self).items()}
         return {**figures, "verdict": self.verdict}
-
-
-@dataclass(frozen=True, kw_only=True)
-class TagComparison:
-    """Figures of runs on the same sentences, and how each differs from the first (None for it)."""
-
-    names: list[str]
-    counts: list[TagCounts]
-    differences: list[TagDifference | None]
-    notes: list[str]

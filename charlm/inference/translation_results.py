@@ -58,19 +58,6 @@ class TranslationDifference:
         return {**asdict(self), "verdict": self.verdict}
 
 
-@dataclass(frozen=True, kw_only=True)
-class TranslationComparison:
-    """Figures of runs on the same texts, and how each differs from the first (None for it).
-
-    Differences are those of exact, chrf and bleu, by name.
-    """
-
-    names: list[str]
-    counts: list[TranslationCounts]
-    differences: list[dict[str, TranslationDifference] | None]
-    notes: list[str]
-
-
 def worst_translations(
     texts: Sequence[tuple[str, str]], outputs: Sequence[str], rows: Sums, number: int
 ) -> list[WorstTranslation]:

@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from charlm.inference.counts import Confident, LabelCounts
-from charlm.inference.label_results import LabelComparison, LabelEvaluation, WrongText
+from charlm.inference.figures import TaskComparison
+from charlm.inference.label_results import LabelEvaluation, WrongText
 from charlm.report.tables import add_figures, change_cells, plain_table
 from charlm.report.text import number, shortened
 from charlm.units import finite
@@ -154,7 +155,7 @@ def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: finite(value) for key, value in row.items()}
 
 
-def comparison_table(result: LabelComparison) -> Table:
+def comparison_table(result: TaskComparison) -> Table:
     """Return a row for each run: its figures, and its difference from the first, in points."""
     table = plain_table(
         "<run", "accuracy", "macro-F1", "nats/text", "points", "<95 % interval", "p", "<"

@@ -8,8 +8,9 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from charlm.inference.figures import TaskComparison
 from charlm.inference.tag_counts import TagCounts, span_types
-from charlm.inference.tag_results import TagComparison, TagEvaluation, WrongSentence
+from charlm.inference.tag_results import TagEvaluation, WrongSentence
 from charlm.report.label_tables import (
     LABEL_WIDTH,
     MAX_SQUARE,
@@ -138,7 +139,7 @@ def _ratios(row: Any) -> dict[str, Any]:
     return {key: finite(getattr(row, key)) for key in ("precision", "recall", "f1")}
 
 
-def comparison_table(result: TagComparison) -> Table:
+def comparison_table(result: TaskComparison) -> Table:
     """Return a row for each run: its figures, and its difference from the first, in points."""
     figure = result.counts[0].headline
     table = plain_table("<run", NAMES[figure], "nats/tag", "points", "<95 % interval", "p", "<")

@@ -8,9 +8,9 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from charlm.inference.figures import TaskComparison
 from charlm.inference.text_metrics import SIGNATURE
 from charlm.inference.translation_results import (
-    TranslationComparison,
     TranslationEvaluation,
     WorstTranslation,
 )
@@ -87,7 +87,7 @@ def text_json(result: TranslationEvaluation, name: str) -> dict[str, Any]:
     }
 
 
-def comparison_table(result: TranslationComparison) -> Table:
+def comparison_table(result: TaskComparison) -> Table:
     """Return a row for each run and figure, and its difference from the first run."""
     table = plain_table("<run", "<", "figure", "difference", "<95 % interval", "p", "<")
     table.columns[4].no_wrap = True

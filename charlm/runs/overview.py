@@ -8,7 +8,7 @@ import contextlib
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -157,24 +157,20 @@ def _search(path: Path, times: Mapping[str, float], size: int) -> RunInfo:
     chosen = next((row for row in trials if row.path == best), None)
     status = TRAINING if is_training(path) else FINISHED if chosen else INTERRUPTED
     first = chosen or (trials[0] if trials else None)
-    return RunInfo(
+    about = RunInfo(
         name=path.name,
         path=path,
         kind=SEARCHED,
         status=status,
         text=first.text if first else "",
         unit=first.unit if first else "",
-        model=chosen.model if chosen else "",
-        size=chosen.size if chosen else None,
-        figures=chosen.figures if chosen else {},
-        headline=chosen.headline if chosen else "bits_per_byte",
-        valid_read=chosen.valid_read if chosen else None,
-        valid_total=chosen.valid_total if chosen else None,
         seconds=math.fsum(row.seconds or 0.0 for row in trials),
         changed=max([times[layout.SEARCH], *(row.changed for row in trials)]),
         bytes=size,
         trials=tuple(trials),
     )
+    shown = ("model", "size", "figures", "headline", "valid_read", "valid_total")
+    return replace(about, **{name: getattr(chosen, name) for name in shown}) if chosen else about
 
 
 def _described(
