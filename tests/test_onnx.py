@@ -19,10 +19,13 @@ from charlm.backends.interface import State
 from charlm.config.cells import CELLS
 from charlm.errors import EnvironmentFailure
 from charlm.nn.model import RecurrentLanguageModel
-from charlm.nn.onnx_model import onnx_bytes, state_names
+from charlm.nn.onnx_model import FIRST_TORCH, onnx_bytes, state_names
 from charlm.runs.run import load_run
 
 onnxruntime = pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.skipif(
+    tuple(map(int, torch.__version__.split(".")[:2])) < FIRST_TORCH, reason="torch is too old"
+)
 SCALE = 1.25
 """Factor of the calibration on all logits."""
 
@@ -159,4 +162,10 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(importlib, "import_module", missing)
     with pytest.raises(EnvironmentFailure, match=r"onnxscript.*pip install 'charlm\[onnx\]'"):
+        onnx_bytes(tiny_model(), SCALE, {})
+
+
+def test_an_old_torch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "__version__", "2.8.1+cpu")
+    with pytest.raises(EnvironmentFailure, match=r"needs torch 2\.9 or newer, and this is 2\.8\.1"):
         onnx_bytes(tiny_model(), SCALE, {})

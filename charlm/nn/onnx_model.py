@@ -23,6 +23,8 @@ TOKENS, LOG_PROBABILITIES, AFTER = "tokens", "log_probabilities", "next_"
 """Names of the first input and the first output, and what precedes the names of the new state."""
 OPSET = 18
 """Version of the operators: one of 2022, which programs of today all know."""
+FIRST_TORCH = (2, 9)
+"""The first version whose exporter was found right; that of 2.6 fails."""
 ROWS = 2
 """Sequences in the example from which the graph is traced; it takes any number."""
 
@@ -35,7 +37,7 @@ class Step(nn.Module):
         self.model, self.logit_scale = model, logit_scale
         self.lengths = [len(layer) for layer in model.initial_state(1)]
 
-    def forward(self, tokens: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, tokens: Tensor, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Return the log-probabilities and each tensor of the new state."""
         left = iter(tensors)
         state = tuple(tuple(next(left) for _ in range(length)) for length in self.lengths)
@@ -55,7 +57,7 @@ def onnx_bytes(
     """
     _check_packages()
     names = state_names(model)
-    example = (torch.zeros(ROWS, dtype=torch.long), *_flat(model.initial_state(ROWS)))
+    example = torch.zeros(ROWS, dtype=torch.long), tuple(_flat(model.initial_state(ROWS)))
     batch = {0: torch.export.Dim("batch", min=1)}
     with _quiet():
         program: Any = torch.onnx.export(
@@ -93,7 +95,7 @@ def _flat(state: State) -> list[Tensor]:
 
 
 def _check_packages() -> None:
-    """Raise EnvironmentFailure if a package of the extra `onnx` is missing."""
+    """Raise EnvironmentFailure if a package of the extra `onnx` is missing, or torch is too old."""
     try:
         importlib.import_module("onnx")
         importlib.import_module("onnxscript")
@@ -102,6 +104,11 @@ def _check_packages() -> None:
             f".onnx needs {error.name}, which is not installed; install it with: "
             "pip install 'charlm[onnx]'"
         ) from error
+    if tuple(map(int, torch.__version__.split(".")[:2])) < FIRST_TORCH:
+        raise EnvironmentFailure(
+            f".onnx needs torch {'.'.join(map(str, FIRST_TORCH))} or newer, and this is "
+            f"{torch.__version__}; install it with: pip install --upgrade torch"
+        )
 
 
 @contextmanager
