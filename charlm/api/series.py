@@ -59,7 +59,7 @@ class SeriesForecaster(TaskModel):
         """Yield samples of the next numbers of a series, each of shape (length,).
 
         Each number is fed back. At temperature 0 it is the mean of its forecast, so all samples are
-        equal; at 1 it is drawn from the forecast. A sample depends on the seed and its own number
+        equal; at 1 it is sampled from the forecast. A sample depends on the seed and its own number
         alone. Raises UsageError for values that cannot be continued.
         """
         check_count("samples", count, 1)

@@ -52,7 +52,7 @@ class Training(Iterator["Record"]):
 
     @property
     def unsaved(self) -> str:
-        """Why the end of training cannot be saved yet, as on a full disk; "" if it can be."""
+        """Reason why the end of training cannot be saved yet, or "" if it can be."""
         session = self._sessions[-1]
         return session.warnings[-1] if session.waiting else ""
 

@@ -1,4 +1,4 @@
-"""What `score` and `eval` do with all conditions of a run."""
+"""`charlm score` and `charlm eval` under all conditions of a run."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What `charlm sample` does with a run on a series of numbers: forecasts."""
+"""`charlm sample` with a run on a series of numbers: forecasts."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What commands do with runs of tasks other than language models: flags, figures, comparisons."""
+"""Commands with runs of tasks other than language models: flags, figures, comparisons."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

@@ -27,7 +27,7 @@ NO_FILE = without("valid", "a validation text takes the place of a held-out part
 
 @dataclass(frozen=True, kw_only=True)
 class ReadSettings:
-    """How a text is read from its sources: format, columns, encoding."""
+    """Rules by which a text is read from its sources: format, columns, encoding."""
 
     panel: ClassVar[str] = "Text"
 

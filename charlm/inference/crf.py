@@ -47,7 +47,7 @@ class Transitions(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """What a tagger says of words: the tags (W,), and the log-probability of every tag (W, K).
+    """Answers of a tagger to words: the tags (W,), and the log-probability of every tag (W, K).
 
     `nats` (N,) are those of the gold tags of each sentence together, zero without them.
     """

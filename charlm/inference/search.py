@@ -27,7 +27,7 @@ MAX_STEPS = 1 << 12
 MAX_OUTPUT = 1000
 """Maximum length of an output, in tokens."""
 Memory = tuple[Array, Int64, State]
-"""What is read of sources: vectors (B, T, D), padded; steps (B,); the first state of the output."""
+"""Memory of sources: vectors (B, T, D), padded; steps (B,); the first state of the output."""
 
 
 class Steps(Protocol):
@@ -92,7 +92,7 @@ def beam_search(
 
 
 class _Kept(NamedTuple):
-    """What one step appended to the beginnings of the texts (B,) that were not done."""
+    """Tokens that one step appended to the beginnings of the texts (B,) that were not done."""
 
     texts: Int64
     parents: Int64

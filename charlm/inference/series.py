@@ -63,8 +63,8 @@ def forecasts(
 ) -> tuple[Values, Values]:
     """Return mean and deviation of the forecast of each number but the first, shape (N - 1,).
 
-    The state is carried through the series; with a `window`, each window of so many steps begins
-    in a fresh state.
+    The state is carried through the series; with a `window`, each window of that many steps
+    begins in a fresh state.
     """
     changes, widths = _read(reader, inputs_of(values[:-1], scales), window)
     return values[:-1] + scales.change * changes, scales.change * widths
@@ -129,10 +129,10 @@ def forecast(
 ) -> Iterator[Values]:
     """Yield samples of the `length` numbers after a series; each number is fed back.
 
-    At temperature 0 a number is the mean of its forecast, else it is drawn from the normal
+    At temperature 0 a number is the mean of its forecast, else it is sampled from the normal
     distribution whose deviation is multiplied by the temperature. Random numbers depend on `seed`
-    and the number of the sample alone. The last `CONTEXT` numbers are read, with a `window` the
-    last so many.
+    and the number of the sample alone. The last `CONTEXT` numbers are read, or the last
+    `window`.
     """
     size = window or CONTEXT
     before = values[-size:]

@@ -30,7 +30,7 @@ Rows = NDArray[np.int64]
 
 
 class Known(NamedTuple):
-    """What a training text has: its words, and the words of its spans, joined by blanks."""
+    """Words of a training text, and the words of its spans, joined by blanks."""
 
     words: frozenset[str]
     spans: frozenset[str]

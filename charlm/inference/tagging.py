@@ -66,7 +66,7 @@ class TagReader(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Letters:
-    """What two encoders make of the letters of words: their entries, and the encoders' weights."""
+    """Two encoders that read the letters of words: the entries of letters, and both weights."""
 
     vocabulary: Vocabulary
     forward: Weights

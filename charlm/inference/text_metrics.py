@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 SIGNATURE = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|charlm"
-"""How BLEU is computed, in the words of sacrebleu."""
+"""Signature of BLEU, in the words of sacrebleu."""
 WORD_ORDER, CHAR_ORDER = 4, 6
 """Longest n-grams of BLEU and of chrF."""
 BETA = 2

@@ -35,7 +35,7 @@ it."""
 WORD_CHARS = ("blank", "text")
 """Rules for the cut of words: at blanks, or into the pieces of `--words text`."""
 INCLUDED = {"trailing": "that the word ends", "leading": "the blank before the word"}
-"""What the surprisal of a word includes, by the rule for its boundary."""
+"""Part of the text that the surprisal of a word includes, by the rule for its boundary."""
 BLANKS = "\t\n\x0b\f\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 """Characters with the Unicode property White_Space, for a regular expression."""
 NO_TOKEN = -1

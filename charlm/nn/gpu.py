@@ -1,4 +1,4 @@
-"""What a CUDA GPU and the libraries of torch for it can do."""
+"""Abilities of a CUDA GPU and of the libraries of torch for it."""
 
 import functools
 

@@ -34,7 +34,7 @@ MIN_REUSE = 4
 INPUTS = ("x", "ids", "w_ih", "w_hh", "b_ih", "b_hh", "h0", "c0")
 """Tensors that a layer reads, by their names in the kernels; with ids, x is the table."""
 RESULTS = ("y", "h_after", "c_after")
-"""What it returns: the output, and the state after the window."""
+"""Result of a window: the output, and the state after the window."""
 MAX_SIZES = 256
 """Number of shapes of calls of which the sizes of their memory are remembered."""
 

@@ -28,7 +28,7 @@ _through_tanh = torch.ops.aten.tanh_backward.grad_input
 
 
 class Window(NamedTuple):
-    """What a cell computes a window from, and what its backward pass reads."""
+    """Tensors that a cell computes a window from, and those that its backward pass reads."""
 
     gates: Tensor
     """W x + b (T, B, K H), in whose memory the forward pass leaves the values of the gates."""

@@ -122,7 +122,7 @@ class LossScale:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps, by name."""
+        """Tensors that a checkpoint keeps, by name."""
         return {"factor": self.factor, "good_steps": self.good_steps}
 
     def divide_out(self, gradients: Sequence[Tensor]) -> None:

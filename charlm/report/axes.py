@@ -40,7 +40,7 @@ class RunLog:
 
     @property
     def target(self) -> str:
-        """What the run predicts one of at a time: "token", "text" if it gives labels, "value"."""
+        """Noun of one target of the run: "token", "text" if it gives labels, "value"."""
         return TASKS[task_name(self.run["settings"])].target
 
     @property

@@ -70,7 +70,7 @@ class Predictions:
 
 
 class TaskReport:
-    """What is said about the runs of a task. A task has what its verbs use."""
+    """Texts and tables about the runs of a task. A task has those that its verbs use."""
 
     predictions: Predictions = Predictions()
     has_attention = False

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from charlm.commands import command, run_word
+from charlm.commands import run_word
 from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
 from charlm.config.settings import Nested, Settings, settings_from
@@ -25,7 +25,7 @@ from charlm.runs import layout
 from charlm.runs.built_in import is_built_in
 from charlm.runs.locate import find_run, is_ngram_run, run_name
 from charlm.runs.pair import BACKWARD, is_pair
-from charlm.runs.run import no_network
+from charlm.runs.run import check_weights, no_network
 from charlm.runs.weights import old_logit_scale
 from charlm.text.sources.hub import HUB_PREFIX
 from charlm.text.tokenizers.vocabulary import Vocabulary, load_vocabulary
@@ -249,11 +249,7 @@ def find_parent(run: str, folder: Path) -> Parent:
     config = layout.read_config(path)
     if layout.TASK in config:
         raise layout.no_text(path)
-    if not (path / layout.WEIGHTS).exists():
-        raise RunError(
-            f"{path}: has no {layout.WEIGHTS} yet; resume training with: "
-            + command("train", "--resume", run=path)
-        )
+    check_weights(path)
     if not (path / layout.RECORD).exists():
         raise RunError(
             f"{path} has no {layout.RECORD}, the settings that {named('start_from')} needs; "

@@ -41,7 +41,7 @@ do."""
 
 @dataclass(frozen=True, kw_only=True)
 class Public:
-    """What of a run is made public.
+    """Choice of the parts of a run that are made public.
 
     `license_` is an identifier such as "mit", `target` what commands on the card name the run.
     """

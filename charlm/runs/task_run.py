@@ -30,7 +30,7 @@ class TaskRun(ABC, Generic[Kept]):
     vocabulary: Vocabulary
     """Vocabulary of the texts that are read."""
     reader: Any
-    """What computes."""
+    """Reader that computes with the weights."""
 
     @property
     def engine(self) -> str:

@@ -18,7 +18,7 @@ from charlm.server.errors import Refused
 from charlm.server.prompts import token_names
 
 ANSWERS = listed_names([row.gives for row in TASKS.values() if row.verb == "predict"])
-"""What runs of `charlm predict` give."""
+"""Kinds of answers of the runs of `charlm predict`."""
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class Dataset:
     """Estimated number of types that UNK represents, or None if they were not counted."""
     warnings: list[str] = field(default_factory=list)
     labelled: Gold | None = None
-    """What lies beside the documents, such as labels; None for plain text."""
+    """Labels or the like that lie beside the documents; None for plain text."""
     columns: Columns = field(default_factory=Columns)
     """Columns of the tables that the text was read from."""
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 LENGTH = 40
 """Characters of a run, without blanks: about eight words."""
 SAMPLED = 16
-"""One run of so many is compared; a power of two."""
+"""Number of runs of which one is compared; a power of two."""
 MIN_SHARED_RUNS = 10
 """Number of compared runs in both texts below which nothing is concluded."""
 

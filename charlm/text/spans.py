@@ -51,7 +51,7 @@ def spans_of(tags: Sequence[str]) -> list[Span]:
 
 
 def iob2(spans: Iterable[Span], words: int) -> list[str]:
-    """Return the IOB2 tags of a sentence of so many words with these spans."""
+    """Return the IOB2 tags of a sentence of `words` words with these spans."""
     tags = [OUTSIDE] * words
     for name, first, last in spans:
         tags[first : last + 1] = [f"B-{name}"] + [f"I-{name}"] * (last - first)

@@ -25,7 +25,7 @@ class FrequentTag:
 
     @classmethod
     def fit(cls, sentences: Sentences, targets: Targets, tags: int) -> "FrequentTag":
-        """Count the tags, of which there are so many, of all words, shape (W,)."""
+        """Count `targets`, the tags of all words, shape (W,), among this number of tags."""
         tagged = targets != UNSEEN
         cells = sentences.spelling[tagged].astype(np.int64) * tags + targets[tagged]
         counts = np.bincount(cells, minlength=len(sentences.words) * tags).reshape(-1, tags)

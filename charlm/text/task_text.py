@@ -24,7 +24,7 @@ G = TypeVar("G")
 
 
 class Gold(Protocol):
-    """What lies beside the texts of a dataset, split by split."""
+    """Labels or the like that lie beside the texts of a dataset, split by split."""
 
     def total(self, split: str) -> int:
         """Return the number of targets of a split."""

@@ -25,7 +25,7 @@ class Graphs:
     def __init__(self, generator: torch.Generator) -> None:
         self.generator = generator
         self.failure = ""
-        """Why functions could not be captured, empty as long as they can."""
+        """Reason why functions could not be captured; empty as long as they can."""
         self._graphs: dict[Hashable, torch.cuda.CUDAGraph | None] = {}
         self._pool: Any = None
         self._failed: list[torch.cuda.CUDAGraph] = []

@@ -43,7 +43,7 @@ from charlm.training.stopwatch import Stopwatch
 
 SETTINGS = SEARCH
 HALVING = 2
-"""Of this many trials that reach a validation, one continues."""
+"""Number of trials that reach a validation, of which one continues."""
 EVALS = 8
 """Validations of each trial."""
 STARTS, MAX_STARTS = "begun", 3

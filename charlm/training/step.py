@@ -32,7 +32,7 @@ class Overflow(Exception):
 
 
 class Findings(NamedTuple):
-    """What a look at the device found of the steps since the last look."""
+    """Result of a look at the device: facts about the steps since the last look."""
 
     failed: int
     """Number of steps that changed nothing, since a number was not finite."""
@@ -103,7 +103,7 @@ class Step:
 
     @property
     def uncaptured(self) -> str:
-        """Why steps are not replayed as CUDA graphs although they should be, or ""."""
+        """Reason why steps are not replayed as CUDA graphs although they should be, or ""."""
         return ""
 
     def settle(self) -> Findings | None:

@@ -156,7 +156,7 @@ class Trainer:
 
     @property
     def completion(self) -> str:
-        """Why the run is over, `complete` or `patience`; empty while it is not."""
+        """Reason why the run is over, `complete` or `patience`; empty while it is not."""
         return self.schedule.completion(self.counters)
 
     def _has_ended(self) -> bool:

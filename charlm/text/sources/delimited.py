@@ -151,7 +151,7 @@ def _repeated(names: Sequence[str]) -> str:
 
 
 class Form(NamedTuple):
-    """How a table separates its fields."""
+    """Rules by which a table separates its fields."""
 
     kind: str
     """csv or tsv."""

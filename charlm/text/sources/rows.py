@@ -92,12 +92,12 @@ class TextColumn:
     usual = "text"
     """Column that is read without asking if it is there."""
     holds = "text"
-    """What the cells of the column are, for messages."""
+    """Kind of the cells of the column, for messages."""
     json_rows = (
         'an object such as {"text": "..."} or a text in quotes. Use --input-format json for one '
         "array of such values, text for plain text"
     )
-    """What rows of JSON are expected to be, and what to do about others, for messages."""
+    """Expected form of rows of JSON, and advice on others, for messages."""
     skips_blank = True
     """True if a blank line of a table with several columns is no row."""
     run = ""

@@ -45,7 +45,7 @@ _CHARSETS = {
 
 @dataclass
 class _Group:
-    """What a group in braces inherits from the one around it."""
+    """Properties that a group in braces inherits from the one around it."""
 
     skip: bool = False
     hidden: frozenset[str] = frozenset()

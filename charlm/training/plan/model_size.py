@@ -82,7 +82,7 @@ def _fitting_hidden(basis: Basis, training: TrainingSettings, layers: int) -> in
     frequent = min(basis.vocab_size, constants.FREQUENT_ENTRIES)
 
     def operations(hidden: int) -> float:
-        """Return the operations of the products of so many tokens."""
+        """Return the operations of training a model of this size on the usual number of tokens."""
         model = basis.sized(hidden, layers)
         tokens = basis.unit.tokens_per_weight * multiplied_weights(model, frequent)
         each = OPERATIONS_PER_WEIGHT_AND_TOKEN * multiplied_weights(model, basis.vocab_size)
