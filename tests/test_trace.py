@@ -1,5 +1,7 @@
 """Tracing in torch, in mixtures and in n-grams: every cell and structure has its units."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -112,3 +114,29 @@ def test_layers_compute_in_float32(allowed: bool, monkeypatch: pytest.MonkeyPatc
         assert cudnn.allow_tf32 == allowed
     finally:
         cudnn.allow_tf32 = before
+
+
+def test_a_program_may_have_chosen_its_precision_by_new_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """torch 2.9 then refuses to read the old name, also on a processor; its choice stays."""
+
+    class Cudnn:
+        rnn = SimpleNamespace(fp32_precision="tf32")
+
+        @property
+        def allow_tf32(self) -> bool:
+            raise RuntimeError(
+                "you have used a mix of the legacy and new APIs to set the TF32 flags"
+            )
+
+    backend, used, cudnn = backend_of("lstm"), [], Cudnn()
+    read = backend.model.read
+    monkeypatch.setattr(torch.backends, "cudnn", cudnn)
+    monkeypatch.setattr(
+        backend.model,
+        "read",
+        lambda *given: (used.append(cudnn.rnn.fp32_precision), read(*given))[1],
+    )
+    backend.nats(IDS, IDS, backend.initial_state(B))
+    assert used == ["ieee"] and cudnn.rnn.fp32_precision == "tf32"

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,11 +47,25 @@ def float32_layers() -> Iterator[None]:
     The states of equal texts in batches of different sizes would then differ, so that `stream_nats`
     reads its pieces again and again.
     """
-    before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
+    place, name, exact = _layer_precision()
+    before = getattr(place, name)
+    setattr(place, name, exact)
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = before
+        setattr(place, name, before)
+
+
+def _layer_precision() -> tuple[Any, str, Any]:
+    """Return where torch keeps whether cuDNN computes in TF32, its name, and the value for no.
+
+    A program may have used the names that are new in torch 2.9, which then hides the old one.
+    """
+    try:
+        torch.backends.cudnn.allow_tf32  # noqa: B018
+    except RuntimeError:
+        return torch.backends.cudnn.rnn, "fp32_precision", "ieee"
+    return torch.backends.cudnn, "allow_tf32", False
 
 
 class TorchBackend:
