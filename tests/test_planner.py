@@ -25,6 +25,7 @@ from charlm.tasks.task import Task
 from charlm.text.boundaries import Boundaries
 from charlm.text.dataset import Dataset
 from charlm.text.encoded import EncodedText
+from charlm.training.parallel import Parallel
 from charlm.training.plan import constants, speed
 from charlm.training.plan.constants import HIDDEN_SIZES
 from charlm.training.plan.memory import memory_of
@@ -35,7 +36,9 @@ from charlm.training.plan.speed import (
     measured_speed,
     training_threads,
 )
+from charlm.training.processes import ALONE, training_together
 from charlm.training.start import _shrunk
+from charlm.training.static_step import step_of
 from charlm.training.step import Step
 from charlm.training.train_state import TrainState
 
@@ -210,6 +213,18 @@ def test_long_steps_are_measured_a_few_times(
     exact = Precision(name="fp32", reason="")
     measured_speed(model, 60, (5, 3), torch.device(device), exact)
     assert len(steps) == expected
+
+
+def test_several_processes_are_measured_with_plain_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that they take: captured ones would look several times faster."""
+    classes: list[Any] = []
+    monkeypatch.setattr(speed, "training_step", lambda *given: classes.append(given[-1]) or int)
+    model = ModelSettings(num_layers=1, hidden_size=8, embedding_size=4)
+    exact = Precision(name="fp32", reason="")
+    for processes in (ALONE, Parallel(0, 2)):
+        with training_together(processes):
+            measured_speed(model, 60, (5, 3), CPU, exact)
+    assert classes == [step_of, Step]
 
 
 def test_a_default_plan_counts_with_the_assumed_speed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from charlm.tasks.language_model import LanguageModelLoss
 from charlm.tasks.task import Order, Task
 from charlm.text.batches import Batch, Position
 from charlm.training.plan import constants
+from charlm.training.processes import current_processes
 from charlm.training.static_step import step_of
 from charlm.training.step import Step
 from charlm.training.train_state import TrainState
@@ -116,7 +117,9 @@ def measured_speed(
     least five, after some that allocate memory: disturbances of a machine last for seconds. On a
     GPU, groups of queued steps are measured in the place of single ones.
     """
-    train = training_step(settings, vocab_size, shape, device, precision)
+    together = current_processes().count > 1  # they take plain steps, which sum gradients
+    step_class = Step if together else step_of
+    train = training_step(settings, vocab_size, shape, device, precision, step_class)
     count = QUEUED_STEPS.get(device.type, 1)
     times: list[float] = []
     with phase("measuring the speed of this machine"):
