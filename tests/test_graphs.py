@@ -178,6 +178,28 @@ def test_streams_are_joined_before_a_failed_capture_ends(monkeypatch: pytest.Mon
     assert joined == [True]
 
 
+def test_an_interrupt_in_a_capture_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C leaves work in the capture, so that its end fails too; the interrupt counts."""
+
+    @contextmanager
+    def unfinished(*_: Any, **__: Any) -> Iterator[None]:
+        try:
+            yield
+        except KeyboardInterrupt:
+            raise RuntimeError("capture must end on the same stream")  # noqa: B904
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    made, joined = Graphs(Generator()), list[int]()
+    monkeypatch.setattr(torch.cuda, "graph", unfinished)
+    monkeypatch.setattr(graphs, "join_captured", lambda: joined.append(1))
+    made.run("a", Counter())
+    with pytest.raises(KeyboardInterrupt):
+        made.run("a", interrupted)
+    assert joined and not made.failure
+
+
 def test_graphs_are_captured_again_after_they_are_dropped() -> None:
     made, counter = Graphs(Generator()), Counter()
     for _ in range(3):

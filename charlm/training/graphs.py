@@ -62,7 +62,7 @@ class Graphs:
             with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
                 try:
                     function()
-                except RuntimeError:
+                except BaseException:
                     join_captured()
                     raise
         except RuntimeError as error:
@@ -71,6 +71,8 @@ class Graphs:
             torch.cuda.set_stream(stream)
             self.generator.graphsafe_set_state(random)
             self._failed += [graph] if error.__context__ else []
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise error.__context__ from None
             full = isinstance(error.__context__ or error, torch.OutOfMemoryError)
             reason = str(error.__context__ or error).strip().partition("\n")[0]
         else:
