@@ -1,0 +1,72 @@
+"""scripts/pretend_gpu: without a GPU, it shows what one would refuse or compute wrongly."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "pretend_gpu.py"
+MISTAKES = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import pretend_gpu, torch
+pretend_gpu.pretend()
+here, there = torch.ones(3, device="cuda"), torch.ones(3)
+
+def refused(function):
+    try:
+        function()
+    except (RuntimeError, TypeError) as error:
+        print(str(error).split(" [")[0])
+
+refused(lambda: here + there)
+refused(lambda: here.numpy())
+
+def captured(function):
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        function()
+    return graph
+
+refused(lambda: captured(lambda: float(here.sum())))
+refused(lambda: captured(lambda: here[here > 0]))
+refused(lambda: captured(lambda: here.add_(there.to("cuda"))))
+total = torch.zeros(3, device="cuda")
+graph = captured(lambda: total.add_(here * 2))
+print(total.tolist(), end=" ")
+graph.replay()
+here.fill_(5.0)
+graph.replay()
+print(total.tolist())
+here = torch.zeros(3, device="cuda")  # another tensor than the captured one
+graph.replay()
+print(total.tolist())
+"""
+
+
+def output_of(*arguments: str) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, check=True, timeout=300
+    )
+    return done.stdout.splitlines()
+
+
+def test_mistakes_are_noticed() -> None:
+    """Two devices in one operation, what a capture does not allow, and tensors that moved."""
+    assert output_of("-c", MISTAKES, str(SCRIPT.parent)) == [
+        "tensors of add on cuda:0 and cpu, of the shapes",
+        "can't convert cuda:0 device type tensor to numpy",
+        "operation not permitted when stream is capturing: _local_scalar_dense",
+        "operation not permitted when stream is capturing: index by a mask",
+        "operation not permitted when stream is capturing: a copy from the host",
+        "[0.0, 0.0, 0.0] [12.0, 12.0, 12.0]",
+        "[22.0, 22.0, 22.0]",
+    ]
+
+
+def test_captured_steps_equal_uncaptured_ones() -> None:
+    """With dropout and padded sizes, and for a large vocabulary; also when training resumes."""
+    rows = output_of(str(SCRIPT), "check", "lstm", "bf16")
+    assert [row.partition(" replays")[0] for row in rows] == [
+        "{'captured': 'equal', 'resumed': 'equal'}"
+    ] * 2
+    assert min(eval(rows[-1].partition("replays ")[2])) > 5
