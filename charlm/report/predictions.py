@@ -1,7 +1,7 @@
 """Labels of texts for people and for programs."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from charlm.errors import UsageError
@@ -11,7 +11,6 @@ from charlm.report.task_reports import Predictions
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
-    from rich.text import Text
 
     from charlm.inference.labelling import Label
 
@@ -41,39 +40,83 @@ class LabelPredictions(Predictions):
             )
 
     def header(self, output: str, top: int) -> str:
-        """Return the names of the columns of tsv."""
-        return tsv_header(top) if output == "tsv" else ""
+        """Return the names of the columns of tsv: label, probability, and of the next; text."""
+        if output != "tsv":
+            return ""
+        numbers = ["", *(f"_{rank}" for rank in range(2, top + 1))]
+        names = [name for number in numbers for name in (f"label{number}", f"probability{number}")]
+        return "\t".join([*names, "text"]) + "\n"
 
     def line(self, output: str, text: str, answer: "Label | None", top: int) -> str:
-        """See `LINES`."""
+        """See `LINES`; of jsonl an object with the text and its prediction."""
+        if output == "jsonl":
+            return json.dumps({"text": text, **self.json(answer, top)}, ensure_ascii=False) + "\n"
         return LINES[output](text, answer, top)
 
     def table(self, rows: Iterable[tuple[str, "Label | None"]], top: int, width: int) -> "Table":
-        """See `prediction_table`."""
-        return prediction_table(rows, top, width)
+        """Return a row for each text: its likeliest labels, their probabilities, and the text."""
+        from rich.text import Text
+
+        from charlm.report.tables import plain_table
+        from charlm.report.text import shortened
+
+        rows = list(rows)
+        columns = [name for _ in range(top) for name in ("<label", "probability")]
+        table = plain_table(*columns, "<text")
+        answers = [answer for _, answer in rows if answer]
+        longest = max((len(one_line(answer.label)) for answer in answers), default=0)
+        room = max(width - top * (max(longest, 5) + 15), 20)
+        for text, answer in rows:
+            pairs = answer.top(top) if answer else []
+            cells = [cell for name, p in pairs for cell in (Text(one_line(name)), f"{p:.4f}")]
+            missing = [""] * (2 * top - len(cells))
+            table.add_row(*cells, *missing, Text(shortened(text, room)))
+        return table
 
     def json(self, answer: "Label | None", top: int = 1) -> dict[str, Any]:
-        """See `prediction`."""
-        return prediction(answer, top)
+        """Return the label and the probabilities: of the `top` likeliest labels, or 1 for all.
+
+        Without a label they are null, and there are no probabilities.
+        """
+        if answer is None:
+            return {"label": None, "probability": None, "probabilities": {}}
+        pairs = answer.top(top) if top > 1 else answer.probabilities.items()
+        return {
+            "label": answer.label,
+            "probability": round(answer.probability, DIGITS),
+            "probabilities": {name: round(p, DIGITS) for name, p in pairs},
+        }
 
     def reading(
         self, text: str, steps: list[Any], top: int, *, as_json: bool
     ) -> "RenderableType | str":
-        """See `reading_text` and `reading_json`."""
-        return reading_json(text, steps, top) if as_json else reading_text(steps)
+        """Return the probability of the final label after each token, before the token.
+
+        As JSON, a line has a text, its prediction, and those after each of its tokens.
+        """
+        if as_json:
+            tokens = [{"token": piece, **self.json(answer, top)} for piece, answer in steps]
+            final = self.json(steps[-1][1] if steps else None, top)
+            whole = {"text": text, **final, "tokens": tokens}
+            return json.dumps(whole, ensure_ascii=False) + "\n"
+        from rich.text import Text
+
+        if not steps:
+            return Text("")
+        label = steps[-1][1].label
+        shown = Text().append(f"P({one_line(label)})  ", style="bold")
+        for number, (piece, answer) in enumerate(steps):
+            probability = answer.probabilities[label]
+            shown.append(" | " if number else "", style="dim")
+            shown.append(f"{probability:.2f}", style="green" if answer.label == label else "red")
+            shown.append(f" {one_line(piece)}")
+        return shown
 
 
 def one_line(text: str) -> str:
     """Return a text on one line without tabs: these and other controls are escaped."""
     shown = escape_controls(text).replace("\t", "\\t")
     return shown.replace("\n", "\\n")
-
-
-def tsv_header(top: int) -> str:
-    """Return the names of the columns: label and probability, of the `top` likeliest, and text."""
-    numbers = ["", *(f"_{rank}" for rank in range(2, top + 1))]
-    names = [name for number in numbers for name in (f"label{number}", f"probability{number}")]
-    return "\t".join([*names, "text"]) + "\n"
 
 
 def tsv_line(text: str, answer: "Label | None", top: int) -> str:
@@ -100,71 +143,7 @@ def fasttext_line(text: str, answer: "Label | None", top: int) -> str:
     return " ".join(words) + "\n"
 
 
-def json_line(text: str, answer: "Label | None", top: int) -> str:
-    """Return an object with the text and its `prediction`."""
-    return json.dumps({"text": text, **prediction(answer, top)}, ensure_ascii=False) + "\n"
-
-
 LINES: dict[str, Callable[[str, Any, int], str]] = {
-    "tsv": tsv_line, "jsonl": json_line, "labels": label_line, "fasttext": fasttext_line,
+    "tsv": tsv_line, "labels": label_line, "fasttext": fasttext_line,
 }  # fmt: skip
 """Formats for programs: functions of the text, its label, and how many labels are written."""
-
-
-def prediction(answer: "Label | None", top: int = 1) -> dict[str, Any]:
-    """Return the label and the probabilities as JSON: of the `top` likeliest labels, or 1 for all.
-
-    Without a label they are null, and there are no probabilities.
-    """
-    if answer is None:
-        return {"label": None, "probability": None, "probabilities": {}}
-    pairs = answer.top(top) if top > 1 else answer.probabilities.items()
-    return {
-        "label": answer.label,
-        "probability": round(answer.probability, DIGITS),
-        "probabilities": {name: round(p, DIGITS) for name, p in pairs},
-    }
-
-
-def prediction_table(rows: Iterable[tuple[str, "Label | None"]], top: int, width: int) -> "Table":
-    """Return a row for each text: its likeliest labels with their probabilities, and the text."""
-    from rich.text import Text
-
-    from charlm.report.tables import plain_table
-    from charlm.report.text import shortened
-
-    rows = list(rows)
-    columns = [name for _ in range(top) for name in ("<label", "probability")]
-    table = plain_table(*columns, "<text")
-    answers = [answer for _, answer in rows if answer]
-    longest = max((len(one_line(answer.label)) for answer in answers), default=0)
-    room = max(width - top * (max(longest, 5) + 15), 20)
-    for text, answer in rows:
-        pairs = answer.top(top) if answer else []
-        cells = [cell for name, p in pairs for cell in (Text(one_line(name)), f"{p:.4f}")]
-        missing = [""] * (2 * top - len(cells))
-        table.add_row(*cells, *missing, Text(shortened(text, room)))
-    return table
-
-
-def reading_text(steps: Sequence[tuple[str, "Label"]]) -> "Text":
-    """Return the probability of the final label after each token, before the token."""
-    from rich.text import Text
-
-    if not steps:
-        return Text("")
-    label = steps[-1][1].label
-    shown = Text().append(f"P({one_line(label)})  ", style="bold")
-    for number, (piece, answer) in enumerate(steps):
-        probability = answer.probabilities[label]
-        shown.append(" | " if number else "", style="dim")
-        shown.append(f"{probability:.2f}", style="green" if answer.label == label else "red")
-        shown.append(f" {one_line(piece)}")
-    return shown
-
-
-def reading_json(text: str, steps: Sequence[tuple[str, "Label"]], top: int) -> str:
-    """Return a line of JSON: a text, its prediction, and those after each of its tokens."""
-    tokens = [{"token": piece, **prediction(answer, top)} for piece, answer in steps]
-    final = prediction(steps[-1][1] if steps else None, top)
-    return json.dumps({"text": text, **final, "tokens": tokens}, ensure_ascii=False) + "\n"
