@@ -1,17 +1,22 @@
 """Reports of runs that give labels, on records as training writes them."""
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from charlm.errors import UsageError
 from charlm.files.atomic import json_bytes
 from charlm.inference.counts import LabelCounts
+from charlm.inference.figures import TaskComparison
+from charlm.inference.label_results import AccuracyDifference
 from charlm.report import labels
 from charlm.report.axes import RunLog
 from charlm.report.curves import plot_of
+from charlm.report.label_tables import comparison_table
 from charlm.report.progress import evaluation_line, step_line
 from charlm.runs.card import model_card
 from charlm.training.records import EvaluationRecord, StepRecord
@@ -181,3 +186,17 @@ def test_curves_of_labels_are_in_nats_per_text() -> None:
     )
     with pytest.raises(UsageError, match=r"tales counts tokens; .* --y bits/byte"):
         plot_of([tales], y="nats/text")
+
+
+def test_a_comparison_has_a_line_for_each_run_at_80_columns() -> None:
+    """The story: "no difference shown" took three lines."""
+    counts = LabelCounts(confusion=((40, 10), (10, 40)))
+    change = AccuracyDifference(accuracy=-0.014, low=-0.032, high=0.0, p=0.17)
+    result = TaskComparison(
+        names=["movies", "small"], counts=[counts] * 2, differences=[None, change], notes=[]
+    )
+    console = Console(width=80, file=io.StringIO())
+    console.print(comparison_table(result))
+    header, *rows = console.file.getvalue().splitlines()
+    assert len(rows) == 2 and header.split()[-1] == "difference"
+    assert rows[1].rstrip().endswith("0.17  not shown")

@@ -5,6 +5,9 @@ from typing import Any, NamedTuple
 
 from charlm.inference.counts import LabelCounts
 
+NOT_SHOWN = "no difference shown"
+"""Verdict on two runs that may be equally good."""
+
 
 class WrongText(NamedTuple):
     """A text with its gold label, the predicted one, and the probability of both."""
@@ -47,7 +50,7 @@ class AccuracyDifference:
     def verdict(self) -> str:
         """`better`, `worse` or `no difference shown`, by McNemar's test."""
         if self.p >= 0.05:
-            return "no difference shown"
+            return NOT_SHOWN
         return "better" if self.accuracy > 0.0 else "worse"
 
     def to_dict(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from charlm.inference.counts import Confident, LabelCounts
 from charlm.inference.figures import TaskComparison
-from charlm.inference.label_results import LabelEvaluation, WrongText
+from charlm.inference.label_results import NOT_SHOWN, LabelEvaluation, WrongText
 from charlm.report.tables import add_figures, change_cells, plain_table
 from charlm.report.text import number, shortened
 from charlm.units import finite
@@ -158,13 +158,15 @@ def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
 def comparison_table(result: TaskComparison) -> Table:
     """Return a row for each run: its figures, and its difference from the first, in points."""
     table = plain_table(
-        "<run", "accuracy", "macro-F1", "nats/text", "points", "<95 % interval", "p", "<"
-    )
+        "<run", "accuracy", "macro-F1", "nats/text", "points", "<95 % interval", "p",
+        "<difference",
+    )  # fmt: skip
     table.columns[5].no_wrap = True
     for name, counts, change in zip(result.names, result.counts, result.differences, strict=True):
         figures = [
             number(counts.accuracy, 4), number(counts.macro_f1, 4), number(counts.nats_per_text, 4)
         ]  # fmt: skip
         more = change_cells(change, change.accuracy) if change else []
+        more[-1:] = ["not shown" if text == NOT_SHOWN else text for text in more[-1:]]  # 80 columns
         table.add_row(Text(name), *figures, *more)
     return table

@@ -13,7 +13,7 @@ from charlm.config.text_units import UNITS
 from charlm.config.training import counted_length, length_of, precision_text
 from charlm.files.escapes import escape_unprintable
 from charlm.report.conditions import condition_text
-from charlm.report.tables import pairs_table
+from charlm.report.tables import advice_pairs, pairs_table
 from charlm.report.task_reports import TaskReport, report_of
 from charlm.report.text import duration, number, shortened, word_perplexity
 from charlm.runs.built_in import source_log_loss
@@ -245,7 +245,7 @@ def _change(before: float, after: float, unit: str) -> str:
 
 def review_pairs(review: Review, unit: str) -> list[tuple[str, str]]:
     """Return advice after training, and how much samples copy from the training text."""
-    pairs = [("review" if not at else "", text) for at, text in enumerate(review.advice)]
+    pairs = advice_pairs(review.advice)
     memory = review.memory
     if memory is None:
         return pairs

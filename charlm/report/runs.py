@@ -11,7 +11,7 @@ from charlm.config.text_units import UNITS
 from charlm.config.training import precision_text
 from charlm.files.escapes import escape_unprintable
 from charlm.report.conditions import condition_text
-from charlm.report.tables import plain_table
+from charlm.report.tables import advice_pairs, plain_table
 from charlm.report.task_reports import report_of
 from charlm.report.text import duration, number, word_perplexity
 from charlm.runs.card import companion_text, model_size, part_read
@@ -51,6 +51,7 @@ def run_pairs(path: Path, config: Json, record: Json) -> list[tuple[str, str]]:
         pairs += [*report.facts(record), *report.result_pairs(record, results)]
     else:
         pairs += _result_pairs(record, results, config["vocabulary"]["unit"])
+    pairs += advice_pairs((results.get("review") or {}).get("advice") or [])
     created = f"{record.get('created')} with charlm {config.get('charlm')}"
     if record.get("ngrams"):
         pairs += [*_discount_pairs(record["ngrams"]), ("created", created)]

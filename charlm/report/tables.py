@@ -66,6 +66,11 @@ def change_cells(change: Any, value: float, *, scale: float = 100.0, digits: int
     ]  # fmt: skip
 
 
+def advice_pairs(advice: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the sentences of a review, of which the first has the name."""
+    return [("" if number else "review", text) for number, text in enumerate(advice)]
+
+
 def tally_table(tallies: Mapping[str, Tally]) -> Table:
     """Return a column of figures for each text."""
     table = plain_table("<", *tallies)
