@@ -104,3 +104,11 @@ def test_files_are_joined_with_their_own_fields(tmp_path: Path) -> None:
     second.write_text('{"translation.en": "own"}\n', encoding="utf-8")
     corpus = Corpus([first, str(second)], column="translation.en")
     assert [each.text for each in corpus.records()] == ["a dog", "a cat", "own"]
+
+
+def test_lists_that_are_too_deep_are_refused(tmp_path: Path) -> None:
+    """Beside the text they ended in a traceback."""
+    path = tmp_path / "deep.jsonl"
+    path.write_text('{"text": "a", "x": ' + "[" * 900 + "]" * 900 + "}\n", encoding="utf-8")
+    assert "line 1 has lists or objects in each other that are too deep" in refused(str(path))
+    assert list(Corpus([str(path)]).chunks())  # which needs only the text

@@ -337,11 +337,17 @@ def _records(
     cells = NO_CELLS
     for number, (line, row) in enumerate(rows, 1):
         text = row.get(column)
+        place = f"{label}: " + (f"row {number:,}" if line is None else f"line {line:,}")
         if text is not None:
-            place = f"row {number:,}" if line is None else f"line {line:,}"
-            text = rule.cell(text, f"{label}: {place}", column)
-        if with_cells:
-            cells = {k: cell_text(cell, show) for k, cell in row.items() if k != column}
+            text = rule.cell(text, place, column)
+        try:
+            if with_cells:
+                cells = {k: cell_text(cell, show) for k, cell in row.items() if k != column}
+        except RecursionError as error:
+            raise CorpusError(
+                f"{place} has lists or objects in each other that are too deep to read; expected "
+                "a few. Remove them from the row"
+            ) from error
         yield Record(number, line, text, cells)
 
 
