@@ -21,6 +21,7 @@ from charlm.text.sources.kinds import MAX_LINES, is_conll
 from charlm.text.sources.names import find
 from charlm.text.sources.rows import Columns, Rows, Warn
 from charlm.text.sources.text_lines import LineReader
+from charlm.text.tagged_tables import table_sentences
 from charlm.units import count_of
 
 SUFFIXES = (".conll", ".iob", ".bio", ".conllu")
@@ -111,22 +112,23 @@ class _Reader(LineReader):
         self.columns = columns
 
     def read(self, names: Sequence[str]) -> Iterator[Sentence]:
-        sources = find(names, self.reading, self.warn, self.reported)
+        sources = find(names, self.reading, self.warn, self.reported, self.columns)
         with self.opened(sources):
             for source in sources:
-                if isinstance(source, Rows):
-                    raise CorpusError(
-                        f"{source.label} is a table; expected a CoNLL file: {_EXPECTED}. Name "
-                        f"such a file, or add {named('input_format')} text if this is one"
-                    )
                 found = False
-                for sentence in self._file(source):
+                own = self._table(source) if isinstance(source, Rows) else self._file(source)
+                for sentence in own:
                     found = True
                     yield sentence
                 if self.needed and not found:
                     raise CorpusError(
                         f"{source.label} has no sentences; expected {_EXPECTED}. Give another file"
                     )
+
+    def _table(self, rows: Rows) -> Iterator[Sentence]:
+        """Yield the sentences of a table."""
+        found = table_sentences(rows, self.target, self.columns, self.warn, needs_tags=self.needed)
+        return self._checked((Sentence(*each) for each in found), rows.label)
 
     def _file(self, source: TextFile | Spool) -> Iterator[Sentence]:
         numbered = enumerate(self.lines(source), 1)

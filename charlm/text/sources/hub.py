@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 from charlm.errors import CharlmError, CorpusError, EnvironmentFailure, UsageError
+from charlm.text.sources.parquet import shown_cell
 from charlm.text.sources.rows import (
     TEXT_COLUMN,
     Opened,
@@ -42,7 +43,7 @@ def hub_rows(name: str, column: str | None) -> Rows:
     ) -> Opened:
         """Open the split; see `Rows.read`."""
         numbered = ((None, row) for row in _guarded(name, load))
-        return named_records(name, numbered, column or named, warn, cells, rule=rule)
+        return named_records(name, numbered, column or named, warn, cells, shown_cell, rule)
 
     return Rows(name, read)
 

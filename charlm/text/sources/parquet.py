@@ -69,7 +69,9 @@ def open_table(
                 if text is not None:
                     text = rule.cell(text, f"{label}: row {number:,}", column)
                 if cells:
-                    others = {k: cell_text(cell, _shown) for k, cell in row.items() if k != column}
+                    others = {
+                        k: cell_text(cell, shown_cell) for k, cell in row.items() if k != column
+                    }
                 yield Record(number, None, text, others)
 
     return Opened(column, names, records())
@@ -92,7 +94,18 @@ def _holds_numbers(kind: Any) -> bool:
     return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
 
 
-_HOLDS: dict[str, Callable[[Any], bool]] = {"text": _holds_text, "numbers": _holds_numbers}
+def _holds_words(kind: Any) -> bool:
+    import pyarrow.types as types
+
+    is_list = types.is_list(kind) or types.is_large_list(kind)
+    return _holds_text(kind.value_type if is_list else kind)
+
+
+_HOLDS: dict[str, Callable[[Any], bool]] = {
+    "text": _holds_text,
+    "numbers": _holds_numbers,
+    "words": _holds_words,
+}
 """What a column must hold → function of its type."""
 
 
@@ -140,7 +153,8 @@ def _invalid(label: str, error: Exception) -> CorpusError:
     )
 
 
-def _shown(cell: object) -> str:
+def shown_cell(cell: object) -> str:
+    """Return a cell that is not text: an object or a list as JSON."""
     if isinstance(cell, bytes):
         return cell.decode(errors="backslashreplace")
     if isinstance(cell, bool | list | dict):

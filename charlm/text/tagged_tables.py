@@ -1,0 +1,316 @@
+"""Sentences of tagged words in tables: a sentence in each row, as lists, or a word in each row.
+
+{"tokens": ["EU", "rejects"], "ner_tags": ["B-ORG", "O"]}        Sentence #,Word,Tag
+                                                                 Sentence: 1,EU,B-ORG
+                                                                 ,rejects,O
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+
+from charlm.errors import CorpusError, named
+from charlm.text.documents import check_text
+from charlm.text.sentences import split_words
+from charlm.text.sources.files import shown
+from charlm.text.sources.rows import (
+    PEEK_ROWS,
+    Columns,
+    Nested,
+    Record,
+    Rows,
+    TwoColumns,
+    Warn,
+    chosen_column,
+    kind_of,
+    listed,
+)
+from charlm.units import count_of
+
+WORD_NAMES = ("tokens", "words", "token", "word", "form")
+"""Names of a column of words, in the order of preference."""
+TAG_NAMES = (
+    "ner_tags", "tags", "labels", "ner", "tag", "label", "pos_tags", "upos", "pos", "xpos",
+)  # fmt: skip
+"""Names of a column of tags, in the order of preference."""
+SENTENCE_NAMES = (
+    "sentence #", "sentence_id", "sentence_idx", "sent_id", "sentence", "sent",
+)  # fmt: skip
+"""Names of a column whose cells say where a sentence begins."""
+MAX_UNDIVIDED = 250
+"""Words of a table above which there must be several sentences."""
+EXPECTED = (
+    'rows such as {"tokens": ["EU", "rejects"], "tags": ["B-ORG", "O"]}, or a column of words, one '
+    "of tags, and one such as sentence_id or an empty line after each sentence"
+)
+_LIST = re.compile(r"\s*\[\s*['\"]")
+Words = tuple[tuple[str, ...], tuple[str, ...] | None, str]
+"""Words of a sentence, their tags or None, and where it was read."""
+
+
+@dataclass(frozen=True)
+class WordColumns(TwoColumns):
+    """Rule that chooses the columns of words and tags in a table."""
+
+    usual: str = ""
+    holds = "words"
+    json_rows = f"{EXPECTED}. Write them so"
+    skips_blank = False
+
+    def fits(self, cells: Iterable[object]) -> bool:
+        """Return True if a cell is a text or a list."""
+        return any(type(cell) is str or isinstance(cell, list) for cell in cells)
+
+    def cell(self, value: object, place: str, column: str) -> str:
+        """Return a cell as text; a list as that of JSON. Raises CorpusError for other cells."""
+        kind = kind_of(value)
+        if isinstance(value, list):
+            inner = next((item for item in value if isinstance(item, list | dict)), None)
+            if inner is None:
+                return Nested(json.dumps(value, ensure_ascii=False))
+            kind = f"a list with {kind_of(inner)} in it"
+        if type(value) is not str:
+            raise CorpusError(
+                f'{place}: the column "{shown(column)}" holds {kind}, expected words: '
+                f"{EXPECTED}. Choose another with {named('column')}"
+            )
+        check_text(value, place, "Correct that row.")
+        return value
+
+    def choose(
+        self, label: str, columns: Sequence[str], texts: Sequence[str], named: str | None
+    ) -> str:
+        """Return the column that is named, else that of a run, of `WORD_NAMES`, or of text."""
+        if named is not None:
+            return chosen_column(label, columns, texts, named, self.holds)
+        if self.usual in columns:
+            return self.usual
+        words = _first_of(WORD_NAMES, columns)
+        others = ["text"] if "text" in texts else [*texts]
+        if words is None and not self.needed and len(others) == 1:
+            return others[0]
+        if words is None:
+            raise self.lacking(label, columns, "words", "column")
+        return words
+
+    def tag_column(self, label: str, columns: Sequence[str]) -> str | None:
+        """Return the column of the tags. Raises CorpusError if one that is needed is missing."""
+        if self.target is not None:
+            return self.typed_target(label, columns, self.target)
+        if self.usual_target in columns:
+            return self.usual_target
+        tags = _first_of(TAG_NAMES, columns)
+        several = sum(column.casefold() in TAG_NAMES for column in columns) > 1
+        if self.run and self.usual_target and self.needed and several:
+            raise CorpusError(
+                f"{label} has no column {self.lacks(self.usual_target)}, and several others with a "
+                f"name of tags. {listed(columns)} Choose one with {named('target')}",
+                columns=columns,
+            )
+        if tags is None and self.needed:
+            raise self.lacking(label, columns, "tags", "target")
+        return tags
+
+    def described(self, label: str, column: str, columns: Sequence[str]) -> str:
+        """Return a clause that names both columns."""
+        words = f'"{shown(column)}"' + self.as_trained(column, self.usual or None, columns)
+        tags = self.tag_column(label, columns) if self.needed else None
+        if tags is None:
+            return f"{label}: words are in the column {words}"
+        end = self.as_trained(tags, self.usual_target, columns)
+        return f'{label}: words are in the column {words}, tags in "{shown(tags)}"{end}'
+
+    def lacking(self, label: str, columns: Sequence[str], what: str, setting: str) -> CorpusError:
+        """Return the error of a table without a column of words or tags."""
+        return CorpusError(
+            f"{label} is a table; expected a CoNLL file, or a column of {what}: {EXPECTED}. "
+            f"{listed(columns)} Name it with {named(setting)}, or add {named('input_format')} text "
+            f"if this is a CoNLL file",
+            columns=columns,
+        )
+
+
+def _first_of(names: Sequence[str], columns: Sequence[str]) -> str | None:
+    """Return the column with the first of these names, in any case, or None."""
+    folded = {column.casefold(): column for column in reversed(columns)}
+    return next((folded[name] for name in names if name in folded), None)
+
+
+def table_sentences(
+    rows: Rows, target: str | None, columns: Columns, warn: Warn, *, needs_tags: bool
+) -> Iterator[Words]:
+    """Yield the sentences of a table; `target` names the column of the tags.
+
+    `columns` are those of a run or of an earlier table, or filled in. Without `needs_tags`, rows
+    may have texts, whose words are those between blanks. Raises CorpusError for rows that have
+    no words, or not a tag for each.
+    """
+    rule = WordColumns(
+        target,
+        needs_tags,
+        usual=columns.text or "",
+        usual_target=columns.target,
+        run=columns.run if columns.text else "",
+    )
+    table = rows.read(warn, True, None, rule)
+    if not table.columns:
+        return
+    tags = rule.tag_column(rows.label, table.columns)
+    if tags == table.column:
+        raise CorpusError(
+            f'{rows.label}: the column "{shown(tags)}" is read as words; expected another for the '
+            f"tags. {listed(table.columns)} Name the words with {named('column')}"
+        )
+    if needs_tags:
+        columns.keep(table.column, tags)
+    head = list(islice(table.records, PEEK_ROWS))
+    records = chain(head, table.records)
+    if any(isinstance(each.text, Nested) for each in head):
+        yield from _listed(records, rows.label, tags, warn, needs_tags)
+    elif needs_tags or table.column.casefold() in WORD_NAMES:
+        key = _first_of(SENTENCE_NAMES, table.columns)
+        yield from _joined(records, rows.label, tags, key, warn, needs_tags)
+    else:
+        for record in records:
+            words = tuple(word for word, _ in split_words(record.text or ""))
+            yield words, None, f"{rows.label}: {record.place}"
+
+
+# ------------------------------------------------------------------ a sentence in each row
+
+
+def _listed(
+    records: Iterable[Record], label: str, column: str | None, warn: Warn, needs_tags: bool
+) -> Iterator[Words]:
+    """Yield the sentences of rows with lists of words and of tags."""
+    numbers = reported = False
+    empty = 0
+    for record in records:
+        place = f"{label}: {record.place}"
+        words = tuple(map(str, _items(record.text, place, "words")))
+        tags: tuple[str, ...] | None = None
+        if needs_tags and column is not None:
+            cells = _items(record.cells.get(column) or None, place, "tags")
+            numbers |= any(not isinstance(tag, str) for tag in cells)
+            tags = tuple(str(tag).strip() for tag in cells)
+        if tags is not None and len(tags) != len(words):
+            raise CorpusError(
+                f"{place} has {count_of(len(words), 'word')} and {count_of(len(tags), 'tag')}; "
+                "expected a tag for each word. Correct that row"
+            )
+        _check(words, tags, place)
+        if numbers and not reported:
+            reported = True
+            warn(
+                f"{label}: tags are numbers, which are learned as the names of classes: the file "
+                "does not say what they mean, so spans are not recognised."
+            )
+        if words or not needs_tags:
+            yield words, tags, place
+        else:
+            empty += 1
+    if empty:
+        warn(f"{label}: {count_of(empty, 'row')} without words skipped.")
+
+
+def _items(cell: str | None, place: str, noun: str) -> list[object]:
+    """Return the items of a list in a cell. Raises CorpusError for anything else."""
+    if cell is None:
+        return []
+    items = json.loads(cell) if isinstance(cell, Nested) and cell[:1] == "[" else None
+    if items is None or any(isinstance(item, list | dict | bool) for item in items):
+        raise CorpusError(
+            f"{place} has {cell[:40]!r} as {noun}; expected a list of {noun}: {EXPECTED}. Correct "
+            "that row"
+        )
+    return ["" if item is None else item for item in items]
+
+
+# ------------------------------------------------------------------ a word in each row
+
+
+def _joined(
+    records: Iterable[Record],
+    label: str,
+    column: str | None,
+    key: str | None,
+    warn: Warn,
+    needs_tags: bool,
+) -> Iterator[Words]:
+    """Yield the sentences of rows with a word each; `key` is a column that changes with them.
+
+    A cell of `key` that is empty continues the sentence, and so does an equal one. Without `key`,
+    an empty row ends it.
+    """
+    if key is not None:
+        warn(f'{label}: a sentence ends where the column "{shown(key)}" changes.')
+    words: list[str] = []
+    tags: list[str] = []
+    place, last = "", ""
+    divided = key is not None
+
+    def sentence() -> Words:
+        """Return the sentence that ends here."""
+        if not divided and len(words) > MAX_UNDIVIDED:
+            raise CorpusError(
+                f"{label} has {len(words):,} rows and no end of a sentence; expected a column such "
+                "as sentence_id, or an empty line after each sentence. Add one of them"
+            )
+        return tuple(words), tuple(tags) if needs_tags else None, place
+
+    for record in records:
+        own = f"{label}: {record.place}"
+        cell = record.cells.get(column or "", "")
+        _check_no_list(record.text or "", cell, own)
+        word, tag = (record.text or "").strip(), cell.strip()
+        begins = record.cells.get(key, "").strip() if key is not None else ""
+        is_blank = not word and not any(cell.strip() for cell in record.cells.values())
+        divided |= is_blank
+        if words and ((begins and begins != last) or (is_blank and key is None)):
+            yield sentence()
+            words, tags = [], []
+        last = begins or last
+        if is_blank:
+            continue
+        if not word or (needs_tags and not tag):
+            raise CorpusError(
+                f"{own} has no {'tag' if word else 'word'}; expected a word and its tag in each "
+                "row. Correct that row"
+            )
+        place = place if words else own
+        words.append(word)
+        tags.append(tag)
+        _check((word,), (tag,), own)
+    if words:
+        yield sentence()
+
+
+def _check_no_list(word: str, tag: str, place: str) -> None:
+    """Raise CorpusError for a cell that holds all words or tags of a sentence."""
+    if _LIST.match(word):
+        raise CorpusError(
+            f"{place} has a list as a text ({shown(word[:40])}), as pandas writes it; expected a "
+            'word, or lists of JSON. Write the table with: to_json("x.jsonl", orient="records", '
+            "lines=True)"
+        )
+    if isinstance(tag, Nested):
+        raise CorpusError(
+            f"{place} has a text ({shown(word[:40])}) and a list of tags; expected a list of words "
+            "too, one for each tag. Split the text as its tags are, or name the column of the "
+            f"words with {named('column')}"
+        )
+
+
+def _check(words: Iterable[str], tags: Iterable[str] | None, place: str) -> None:
+    """Raise CorpusError for a word or a tag that is blank or has a line end or a tab."""
+    for noun, values in (("word", words), ("tag", tags or ())):
+        for value in values:
+            check_text(value, place, "Correct that row.")
+            bad = "blank" if not value.strip() else "with a line end or a tab"
+            if not value.strip() or set(value) & set("\t\r\n"):
+                raise CorpusError(
+                    f"{place} has the {noun} {value!r:.40}, which is {bad}; expected {noun}s "
+                    "without them. Correct that row"
+                )

@@ -1,0 +1,210 @@
+"""Sentences of tagged words in tables: lists of words and tags, or a word in each row."""
+
+import json
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from helpers import Call
+from hypothesis import given
+from hypothesis import strategies as st
+
+from charlm.config.corpus import ReadSettings
+from charlm.errors import CorpusError
+from charlm.text.sources.rows import Columns
+from charlm.text.tagged_files import Sentence, read_sentences
+
+SENTENCES = [
+    (("EU", "rejects", "German", "call"), ("B-ORG", "O", "B-MISC", "O")),
+    (("Peter", "left", "."), ("B-PER", "O", "O")),
+]
+
+
+def read(
+    path: Path, *, needs_tags: bool = True, columns: Columns | None = None, **options
+) -> tuple[list[Sentence], str]:
+    """Return the sentences of a file, and all warnings."""
+    target, warnings = options.pop("target", None), list[str]()
+    found = read_sentences(
+        [str(path)], ReadSettings(**options), target, warnings.append,
+        needs_tags=needs_tags, columns=columns,
+    )  # fmt: skip
+    return list(found), " ".join(warnings)
+
+
+def refused(path: Path, **options) -> str:
+    with pytest.raises(CorpusError) as caught:
+        read(path, **options)
+    return str(caught.value)
+
+
+def written(folder: Path, name: str, content: str) -> Path:
+    path = folder / name
+    path.write_text(content, encoding="utf-8")
+    return path
+
+
+def lines(rows: list[dict]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def words_in_rows(header: str, end: str = "", key: bool = False) -> str:
+    """A table with a word in each row, its tag behind it; `key` numbers the sentences first."""
+    rows = [header]
+    for number, (words, tags) in enumerate(SENTENCES):
+        pairs = zip(words, tags, strict=True)
+        rows += [f"{number}," * key + f"{word},{tag}" for word, tag in pairs] + [end] * (not key)
+    return "\n".join(rows) + "\n"
+
+
+def tables(folder: Path) -> dict[str, Path]:
+    """The same sentences in tables of each form."""
+    rows = [{"id": "x", "tokens": list(w), "ner_tags": list(t)} for w, t in SENTENCES]
+    parquet = folder / "lists.parquet"
+    table = {name: [row[name] for row in rows] for name in ("tokens", "ner_tags")}
+    pyarrow.parquet.write_table(pyarrow.table(table), parquet)
+    kaggle = words_in_rows("Sentence #,Word,Tag", key=True).replace("\n0,", "\n,")
+    return {
+        "jsonl": written(folder, "lists.jsonl", lines(rows)),
+        "json": written(folder, "lists.json", json.dumps(rows)),
+        "parquet": parquet,
+        "blank lines": written(folder, "blank.csv", words_in_rows("token,tag")),
+        "empty rows": written(folder, "empty.csv", words_in_rows("token,tag", ",")),
+        "numbered": written(folder, "key.csv", words_in_rows("sentence_id,word,ner", key=True)),
+        "kaggle": written(folder, "kaggle.csv", kaggle.replace(",EU", "Sentence: 1,EU")),
+        "tabs": written(folder, "x.tsv", words_in_rows("token,tag").replace(",", "\t")),
+    }
+
+
+def test_all_forms_have_the_same_sentences(tmp_path: Path) -> None:
+    for form, path in tables(tmp_path).items():
+        found, warnings = read(path)
+        assert [(each.words, each.tags) for each in found] == SENTENCES, form
+        assert "words are in the column" in warnings and "tags in" in warnings
+        found, _ = read(path, needs_tags=False)
+        assert [each.words for each in found] == [words for words, _ in SENTENCES], form
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.tuples(*[st.text(st.characters(codec="utf-8"), min_size=1)] * 2), min_size=1
+        ),
+        min_size=1, max_size=5,
+    )
+)  # fmt: skip
+def test_any_lists_are_read_exactly_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, sentences: list[list[tuple[str, str]]]
+) -> None:
+    """Words are as written; tags lose blanks around them. A blank one is refused."""
+    rows = [{"tokens": [w for w, _ in s], "tags": [t for _, t in s]} for s in sentences]
+    path = written(tmp_path_factory.mktemp("any"), "x.jsonl", lines(rows))
+    pairs = [pair for sentence in sentences for pair in sentence]
+    parts = [part for word, tag in pairs for part in (word, tag.strip())]
+    if all(part.strip() and not set(part) & set("\t\r\n") for part in parts):
+        found, _ = read(path)
+        assert [list(each.words) for each in found] == [row["tokens"] for row in rows]
+        assert [list(each.tags or ()) for each in found] == [
+            [tag.strip() for tag in row["tags"]] for row in rows
+        ]
+    else:
+        assert "Correct that row" in refused(path)
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_tags_that_are_numbers_are_names_of_classes(form: str, tmp_path: Path) -> None:
+    """As in data sets of Hugging Face, whose names are elsewhere; which is said."""
+    path = tmp_path / f"x.{form}"
+    tokens, tags = [["a", "b"], ["c"]], [[0, 3], [12]]
+    if form == "parquet":
+        pyarrow.parquet.write_table(pyarrow.table({"tokens": tokens, "ner_tags": tags}), path)
+    else:
+        pairs = zip(tokens, tags, strict=True)
+        written(tmp_path, path.name, lines([{"tokens": w, "ner_tags": t} for w, t in pairs]))
+    found, warnings = read(path)
+    assert [each.tags for each in found] == [("0", "3"), ("12",)]
+    assert "tags are numbers" in warnings and "spans are not recognised" in warnings
+
+
+def test_columns_are_preferred_named_or_those_of_a_run(tmp_path: Path) -> None:
+    row = {"tokens": ["a", "b"], "pos_tags": ["N", "V"], "ner_tags": ["O", "B-X"], "raw": ["c"]}
+    path = written(tmp_path, "x.jsonl", lines([row]))
+    assert read(path)[0][0].tags == ("O", "B-X")
+    assert read(path, target="pos_tags")[0][0].tags == ("N", "V")
+    known = Columns(text="tokens", target="pos_tags", run="r")
+    found, warnings = read(path, columns=known)
+    assert found[0].tags == ("N", "V") and warnings.count("as in training") == 2
+    filled = Columns()
+    read(path, columns=filled)
+    assert filled.record() == {"text": "tokens", "target": "ner_tags"}
+    unknown = Columns(text="tokens", target="chunks", run="r")
+    assert 'no column "chunks", on which run r was trained' in refused(path, columns=unknown)
+    assert 'the column "tokens" is read as words' in refused(path, target="tokens")
+    assert 'no column "tgs"' in refused(path, target="tgs")
+    assert 'no column "words"' in refused(path, column="words")
+    assert "1 word and 2 tags" in refused(path, column="raw")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "found"),
+    [
+        ("x.jsonl", lines([{"tokens": ["a", "b"], "tags": ["O"]}]), "2 words and 1 tag"),
+        ("x.jsonl", lines([{"tokens": ["a"]}]), "expected a CoNLL file, or a column of tags"),
+        ("x.jsonl", lines([{"text": "a b", "entities": []}]), "or a column of words: rows such as"),
+        ("x.jsonl", lines([{"tokens": ["a"], "tags": [["O"]]}]), "as tags; expected a list of"),
+        ("x.jsonl", lines([{"tokens": [["a"]], "tags": ["O"]}]), "a list with a list in it"),
+        ("x.jsonl", lines([{"tokens": [{"w": "a"}], "tags": ["O"]}]), "a list with an object in"),
+        ("x.jsonl", '{"tokens": ' + "[" * 900 + "]" * 900 + ', "tags": []}\n', "list in it"),
+        ("x.jsonl", '{"tokens": ["a"], "tags": ' + "[" * 900 + "]" * 900 + "}\n", "too deep"),
+        ("x.jsonl", '{"tokens": ["\\ud800"], "tags": ["O"]}\n', "surrogate"),
+        ("x.jsonl", lines([{"tokens": ["a"], "tags": "O"}]), "'O' as tags; expected a list"),
+        ("x.jsonl", lines([{"tokens": [""], "tags": ["O"]}]), "the word '', which is blank"),
+        ("x.jsonl", lines([{"tokens": ["a\nb"], "tags": ["O"]}]), "with a line end or a tab"),
+        ("x.jsonl", lines([{"tokens": "a b", "tags": ["O", "O"]}]), "and a list of tags"),
+        ("x.jsonl", lines([{"tokens": 3, "tags": ["O"]}]), 'column "tokens" holds the number 3'),
+        ("x.jsonl", lines([{"tokens": ["a"], "tags": ["O"]}, {"tokens": "b", "tags": ["O"]}]),
+         "line 2 has 'b' as words"),
+        ("x.csv", "tokens,tags\n\"['a', 'b']\",\"['O', 'O']\"\n", "as pandas writes it"),
+        ("x.csv", "word,tag\na,\nb,O\n", "line 2 has no tag"),
+        ("x.csv", "word,tag\na,O\n,O\n", "line 3 has no word"),
+        ("x.csv", "word,tag\n" + "a,O\n" * 400, "400 rows and no end of a sentence"),
+        ("x.tsv", "EU\tB-ORG\nleft\tO\n\n", "--input-format text if this is a CoNLL file"),
+    ],
+)  # fmt: skip
+def test_other_tables_are_refused(
+    name: str, content: str, found: str, tmp_path: Path, call: Call
+) -> None:
+    path = written(tmp_path, name, content)
+    flag = found.startswith("--")
+    if flag:
+        status, _, err = call("train", str(path), "--task", "tag", "--plan")
+        assert status == 3 and found in err
+    else:
+        assert found in refused(path)
+
+
+def test_rows_without_words_are_counted(tmp_path: Path) -> None:
+    rows = [{"tokens": [], "tags": []}, {"tokens": ["a"], "tags": ["O"]}, {"tokens": None}]
+    found, warnings = read(written(tmp_path, "x.jsonl", lines(rows)))
+    assert len(found) == 1 and "2 rows without words skipped" in warnings
+    found, _ = read(tmp_path / "x.jsonl", needs_tags=False)  # answers keep their places
+    assert [each.words for each in found] == [(), ("a",), ()]
+
+
+def test_texts_of_a_table_are_sentences_to_tag(tmp_path: Path) -> None:
+    path = written(tmp_path, "x.csv", "text,label\nPeter left .,x\nHe ran,y\n")
+    found, _ = read(path, needs_tags=False)
+    assert [each.words for each in found] == [("Peter", "left", "."), ("He", "ran")]
+
+
+def test_a_run_learns_and_reads_tables(tmp_path: Path, call: Call) -> None:
+    rows = [{"tokens": list(words), "ner_tags": list(tags)} for words, tags in SENTENCES * 10]
+    path = written(tmp_path, "train.jsonl", lines(rows))
+    where = ("--checkpoints", str(tmp_path / "runs"))
+    tiny = ("--hidden", "4", "--embedding", "4", "--steps", "2", "--threads", "1", "-q")
+    assert call("train", str(path), "--task", "tag", "--name", "t", *tiny, *where)[0] == 0
+    status, _, err = call("eval", "--run", "t", "--file", str(path), *where)
+    assert status == 0 and err.count("as in training") == 2
+    status, out, err = call("predict", "--run", "t", "--file", str(path), *where)
+    assert status == 0 and out.count("\n\n") >= len(rows) - 1 and out.startswith("EU\t")
