@@ -287,13 +287,14 @@ def replace_file(path: Path, name: str, data: Content) -> None:
     check_shape(manifest, {"files": Each((dict, Each(MAYBE_ENTRY, list)))}, str(path / MANIFEST))
     entries = dict(manifest["files"])
     before = entries.get(name)  # weights may be missing until the first ones are written
-    if before == fingerprint(data) and (path / name).exists():
+    after = fingerprint(data)
+    if before == after and (path / name).exists():
         return
     old = before if isinstance(before, list) else [before]
-    entries[name] = [*old, fingerprint(data)]
+    entries[name] = [*old, after]
     write_json(path / MANIFEST, manifest | {"files": entries})
     write_file(path / name, data)
-    entries[name] = fingerprint(data)
+    entries[name] = after
     write_json(path / MANIFEST, manifest | {"files": entries})
 
 
