@@ -180,10 +180,12 @@ def plan_run(
         planned = task.plan(settings, dataset, inputs)
     checked(planned.settings)
     check_processes(planned.settings, machine.device)
-    about = {"from": parent.about(mode)} if parent else {}
+    record = _record(planned, dataset, machine, given)
+    record |= {"from": parent.about(mode)} if parent else {}
+    devices.return_freed_memory(0)  # of models that were compared or measured, and are too large
     return PlannedRun(
         dataset=dataset,
-        record=_record(planned, dataset, machine, given) | about,
+        record=record,
         vectors=vectors,
         weights=start.weights if start else None,
         problem=memory_problem(
