@@ -22,7 +22,7 @@ from charlm.text.tokenizers.building import build_vocabulary
 from charlm.text.tokenizers.cutting import cut_safely
 from charlm.text.tokenizers.letters import CharVocabulary
 from charlm.text.tokenizers.tokenizer_json import EOS, LETTERS, UNK, split, tokenizer_json
-from charlm.text.tokenizers.vocabulary import Vocabulary, load_vocabulary
+from charlm.text.tokenizers.vocabulary import load_vocabulary
 from charlm.text.tokenizers.words import WordVocabulary
 
 ANY = st.text(
@@ -45,10 +45,6 @@ VOCABULARIES = {
 PLAIN = {name: VOCABULARIES[name] for name in ["char", "byte", "word", "bpe"]}
 every_vocabulary = pytest.mark.parametrize("name", VOCABULARIES)
 every_unit = pytest.mark.parametrize("name", PLAIN)
-
-
-def is_whitespace_words(vocabulary: Vocabulary) -> bool:
-    return vocabulary.settings.unit == "word" and vocabulary.settings.words == "whitespace"
 
 
 # ------------------------------------------------------------------ there and back

@@ -204,9 +204,9 @@ def bench_table(figures: "Sequence[Figure]") -> Table:
     return table
 
 
-def pairs_table(pairs: Sequence[tuple[str, Any]], title: str | None = None) -> Table:
+def pairs_table(pairs: Sequence[tuple[str, Any]]) -> Table:
     """Return a table of names and values; unprintable characters are escaped."""
-    table = plain_table("<", "<", title=title)
+    table = plain_table("<", "<")
     table.show_header = False
     for name, value in pairs:
         shown = Text(escape_unprintable(str(value), kept="\n"))

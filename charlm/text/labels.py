@@ -25,15 +25,17 @@ MIN_REPEATED = 20
 MAX_LABELS = 500
 """Maximum number of labels. run.json holds a confusion of its square for each text, and is read up
 to 16 MiB; with 3,000 labels it had 234 MB."""
+FEW = 5
+"""Names that a message lists."""
 
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)")
 Targets = NDArray[np.int32]
 
 
-def few_names(names: Sequence[str], most: int = 5) -> str:
-    """Return the first names in quotes, at most this number, and the number of others."""
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return ", ".join(map(repr, names[:most])) + more
+def few_names(names: Sequence[str]) -> str:
+    """Return the first names in quotes, at most FEW, and the number of others."""
+    more = f" and {len(names) - FEW:,} more" if len(names) > FEW else ""
+    return ", ".join(map(repr, names[:FEW])) + more
 
 
 @dataclass(frozen=True)
