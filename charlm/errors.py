@@ -156,10 +156,11 @@ def check_count(name: str, value: SupportsIndex, minimum: int) -> None:
 
 
 MEMORY_FULL = re.compile(
-    r"DefaultCPUAllocator: (can't allocate memory|not enough memory)|MPS backend out of memory"
+    r"DefaultCPUAllocator: (can't allocate memory|not enough memory)|MPS backend out of memory|"
+    r"CUDA (driver )?error: out of memory|(CUBLAS|CUDNN)_STATUS_ALLOC_FAILED"
 )
-"""Messages of allocators of torch that raise a plain RuntimeError: of processors, on Windows or
-below a limit, and of MPS."""
+"""Messages of a plain RuntimeError of torch: of its allocators for processors, on Windows or below
+a limit, and for MPS; and of CUDA, which needs memory beside torch for a kernel or a library."""
 
 
 def is_memory_full(error: BaseException) -> bool:

@@ -237,6 +237,7 @@ def memory_errors() -> list[Exception]:
     return [
         RuntimeError(CPU_FULL),
         torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("MPS backend out of memory (MPS allocated: 9.07 GB)"),
         MemoryError(),
     ]

@@ -211,11 +211,20 @@ def test_graphs_are_captured_again_after_they_are_dropped() -> None:
     assert counter.starts == 4
 
 
-def test_full_memory_is_raised() -> None:
-    """The step then reads its batch in parts."""
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported later"),
+    ],
+    ids=["torch", "library", "kernel"],
+)
+def test_full_memory_is_raised(error: RuntimeError) -> None:
+    """The step then reads its batch in parts. CUDA itself needs memory beside that of torch."""
     made, counter = Graphs(Generator()), Counter()
     made.run("a", counter)
-    Recorded.failure = torch.OutOfMemoryError("CUDA out of memory")
+    Recorded.failure = error
     with pytest.raises(torch.OutOfMemoryError):
         made.run("a", counter)
     assert not made.failure and Recorded.stream == "default"

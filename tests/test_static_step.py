@@ -394,8 +394,14 @@ def test_resuming_equals_never_stopping(used: bool) -> None:
         assert torch.equal(ours.tensors[name], tensor), name
 
 
-@pytest.mark.parametrize("fits", [2, 1])
-def test_too_little_memory_goes_on_in_parts(fits: int) -> None:
+@pytest.mark.parametrize(
+    ("fits", "error"),
+    [
+        (2, torch.OutOfMemoryError("CUDA out of memory")),
+        (1, RuntimeError("CUDA error: out of memory")),
+    ],
+)
+def test_too_little_memory_goes_on_in_parts(fits: int, error: RuntimeError) -> None:
     """The window that does not fit is the second of a step; nothing of the step is lost.
 
     Nor are the numbers of the steps before it, if single sequences only fit at the second try.
@@ -409,7 +415,7 @@ def test_too_little_memory_goes_on_in_parts(fits: int) -> None:
     def cramped(ids: torch.Tensor, *rest: Any) -> Any:
         sizes.append(ids.shape[1])
         if len(sizes) >= 6 and ids.shape[1] > fits:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise error
         return read(ids, *rest)
 
     trainer.model.read = cramped  # type: ignore[method-assign]

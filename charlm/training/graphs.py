@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from charlm.errors import is_memory_full
 from charlm.nn.side_by_side import join_captured
 
 MAX_GRAPHS = 64
@@ -73,7 +74,7 @@ class Graphs:
             self._failed += [graph] if error.__context__ else []
             if isinstance(error.__context__, KeyboardInterrupt):
                 raise error.__context__ from None
-            full = isinstance(error.__context__ or error, torch.OutOfMemoryError)
+            full = is_memory_full(error.__context__ or error)
             reason = str(error.__context__ or error).strip().partition("\n")[0]
         else:
             self._pool = self._pool or graph.pool()

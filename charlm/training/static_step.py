@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from charlm.nn.allocation import one_memory_error
 from charlm.nn.encoder import State
 from charlm.nn.low_precision import LossScale, LowCopy, can_be_static
 from charlm.nn.side_by_side import PIECES
@@ -135,7 +136,8 @@ class StaticStep(Step):
             buffers = self._allocated()
             if shape and not self._full:
                 self._load(batch, shape, factor)
-                self.run(("gradient", *shape), partial(self._gradient, *shape))
+                with one_memory_error():
+                    self.run(("gradient", *shape), partial(self._gradient, *shape))
                 self._take(buffers.rows(len(batch.kept)))
                 return
         except torch.OutOfMemoryError:
