@@ -12,7 +12,7 @@ import threading
 from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -457,6 +457,39 @@ def test_a_disk_that_stays_full_is_reported_a_few_times(
     session._try_to_save()
     assert session.warnings[before + 5 :] == failures[:1]
     session.lock.release()
+
+
+@pytest.mark.parametrize(
+    "chosen", [{"optimizer": "adamw"}, {"optimizer": "sgd"}, {"average": 0.5}], ids=str
+)
+def test_a_run_that_will_not_fit_on_the_disk_says_so_at_the_start(
+    chosen: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It needs two checkpoints, while one replaces the other, and the weights twice."""
+    path = finished(tmp_path, **chosen)
+    assert len(checkpoint_folders(path)) == 2
+    tensors = tensors_from_file(checkpoint_folders(path)[0] / STATE)
+    needed = 2 * tensor_bytes(tensors_from_file(path / WEIGHTS)) + 2 * sum(
+        tensor_bytes({name: tensor})
+        for name, tensor in tensors.items()
+        if tensor.dim() and not name.startswith(("hidden.", "generator"))
+    )
+    full = {}
+
+    def usage(_: object) -> SimpleNamespace:
+        return SimpleNamespace(free=full["free"])
+
+    disk = SimpleNamespace(disk_usage=usage, rmtree=shutil.rmtree)
+    monkeypatch.setattr(starting, "shutil", disk)
+    for name, full["free"] in (("small", needed - 1), ("large", needed)):
+        session = begun(tmp_path, name, **chosen)
+        session.lock.release()
+        warned = [text for text in session.warnings if "MB for the weights" in text]
+        assert len(warned) == (name == "small")
+
+
+def tensor_bytes(tensors: dict[str, torch.Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors.values())
 
 
 def test_the_end_of_training_waits_for_a_full_disk(

@@ -20,6 +20,7 @@ from charlm.backends.kernel_library import chosen_variant
 from charlm.backends.weights import FRESH
 from charlm.config.corpus import VocabularySettings
 from charlm.config.fields import PARENT, VALIDATION
+from charlm.config.optimizers import OPTIMIZERS
 from charlm.config.settings import Settings, settings_from
 from charlm.config.tasks import SERIES, TASKS, is_of_task
 from charlm.config.text_units import UNITS
@@ -110,8 +111,27 @@ def start(
         path, lock, planned.dataset, record, planned.vectors,
         parent=parent, weights=planned.weights,
     )  # fmt: skip
-    session.warnings += planned.warnings
+    session.warnings += planned.warnings + _space_warnings(session)
     return session
+
+
+def _space_warnings(session: Session) -> list[str]:
+    """Return a warning if the run will not fit on its disk.
+
+    It needs room for its weights twice, and for two checkpoints: they have the optimiser's moments
+    and the average of the weights too.
+    """
+    training = session.trainer.settings
+    weights = sum(weight.nbytes for weight in saved_tensors(session.trainer.model).values())
+    copies = 2 + 2 * OPTIMIZERS[training.optimizer].has_betas
+    copies += bool(training.average or training.average_trigger)
+    needed, free = 2 * copies * weights, shutil.disk_usage(session.path).free
+    if free >= needed:
+        return []
+    return [
+        f"{session.path.parent} has {free / 1e6:.0f} MB free; expected {needed / 1e6:.0f} MB for "
+        "the weights and checkpoints of this run. Free some space"
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
