@@ -83,7 +83,9 @@ async def _http_error(request: Request, error: Exception) -> Response:
     if error.status_code == 405:
         message = f"the method {request.method} is not allowed here; expected {headers['Allow']}"
         return Refused(405, message, headers=headers).response
-    message = "there is nothing at this path; expected one such as /v1/completions or /health"
+    service: Service = request.app.state.service
+    usual = "/v1/completions" if service.models else "POST /api/predict (these runs have no page)"
+    message = f"there is nothing at this path; expected one such as {usual} or /health"
     return Refused(404, message, headers=headers).response
 
 

@@ -55,6 +55,13 @@ def test_answers_are_those_of_the_library(labels: Serving, model: LabelModel) ->
     assert labels.client.post("/api/predict", json={"text": []}).json()["predictions"] == []
 
 
+def test_a_path_that_is_not_there_names_the_route_that_answers_texts(labels: Serving) -> None:
+    """The story: the address that charlm serve writes named /v1/completions, which refuses them."""
+    answer = labels.client.get("/nothing")
+    assert answer.status_code == 404
+    assert "POST /api/predict (these runs have no page)" in answer.json()["error"]["message"]
+
+
 def test_a_client_that_leaves_stops_its_texts(
     model: LabelModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
