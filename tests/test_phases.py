@@ -32,6 +32,7 @@ from charlm.inference.likelihood import evaluate
 from charlm.phases import Phase, advance, counted, listening, phase
 from charlm.report.text import sparkline
 from charlm.text.dataset import load_dataset
+from charlm.training.records import EvaluationRecord
 
 
 class Recorder:
@@ -306,6 +307,8 @@ def test_a_wide_terminal_shows_the_trend_of_the_validations(
             show(record)
             details.append(training.detail)
             lines.append(training.line)
+            if isinstance(record, EvaluationRecord) and record.progress < 1.0:
+                assert not training.line  # a step before it would be shown after it
     nats = session.trainer.counters.validation_nats
     newest = [detail for detail in details if detail != "completing the run"][-1]
     assert newest.endswith(f"tokens/s  validation {sparkline(nats)}")

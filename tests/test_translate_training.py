@@ -95,6 +95,7 @@ def test_the_loss_comes_first_and_bleu_is_for_sentences() -> None:
     )
     during = TranslationCounts(nats=1.0, tokens=2).summary()
     assert figures_text(during) == "0.5000 nats/token"
+    assert figures_text(during | {"nats_per_token": 2.06e-5}) == "2.1e-05 nats/token"
     assert "BLEU" in figures_text(long) and figures_text(long).startswith("chrF 100.0 (")
     short = figures_text(figures)
     assert "BLEU" not in short and short.startswith("exact 1.000 (0.207 to 1.000), chrF 100.0")

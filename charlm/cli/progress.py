@@ -201,7 +201,8 @@ def _progress(session: "Session") -> "Iterator[Any]":
             """Update the phase, or write a line."""
             if isinstance(record, EvaluationRecord):
                 training.reached = record.progress
-                if record.progress >= 1.0:  # the last step would be shown again
+                training.line = ""  # a step before the validation would be shown after it
+                if record.progress >= 1.0:
                     training.detail, training.line = ENDING, f"{ENDING} ..."
                 say(evaluation_line(record, unit, report))
             elif isinstance(record, WarningRecord):

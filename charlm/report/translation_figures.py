@@ -23,6 +23,10 @@ def digits_of(name: str) -> int:
     return 3 if name == "exact" else 1
 
 
+MIN_PLAIN = 0.001
+"""Loss below which it is written with a power of ten."""
+
+
 def figures_text(figures: Json) -> str:
     """Return the figures of a text in one line; before outputs are made only the loss."""
     names = shown_figures(figures.get("reference_letters")) if figures.get("texts") else []
@@ -31,7 +35,7 @@ def figures_text(figures: Json) -> str:
         for name in names
     ]
     if (nats := figures.get("nats_per_token")) is not None:
-        parts.append(f"{number(nats)} nats/token")
+        parts.append(f"{f'{nats:.1e}' if 0.0 < nats < MIN_PLAIN else number(nats)} nats/token")
     return ", ".join(parts)
 
 
