@@ -1,6 +1,6 @@
 """Measurement of how far back the gradient reaches, in a run or in small models of cells."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,12 @@ def run_gradients(
     *,
     reading: Mapping[str, Any] | None = None,
     lags: int | None = None,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> GradientFlow:
     """Measure the gradient in a run, on files or on the text that it keeps.
 
-    `reading` has fields of `ReadSettings`; `lags` is the number of tokens back (LAGS). Raises
-    CorpusError if the text is missing or too short.
+    `reading` has fields of `ReadSettings`; `lags` is the number of tokens back (LAGS); `warn` takes
+    warnings about the files. Raises CorpusError if the text is missing or too short.
     """
     corpus = None
     if files:
@@ -36,7 +37,10 @@ def run_gradients(
         corpus = Corpus(
             files, document=run.boundaries.document, reading=rules, columns=run_columns(path)
         )
-    return run_flow(path, corpus, lags or LAGS)
+    flow = run_flow(path, corpus, lags or LAGS)
+    for sentence in corpus.warnings if corpus else ():
+        warn(sentence)
+    return flow
 
 
 def compare_gradients(

@@ -80,7 +80,9 @@ def gradients(
         flows = list(_compared(compare, text, reading, minutes, lags, 1 if seed is None else seed))
     else:
         path = options.locate(run, checkpoints)
-        flows = [api.gradients.run_gradients(path, text or (), reading=reading, lags=lags)]
+        flows = [
+            api.gradients.run_gradients(path, text or (), reading=reading, lags=lags, warn=say)
+        ]
     if as_json:
         models = [{**asdict(flow), "diagnosis": flow.diagnosis} for flow in flows]
         write_json({"schema_version": 1, "models": models})
