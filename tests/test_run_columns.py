@@ -8,6 +8,7 @@ import pytest
 from helpers import Call
 
 from charlm.cli import main
+from charlm.errors import UsageError
 from charlm.runs.columns import common_columns, run_columns
 from charlm.runs.layout import read_record, write_record
 
@@ -57,6 +58,7 @@ FILES = {
 RUNS = {
     "label": ("train.csv", "--task", "classify", "--target", "mood"),
     "text": ("train.csv", "--column", "headline"),
+    "other": ("two.csv", "--column", "title"),
     "bare": ("bare.csv", "--task", "classify", "--no-header", "--column", "2", "--target", "1"),
     "pair": ("pairs.csv", "--task", "translate", "--column", "en", "--target", "de"),
     "series": ("numbers.csv", "--task", "series", "--column", "temperature"),
@@ -193,12 +195,36 @@ def test_a_refused_label_says_how_the_table_was_read(told) -> None:
     assert status and "the first row is read as data, as in training" in err
 
 
-def test_runs_of_other_columns_share_none(trained: Path) -> None:
-    runs = trained / "runs"
-    shared = common_columns([runs / "label", runs / "label"])
-    assert (shared.text, shared.target, shared.run) == ("headline", "mood", "label")
-    mixed = common_columns([runs / "label", runs / "pair"])
-    assert (mixed.text, mixed.target, mixed.run) == (None, None, "")
+def test_runs_share_their_columns_if_they_agree(trained: Path) -> None:
+    paths = [trained / "runs" / name for name in ("label", "pair", "text")]
+    table, plain = [str(trained / "more.csv")], [str(trained / "train.conll")]
+
+    def shared(*at: int, files: Sequence[str] = table, **typed: object) -> list[str | None]:
+        columns = common_columns([paths[number] for number in at], files, **typed)
+        return [columns.text, columns.target, columns.run]
+
+    assert shared(0, 0) == ["headline", "mood", "label"]
+    assert shared(2, 0) == ["headline", "mood", "text"]
+    with pytest.raises(UsageError, match=r'label on "headline", pair on "en".*with column'):
+        shared(0, 1)
+    with pytest.raises(UsageError, match=r'label on "mood", pair on "de".*Name it with target'):
+        shared(0, 1, reading={"column": "title"})
+    assert shared(0, 1, reading={"column": "title"}, target="label")[:2] == [None, None]
+    assert shared(0, 1, files=plain)[:2] == [None, None]
+    assert shared(0, 1, reading={"column": "x"}, only_text=True)[:2] == [None, None]
+
+
+def test_compared_runs_read_a_table_alike(trained: Path, call: Call) -> None:
+    """A run of plain text has no column of its own; another column is asked for."""
+    where = ("--checkpoints", str(trained / "runs"))
+    runs = ("compare", str(trained / "runs" / "text"), "tales", *where, "--json")
+    file = ("--file", str(trained / "more.csv"))
+    own, named_ = call(*runs, *file), call(*runs, *file, "--column", "headline")
+    assert own[0] == 0 and own[1] == named_[1]
+    assert 'the column "headline" is read, as in training' in " ".join(own[2].split())
+    status, out, err = call("compare", "text", "other", *where, *file)
+    assert (status, out) == (2, "") and "trained on different columns" in err
+    assert call("compare", "text", "other", *where, *file, "--column", "headline")[0] == 0
 
 
 def test_a_run_without_a_record_has_the_columns_that_were_typed(trained: Path) -> None:
@@ -209,3 +235,10 @@ def test_a_run_without_a_record_has_the_columns_that_were_typed(trained: Path) -
     write_record(path, record)
     columns = run_columns(path)
     assert (columns.text, columns.target, columns.run) == ("en", "de", "")
+
+
+def test_gradients_report_how_a_table_is_read(trained: Path, call: Call) -> None:
+    """The column was guessed without a word."""
+    where = ("--checkpoints", str(trained / "runs"), "--lags", "8")
+    status, _, err = call("gradients", str(trained / "more.csv"), "--run", "text", *where)
+    assert status == 0 and 'the column "headline" is read, as in training' in " ".join(err.split())

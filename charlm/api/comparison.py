@@ -91,7 +91,7 @@ def _read_files(
 ) -> tuple[list[EncodedText], Sequence[float]]:
     """Return files as each run reads them, and the number of bytes of each line."""
     rules = ReadSettings(**{"keep_cr": True, **(reading or {})})  # every run reads the same text
-    columns = common_columns([model.path for model in models])
+    columns = common_columns([model.path for model in models], files, reading, only_text=True)
     corpus = Corpus(files, document="stream", reading=rules, columns=columns)
     text = "".join(corpus.chunks())
     notes += corpus.warnings

@@ -36,7 +36,8 @@ def compare_labels(
     paths = [run.path for run in runs]
     check_same_labels(paths, [run.labels.names for run in runs])
     if files:
-        pairs = read_pairs(first, files, target, reading, notes, common_columns(paths))
+        columns = common_columns(paths, files, reading, target)
+        pairs = read_pairs(first, files, target, reading, notes, columns)
         parts = [encoded_pairs(run, pairs) for run in runs]
     else:
         kept = [held_out_labelled(run) for run in runs]

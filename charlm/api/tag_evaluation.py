@@ -1,6 +1,7 @@
 """Evaluation and comparison of runs that give tags, on held-out sentences or on files."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -157,9 +158,10 @@ def compare_tags(
     paths = [run.path for run in runs]
     check_same_labels(paths, [run.labels.names for run in runs], "tags")
     if files:
+        columns = common_columns(paths, files, reading, target)
         own = [notes, *([] for _ in runs[1:])]  # each reads the same files
         parts = [
-            tagged_files(run, files, target, reading, each, common_columns(paths))
+            tagged_files(run, files, target, reading, each, replace(columns))
             for run, each in zip(runs, own, strict=True)
         ]
     else:

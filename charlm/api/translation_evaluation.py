@@ -80,7 +80,7 @@ def compare_translations(
     notes: list[str] = []
     pairs: Pairs
     if files:
-        columns = common_columns([run.path for run in runs])
+        columns = common_columns([run.path for run in runs], files, reading, target)
         pairs = pairs_of(runs[0], files, target, reading, notes, columns)
     else:
         kept, paths = [held_out(run) for run in runs], [run.path for run in runs]

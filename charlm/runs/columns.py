@@ -1,13 +1,17 @@
 """Columns of the tables that a run was trained on, by which its other texts are read."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from charlm.config.corpus import ReadSettings
 from charlm.config.settings import settings_from
-from charlm.errors import RunError
+from charlm.errors import RunError, UsageError, named
 from charlm.runs.layout import read_record
 from charlm.runs.locate import run_name
-from charlm.text.sources.rows import Columns
+from charlm.text.sources.files import shown
+from charlm.text.sources.names import find
+from charlm.text.sources.rows import Columns, Rows
 
 FORM = ("header", "delimiter", "quoting")
 """Settings of delimited tables that further tables of a run share."""
@@ -34,15 +38,43 @@ def run_columns(path: Path) -> Columns:
     return Columns(text=settings.corpus.column, target=typed, form=form)
 
 
-def common_columns(paths: Sequence[Path]) -> Columns:
-    """Return the columns that several runs were trained on, each only if they all agree."""
-    first, *others = map(run_columns, paths)
-    text = {each.text for each in others} <= {first.text}
-    target = {each.target for each in others} <= {first.target}
-    form = all(each.form == first.form for each in others)
+def common_columns(
+    paths: Sequence[Path],
+    files: Sequence[str],
+    reading: Mapping[str, Any] | None = None,
+    target: str | None = None,
+    *,
+    only_text: bool = False,
+) -> Columns:
+    """Return the columns that several runs were trained on, by which `files` are read.
+
+    Runs without columns, such as those of plain text, are passed over. `reading` and `target` are
+    what the user typed; with `only_text` no column is read beside the texts. Raises UsageError for
+    tables if the runs were trained on different columns and the user named none.
+    """
+    reading, known = reading or {}, [run_columns(path) for path in paths]
+    open_ = {"text": reading.get("column") is None, "target": target is None and not only_text}
+    chosen: dict[str, str | None] = {}
+    for part, is_open in open_.items():
+        own = {str(name): each.run for each in known if (name := getattr(each, part))}
+        chosen[part] = next(iter(own)) if len(own) == 1 else None
+        if is_open and len(own) > 1 and _has_table(files, reading):
+            trained = ", ".join(f'{run or "a run"} on "{shown(name)}"' for name, run in own.items())
+            flag = named("column" if part == "text" else "target")
+            raise UsageError(
+                f"the runs were trained on different columns ({trained}); expected one that all of "
+                f"them read. Name it with {flag}"
+            )
+    same_form = all(each.form == known[0].form for each in known)
     return Columns(
-        text=first.text if text else None,
-        target=first.target if target else None,
-        run=first.run if text and target else "",
-        form=first.form if form else {},
+        text=chosen["text"],
+        target=chosen["target"],
+        run=next((each.run for each in known if each.text or each.target), ""),
+        form=known[0].form if same_form else {},
     )
+
+
+def _has_table(files: Sequence[str], reading: Mapping[str, Any]) -> bool:
+    """Return True if one of the files is a table."""
+    sources = find(files, ReadSettings(**reading), lambda _: None)
+    return any(isinstance(source, Rows) for source in sources)
