@@ -191,6 +191,11 @@ def test_exit_codes_are_all_different() -> None:
         (torch.OutOfMemoryError("CUDA out of memory"), 5, "device has too little memory.*--hidden"),
         (RuntimeError(CPU_FULL), 5, "has too little memory.*--hidden"),
         (RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"), 5, "too little memory"),
+        (
+            RuntimeError("CUDA error: unspecified launch failure\nCUDA"),
+            5,
+            "GPU has failed.*failure\\)",
+        ),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
