@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from waiting import PATIENCE
+
 SCRIPT = Path(__file__).parents[1] / "scripts" / "pretend_gpu.py"
 MISTAKES = """
 import sys
@@ -45,7 +47,7 @@ print(total.tolist())
 
 def output_of(*arguments: str) -> list[str]:
     done = subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, check=True, timeout=300
+        [sys.executable, *arguments], capture_output=True, text=True, check=True, timeout=PATIENCE
     )
     return done.stdout.splitlines()
 
