@@ -346,7 +346,7 @@ def test_other_empty_names_are_read(content: str) -> None:
 
 def test_a_table_of_numbers_names_the_way_to_learn_them() -> None:
     advice = "To learn a series of numbers, use: charlm train FILE --unit number"
-    assert f"{advice} column temp" in refused("a.csv", "day,temp\n1,3.5\n2,4\n")
+    assert f"{advice} --column temp" in refused("a.csv", "day,temp\n1,3.5\n2,4\n")
     assert advice in refused("b.jsonl", '{"day": 1, "temp": 2}\n')
     assert advice in refused("c.csv", "1,3.5\n2,4\n3,1\n", header=False)
     assert "no-header" not in refused("c.csv", "1,3.5\n2,4\n3,1\n", header=False)

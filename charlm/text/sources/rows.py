@@ -7,6 +7,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from charlm.commands import command
 from charlm.errors import CorpusError, named
 from charlm.text.documents import check_text
 from charlm.text.sources.files import shown
@@ -139,8 +140,9 @@ class TextColumn:
         """Return what to do about a table without a column of text, which may be of numbers."""
         if not columns or self.holds != "text":
             return ""
-        name = f" {named('column')} {shown(columns[-1])}" if len(columns) > 1 else ""
-        return f" To learn a series of numbers, use: charlm train FILE --unit number{name}"
+        name = ("--column", shown(columns[-1])) if len(columns) > 1 else ()
+        words = command("train", "FILE", "--unit", "number", *name)
+        return f" To learn a series of numbers, use: {words}"
 
     def described(self, label: str, column: str, columns: Sequence[str]) -> str:
         """Return a clause that says what is read."""
