@@ -112,3 +112,38 @@ def test_lists_that_are_too_deep_are_refused(tmp_path: Path) -> None:
     path.write_text('{"text": "a", "x": ' + "[" * 900 + "]" * 900 + "}\n", encoding="utf-8")
     assert "line 1 has lists or objects in each other that are too deep" in refused(str(path))
     assert list(Corpus([str(path)]).chunks())  # which needs only the text
+
+
+@pytest.fixture
+def parquet(tmp_path: Path) -> str:
+    import pyarrow
+    import pyarrow.parquet
+
+    path = tmp_path / "rows.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), path)
+    return str(path)
+
+
+def test_fields_of_parquet_are_those_of_json(parquet: str, tmp_path: Path) -> None:
+    """As `translation` of data sets of pairs on the hub, which held a struct."""
+    path = written(tmp_path, ROWS)
+    for column in ("translation.en", "translation.de", "meta.by.name"):
+        found, expected = (Corpus([each], column=column) for each in (parquet, path))
+        assert "".join(found.chunks()) == "".join(expected.chunks())
+        names = [[(row.text, row.cells) for row in each.records()] for each in (found, expected)]
+        assert [text for text, _ in names[0]] == [text for text, _ in names[1]]
+        assert all(column not in cells and "id" in cells for _, cells in names[0])
+    reading = ReadSettings(column="translation.en")
+    pairs = read_pairs([parquet], reading, "translation.de", print, needs_targets=True)
+    assert [(each.source, each.target) for each in pairs] == [
+        ("a dog", "ein Hund"), ("a cat", None)
+    ]  # fmt: skip
+
+
+def test_messages_name_the_fields_of_parquet(parquet: str) -> None:
+    fields = "Texts are inside objects: translation.de, translation.en, meta.by.name. Name one"
+    for options in ({}, {"column": "translation"}, {"column": "translation.fr"}):
+        problem = refused(parquet, **options)
+        assert set(fields.replace(",", "").split()) <= set(problem.replace(",", "").split())
+    assert "holds struct<" in refused(parquet, column="translation")
+    assert "holds int64, expected text" in refused(parquet, column="id")

@@ -1,12 +1,13 @@
 """Rows of Parquet files. Only the columns that are needed are read."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError, named
 from charlm.text.sources.files import Spool, TextFile, readable, shown
+from charlm.text.sources.nested import MAX_DEPTH, MAX_SHOWN, with_inner
 from charlm.text.sources.rows import (
     NO_CELLS,
     TEXT_COLUMN,
@@ -48,33 +49,79 @@ def open_table(
         )
     if not file.metadata.num_rows:
         report(f"{label} has no rows. {listed(names)}")
-    texts = [name for name in names if _HOLDS[rule.holds](schema.field(name).type)]
-    column = rule.choose(label, names, texts, reading.column)
-    if column not in texts:
+    inner = dict(_fields(schema))
+    own = [name for name in dict.fromkeys(rule.names(reading.column)) if name in inner]
+    inside = [str(name) for name in own if name not in names]
+    columns = [*names, *inside]
+    kinds = {name: schema.field(name).type for name in names} | {n: inner[n] for n in inside}
+    texts = [name for name in names if _HOLDS[rule.holds](kinds[name])]
+    advice = _advice(inner, rule)
+    try:
+        column = rule.choose(label, columns, texts, reading.column)
+    except CorpusError as error:
+        is_inner = not texts or "." in (reading.column or "")
+        more = advice if is_inner else ""
+        raise CorpusError(f"{error}{more}", columns=error.columns) from error
+    if not _HOLDS[rule.holds](kinds[column]):
         raise CorpusError(
-            f'{label}: the column "{shown(column)}" holds {schema.field(column).type}, expected '
-            f"{rule.holds}. {listed(names)} Choose another with {named('column')}."
+            f'{label}: the column "{shown(column)}" holds {kinds[column]}, expected '
+            f"{rule.holds}. {listed(names)} Choose another with {named('column')}.{advice}"
         )
+    if advice and not inside and reading.column is None:
+        report(f"{label}: texts inside objects are not read unless they are named.{advice}")
     if len(names) > 1 and not rule.is_silent(reading.column):
-        report(f"{rule.described(label, column, names)}. {listed(names)}")
+        report(f"{rule.described(label, column, columns)}. {listed(names)}")
+    needed = names if cells or column in inside else [column]
+    return Opened(column, columns, _records(file, label, column, needed, inside, cells, rule))
 
-    def records() -> Iterator[Record]:
-        """Yield the records, read in batches."""
-        number, others = 0, NO_CELLS
-        for batch in _batches(file, label, names if cells else [column]):
+
+def _records(
+    file: "pyarrow.parquet.ParquetFile",
+    label: str,
+    column: str,
+    needed: list[str],
+    inside: list[str],
+    cells: bool,
+    rule: TextColumn,
+) -> Iterator[Record]:
+    """Yield the records, read in batches; `inside` are fields of objects that are cells too."""
+    number, others = 0, NO_CELLS
+    for batch in _batches(file, label, needed):
+        if inside:
+            rows = [with_inner(row, inside) for row in batch.to_pylist()]
+            texts = [row[column] for row in rows]
+        else:
             texts = batch.column(column).to_pylist()
             rows = batch.to_pylist() if cells else [others] * len(texts)
-            for text, row in zip(texts, rows, strict=True):
-                number += 1
-                if text is not None:
-                    text = rule.cell(text, f"{label}: row {number:,}", column)
-                if cells:
-                    others = {
-                        k: cell_text(cell, shown_cell) for k, cell in row.items() if k != column
-                    }
-                yield Record(number, None, text, others)
+        for text, row in zip(texts, rows, strict=True):
+            number += 1
+            if text is not None:
+                text = rule.cell(text, f"{label}: row {number:,}", column)
+            if cells:
+                others = {k: cell_text(cell, shown_cell) for k, cell in row.items() if k != column}
+            yield Record(number, None, text, others)
 
-    return Opened(column, names, records())
+
+def _fields(schema: Any, before: str = "", depth: int = MAX_DEPTH) -> Iterator[tuple[str, Any]]:
+    """Yield the names and types of the fields inside objects, such as translation.en."""
+    import pyarrow.types as types
+
+    for field in schema:
+        name = f"{before}.{field.name}" if before else field.name
+        if types.is_struct(field.type) and depth:
+            yield from _fields(field.type, name, depth - 1)
+        elif before:
+            yield name, field.type
+
+
+def _advice(inner: Mapping[str, Any], rule: TextColumn) -> str:
+    """Return the names of the fields of text inside objects, for a message, or ""."""
+    names = [name for name, kind in inner.items() if rule.holds == "text" and _holds_text(kind)]
+    more = f" and {len(names) - MAX_SHOWN:,} more" if len(names) > MAX_SHOWN else ""
+    shown_names = ", ".join(map(shown, names[:MAX_SHOWN])) + more
+    return f" Texts are inside objects: {shown_names}. Name one with {named('column')}." * bool(
+        names
+    )
 
 
 def _holds_text(kind: Any) -> bool:
