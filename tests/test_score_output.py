@@ -10,6 +10,7 @@ from helpers import CORPUS, Call, engine, tiny_model, vocabulary_of
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from charlm.cli import display
 from charlm.config.corpus import ReadSettings
 from charlm.inference.scores import Score, Scores, TokenScore
 from charlm.inference.scoring import Scorer
@@ -340,6 +341,20 @@ def test_tokens_that_are_missing_are_refused() -> None:
 
     with pytest.raises(UsageError, match="tokens=True"):
         scores_of(["a"]).to_pandas(tokens=True)
+
+
+@pytest.mark.parametrize("is_file", [True, False])
+def test_a_file_on_stdin_has_its_progress_shown(
+    is_file: bool, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A million lines took ten minutes without a sign of life. A pipe may wait for a program."""
+    begun: list[str] = []
+    monkeypatch.setattr(display.Display, "begin", lambda _, phase: begun.append(phase.name))
+    monkeypatch.setattr(display.Display, "end", lambda *_: None)
+    if not is_file:
+        monkeypatch.setattr("charlm.cli.score.is_file", lambda: False)
+    assert call("score", "--run", "tales", stdin=b"The fox\nsat.\n")[0] == 0
+    assert ("scoring" in begun) == is_file
 
 
 def test_a_byte_order_mark_on_stdin_is_not_scored(call: Call) -> None:

@@ -16,7 +16,7 @@ from charlm.cli import options
 from charlm.cli.conditions import BY_CONDITION, check_by_condition, score_by_condition
 from charlm.cli.output import on_terminal, render, say, terminal_width, write
 from charlm.cli.regions import GroupBy, Order, check_regions, isolated_words, score_groups
-from charlm.cli.stdin import stdin_blocks
+from charlm.cli.stdin import is_file, stdin_blocks
 from charlm.cli.toolkits import TOOLKITS, Closed, format_writer, scored_part
 from charlm.errors import UsageError, check_choice
 from charlm.files.escapes import escape_controls
@@ -206,7 +206,8 @@ def score(asked: Asked) -> None:
     rows = _noted(api.scoring.score_rows(scorer, batches, by=part, contexts=contexts), unknown)
     columns = _column_names(asked.keep)
     counts = Counter[int]()
-    with phase("scoring", unit="tokens") if asked.file else nullcontext():
+    known_end = asked.file or (from_stdin and is_file())  # another program may write line by line
+    with phase("scoring", unit="tokens") if known_end else nullcontext():
         if asked.output == "table" or (asked.output == "auto" and _suits_table(asked, from_stdin)):
             ranked = asked.rank or (
                 len(asked.texts or ()) > 1 and not from_stdin and not asked.carry

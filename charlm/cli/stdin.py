@@ -111,6 +111,14 @@ def waiting_bytes() -> int:
     return 0
 
 
+def is_file() -> bool:
+    """Return whether standard input is a file, which is read to its end without waiting."""
+    try:
+        return stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode)
+    except (OSError, ValueError, AttributeError):  # closed, replaced, or no file at all
+        return False
+
+
 def _buffered(descriptor: int) -> int:
     """Return the number of bytes in the buffer of a pipe or socket."""
     with contextlib.suppress(ImportError, OSError):  # not on Windows
