@@ -1,6 +1,7 @@
 """The clock of training, with pauses of the process."""
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 from helpers import Call
 
+import charlm
 from charlm.cli.progress import _signals
 from charlm.training import search, stopwatch
 from charlm.training.search import TrialRecord
@@ -155,3 +157,22 @@ def test_a_pause_whose_signal_comes_late_is_left_out(monkeypatch: pytest.MonkeyP
         assert process.stopwatch() - begin == 1.0
     finally:
         signal.signal(signal.SIGCONT, before)
+
+
+SHOW_DATES = {
+    "cli/runs.py", "runs/folders.py", "runs/ngram_runs.py", "server/answers.py", "server/log.py",
+    "server/service.py", "text/idcache.py", "training/start.py",
+}  # fmt: skip
+"""Modules that need the date: names, records and ages of files."""
+DATE = re.compile(r"\btime\.time(_ns)?\(|\bimport time_ns\b|\b(now|today|utcnow)\(")
+
+
+def test_no_length_of_time_is_measured_with_the_date() -> None:
+    """The date may be set back or forward, as by NTP, while a model trains for some minutes."""
+    package = Path(charlm.__file__).parent
+    found = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if DATE.search(path.read_text(encoding="utf-8"))
+    }
+    assert found == SHOW_DATES
