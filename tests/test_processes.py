@@ -451,8 +451,27 @@ def test_a_wait_is_bounded_only_after_the_request_to_stop(monkeypatch: pytest.Mo
 def test_gpus_wait_as_long_as_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     """NCCL would end the other processes if a program holds process 0 for ten minutes."""
     made: list[dict[str, Any]] = []
-    done = SimpleNamespace(is_completed=lambda: True, wait=lambda: None)
-    monkeypatch.setattr(distributed, "new_group", lambda **given: made.append(given))
-    monkeypatch.setattr(distributed, "all_reduce", lambda *_, **__: done)
-    Parallel(0, 2)._add(SimpleNamespace(is_cuda=True))  # type: ignore[arg-type]
+    monkeypatch.setattr(distributed, "is_nccl_available", lambda: True)
+    monkeypatch.setattr(distributed, "new_group", lambda **given: made.append(given) or "gpus")
+    assert group_of_a_sum(monkeypatch) == "gpus"
     assert made == [{"backend": "nccl", "timeout": TIMEOUT}]
+
+
+def test_gpus_add_by_gloo_without_nccl(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows, where torch refuses a group of NCCL."""
+    monkeypatch.setattr(distributed, "is_nccl_available", lambda: False)
+    monkeypatch.setattr(distributed, "new_group", None)
+    assert group_of_a_sum(monkeypatch) == "all"
+
+
+def group_of_a_sum(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return the group of processes that adds a vector on a GPU."""
+    groups: list[Any] = []
+    done = SimpleNamespace(is_completed=lambda: True, wait=lambda: None)
+    monkeypatch.setattr(
+        distributed, "all_reduce", lambda _, group, **__: groups.append(group) or done
+    )
+    processes = Parallel(0, 2)
+    processes.group = "all"  # type: ignore[assignment]
+    processes._add(SimpleNamespace(is_cuda=True))  # type: ignore[arg-type]
+    return groups[0]

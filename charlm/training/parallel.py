@@ -204,11 +204,14 @@ class Parallel(Processes):
         return concatenate(states) if states else None
 
     def _add(self, numbers: Tensor) -> None:
-        """Replace a vector by its sum over all processes; with NCCL on GPUs, gloo elsewhere."""
-        if numbers.is_cuda and self._gpus is None:
+        """Replace a vector by its sum over all processes, with NCCL on GPUs, gloo elsewhere.
+
+        gloo adds on GPUs too where torch has no NCCL, as on Windows.
+        """
+        if numbers.is_cuda and self._gpus is None and distributed.is_nccl_available():
             # by default, NCCL ends the program after ten minutes
             self._gpus = distributed.new_group(backend="nccl", timeout=TIMEOUT)
-        group = self._gpus if numbers.is_cuda else self.group
+        group = (self._gpus if numbers.is_cuda else None) or self.group
         work, began = distributed.all_reduce(numbers, group=group, async_op=True), time.monotonic()
         try:
             while not work.is_completed():  # Python handles no signal while it waits inside torch
