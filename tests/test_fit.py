@@ -13,7 +13,7 @@ FIT = Fit(
     course=COURSE,
 )  # fmt: skip
 EARLY = replace(COURSE, best_at=0.2)
-WORSE = replace(EARLY, validations=[9.0, 7.0, 7.1])
+WORSE = replace(EARLY, validations=[9.0, 7.0, 7.2])
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,9 @@ WORSE = replace(EARLY, validations=[9.0, 7.0, 7.1])
          "1.0 of 5.0 passes were enough"),
         (0.95, 0.9, replace(WORSE, validations=[7.0, 9.0]), "over-fitted: validation was best",
          "1.0 of 5.0 passes or fewer were enough"),
-        (0.95, 0.9, EARLY, "well fitted", "more time"),
+        (0.95, 0.9, EARLY, "well fitted", "most: more texts"),
+        (0.872, 0.842, replace(EARLY, validations=[0.4, 0.354, 0.356]), "under-fitted: ", "larger"),
+        (0.91, 0.9, EARLY, "under-fitted: ", "less dropout, then a larger model"),
         (0.95, 0.9, replace(WORSE, passes=0.5), "under-fitted: the run has read 50 % of its", "mo"),
         (1.0, 0.999, WORSE, "learned: almost no errors are left", "check that training and new te"),
         (0.9, 0.95, COURSE, "under-fitted", "larger model"),
@@ -85,6 +87,7 @@ def test_errors_that_may_be_chance_need_not_be_under_fitting() -> None:
 def test_losses_below_zero_can_get_worse() -> None:
     """Nats of numbers are negative where forecasts are narrow."""
     falling = replace(COURSE, best_at=0.5, validations=[-1.0, -5.0, -5.001])
-    assert not falling.got_worse
-    assert replace(falling, validations=[-1.0, -5.0, -4.9]).got_worse
-    assert not replace(falling, validations=[]).got_worse
+    assert not falling.got_worse(0.002)
+    worse = replace(falling, validations=[-1.0, -5.0, -4.95])
+    assert worse.got_worse(0.002) and not worse.got_worse(0.02)
+    assert not replace(falling, validations=[]).got_worse(0.002)

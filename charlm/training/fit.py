@@ -14,8 +14,6 @@ from charlm.training.trainer import Trainer
 
 LATE = 0.75
 """Fraction of a run after which the best weights are not called early."""
-WORSE = 0.002
-"""Fraction by which the last validation must be worse than the best to have got worse."""
 MAX_DROPOUT, MORE_DROPOUT = 0.5, 0.15
 """Greatest dropout that is advised, and how much more of it."""
 
@@ -33,6 +31,8 @@ class Limits(NamedTuple):
     large_gap: float
     almost_nothing: float
     far: float = math.inf
+    worse: float = 0.02
+    """Fraction by which the last validation must be worse than the best to have got worse."""
     noisy: bool = False
     """True if some errors may be chance, which no model predicts."""
 
@@ -67,11 +67,10 @@ class Course:
         """True if no validation was better than the first one."""
         return bool(self.validations) and min(self.validations) == self.validations[0]
 
-    @property
-    def got_worse(self) -> bool:
-        """True if the last validation was worse than the best."""
+    def got_worse(self, fraction: float) -> bool:
+        """Return whether the last validation was worse than the best by more than a fraction."""
         best = min(self.validations, default=0.0)
-        worse = len(self.validations) > 0 and self.validations[-1] - best > WORSE * abs(best)
+        worse = len(self.validations) > 0 and self.validations[-1] - best > fraction * abs(best)
         return worse and self.best_at < 1.0
 
 
@@ -164,13 +163,14 @@ def _verdict(fit: Fit, beaten: bool) -> tuple[str, str]:
     """Return a sentence about the fit, and what would help; `beaten` by a simple rule."""
     course, figures, noun = fit.course, fit.figures, fit.noun
     time, passes = f"more time ({named('minutes')})", f"after {course.passes:.1f} passes"
+    early, worse = course.best_at < LATE, course.got_worse(fit.limits.worse)
     train, new = fit.errors
     memorised = fit.gap > fit.limits.large_gap or new - train > fit.limits.far
     if course.passes < 1.0:
         read = f"the run has read {100 * course.passes:.0f} % of its training {noun}"
         return f"under-fitted: {read} ({figures})", time
-    if course.got_worse or (memorised and course.best_at < LATE):
-        since = "got worse since" if course.got_worse else "was no better since"
+    if worse or (memorised and early):
+        since = "got worse since" if worse else "was no better since"
         best = f"validation was best after {100 * course.best_at:.0f} % of the run and {since}"
         enough = f"{course.best_at * course.passes:.1f} of {course.passes:.1f} passes were enough"
         if course.best_was_first:
@@ -186,9 +186,10 @@ def _verdict(fit: Fit, beaten: bool) -> tuple[str, str]:
         if why and fit.limits.noisy:
             begin += f", or as good as the {noun} allow"
         less = "less dropout, then " if course.dropout > 0.1 else ""
-        advice = f"{less}{time}, and a larger model with it"
+        larger = "a larger model" if early else f"{time}, and a larger model with it"
+        advice = f"{less}{larger}"
         return f"{begin}{why} ({figures}), {passes}", advice
-    return f"well fitted ({figures}), {passes}", f"{time}, or more {noun}"
+    return f"well fitted ({figures}), {passes}", f"{'' if early else f'{time}, or '}more {noun}"
 
 
 def _against_memory(fit: Fit) -> str:

@@ -23,7 +23,7 @@ TRAINING_SAMPLE = 20_000
 MAX_COMPARED = 5_000_000
 """Tokens of the training text that samples are compared with."""
 NGRAM = 8
-LIMITS = Limits(small_gap=0.048, large_gap=0.153, almost_nothing=0.02)
+LIMITS = Limits(small_gap=0.048, large_gap=0.153, almost_nothing=0.02, worse=0.002)
 """Limits of a `Fit`, for nats per token."""
 MUCH_WORSE = 1.1
 """Factor by which a network must be worse than n-grams to count as under-fitted. One that has read
