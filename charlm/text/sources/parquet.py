@@ -117,11 +117,11 @@ def _fields(schema: Any, before: str = "", depth: int = MAX_DEPTH) -> Iterator[t
 def _advice(inner: Mapping[str, Any], rule: TextColumn) -> str:
     """Return the names of the fields of text inside objects, for a message, or ""."""
     names = [name for name, kind in inner.items() if rule.holds == "text" and _holds_text(kind)]
+    if not names:
+        return ""
     more = f" and {len(names) - MAX_SHOWN:,} more" if len(names) > MAX_SHOWN else ""
-    shown_names = ", ".join(map(shown, names[:MAX_SHOWN])) + more
-    return f" Texts are inside objects: {shown_names}. Name one with {named('column')}." * bool(
-        names
-    )
+    fields = ", ".join(map(shown, names[:MAX_SHOWN])) + more
+    return f" Texts are inside objects: {fields}. Name one with {named('column')}."
 
 
 def _holds_text(kind: Any) -> bool:
