@@ -535,6 +535,8 @@ def test_weights_of_scores_of_another_base_are_refused(call: Call, here: Path) -
     del record["log_base"]  # a file of an earlier version: its format has the base
     written(here / "w.json", json.dumps(record))
     assert call("rescore", "lists.tsv", *best)[0] == 2
+    written(here / "w.json", json.dumps({"weights": record["weights"], "log_base": "10"}))
+    assert "format None" not in call("rescore", "lists.tsv", *best)[2]
     del record["format"], record["per_word"]  # a file that was written by hand
     written(here / "w.json", json.dumps(record))
     assert call("rescore", "lists.tsv", *best)[0] == 0

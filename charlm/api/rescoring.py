@@ -173,9 +173,10 @@ def _check_base(path: Path, record: Mapping[str, Any], lists: NBestLists) -> Non
     usual = None if tuned_on is None else log_base_of(str(tuned_on))
     base = str(record.get("log_base", usual))
     if base not in ("None", lists.log_base):
+        source = f" (tuned on lists in the format {tuned_on})" if tuned_on else ""
         raise UsageError(
-            f"{path} has weights for scores of base {base} (tuned on lists in the format "
-            f"{tuned_on}), and charlm scores the format {lists.format_name} with base "
+            f"{path} has weights for scores of base {base}{source}, and charlm scores the format "
+            f"{lists.format_name} with base "
             f"{lists.log_base}; expected the same base, on which weights depend. Tune weights on "
             "lists of this format, or give them as flags"
         )
