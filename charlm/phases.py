@@ -93,6 +93,13 @@ def advance(amount: float = 1.0) -> None:
         current.done += amount
 
 
+def reach(fraction: float) -> None:
+    """Report that this fraction of the innermost phase is finished."""
+    current = _innermost.get()
+    if current is not None:
+        current.reached = fraction
+
+
 def counted(chunks: Iterable[str]) -> Iterator[str]:
     """Pass chunks of text on and advance the phase by their characters."""
     for chunk in chunks:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import encoded_documents, encoded_stream, engine, started, tiny_model
+from helpers import encoded_documents, encoded_stream, engine, started, tiny_model, vocabulary_of
 from rich.cells import cell_len
 
 from charlm.cli import display as displays
@@ -28,9 +28,13 @@ from charlm.cli.display import (
 from charlm.cli.output import Line, Verbosity
 from charlm.cli.progress import validation_trend
 from charlm.config.corpus import CorpusSettings, VocabularySettings
+from charlm.inference import scoring
+from charlm.inference.generation import READ_AT_ONCE, read_prompt
 from charlm.inference.likelihood import evaluate
+from charlm.inference.scoring import Scorer
 from charlm.phases import Phase, advance, counted, listening, phase
 from charlm.report.text import sparkline
+from charlm.text.boundaries import STREAM
 from charlm.text.dataset import load_dataset
 from charlm.training.records import EvaluationRecord
 
@@ -130,6 +134,43 @@ def test_an_evaluation_advances_by_every_token_once(wide: bool) -> None:
         with phase("evaluating", total=len(text.ids)) as one:
             evaluate(model, text)
         assert one.done == one.total
+
+
+def test_a_long_prompt_advances_by_every_token() -> None:
+    """Sixty million characters on stdin were read for minutes without a sign of life."""
+    recorder, reached = Recorder(), []
+    model = engine(tiny_model())
+    read = model.logits
+
+    def logits(*given):
+        reached.append(recorder.open[-1].done)
+        return read(*given)
+
+    model.logits = logits
+    with listening(recorder):
+        read_prompt(model, np.arange(2 * READ_AT_ONCE) % 5)
+    assert reached == [0, READ_AT_ONCE, 2 * READ_AT_ONCE]
+    assert [(one.name, one.done) for _, one in recorder.all] == [
+        ("reading the prompt", 2 * READ_AT_ONCE + 1)
+    ]
+
+
+def test_distinct_texts_reach_the_end_one_part_after_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The number of tokens is not known before, but that of the texts is."""
+    monkeypatch.setattr(scoring, "TEXTS_ENCODED", 4)
+    monkeypatch.setattr(scoring, "TEXTS_AT_ONCE", 2)
+    fractions: list[float | None] = []
+    reach = scoring.reach
+    monkeypatch.setattr(
+        scoring, "reach", lambda part: (reach(part), fractions.append(shown.fraction))
+    )
+    vocabulary = vocabulary_of("abcde")
+    scorer = Scorer(engine(tiny_model(vocab_size=len(vocabulary))), vocabulary, STREAM)
+    with phase("scoring", unit="tokens") as shown:
+        scorer.score_distinct(["a", "b", "a", "ab", "abc", "bc", "c"])
+    assert fractions == pytest.approx([2 / 6, 4 / 6, 6 / 6])
 
 
 def test_a_pipe_gets_a_line_for_a_long_phase_now_and_then() -> None:

@@ -23,6 +23,7 @@ from charlm.backends.softmax import log_softmax, softmax
 from charlm.errors import UsageError, check_count, named
 from charlm.inference import samplers
 from charlm.inference.samplers import Sampling, SamplingColumns
+from charlm.phases import advance, phase
 from charlm.text.boundaries import STREAM, Boundaries
 from charlm.text.direction import BackwardVocabulary
 from charlm.text.tokenizers.tokenizer_json import EOS, UNK, UNKNOWN_TEXT
@@ -139,8 +140,11 @@ def read_prompt(backend: Backend, ids: Ids, state: State | None = None) -> tuple
     elif len(ids) == 0:
         raise UsageError("a state was given without tokens; expected at least one token to read")
     ids = np.asarray(ids, np.int64)[:, None]
-    for start in range(0, len(ids), READ_AT_ONCE):
-        logits, state = backend.logits(ids[start : start + READ_AT_ONCE], state)
+    with phase("reading the prompt", total=len(ids)):
+        for start in range(0, len(ids), READ_AT_ONCE):
+            part = ids[start : start + READ_AT_ONCE]
+            logits, state = backend.logits(part, state)
+            advance(len(part))
     return logits, state
 
 

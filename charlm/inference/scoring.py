@@ -22,6 +22,7 @@ from charlm.inference.likelihood import (
 )
 from charlm.inference.scores import Score, Scores, TokenScore
 from charlm.inference.words import TokenNats, WordReader, WordRule, WordScore
+from charlm.phases import reach
 from charlm.text.boundaries import Boundaries
 from charlm.text.direction import BackwardVocabulary
 from charlm.text.documents import END, check_text
@@ -135,7 +136,8 @@ class Scorer:
         """
         keys: dict[str, bytes] = {}
         scores: dict[bytes, Score] = {}
-        remaining = iter(dict.fromkeys(texts))
+        distinct = dict.fromkeys(texts)
+        remaining = iter(distinct)
         while group := list(islice(remaining, TEXTS_ENCODED)):
             items: dict[bytes, _Item] = {}
             for text in group:
@@ -148,6 +150,8 @@ class Scorer:
                 part = pairs[start : start + TEXTS_AT_ONCE]
                 own = self._independent([item for _, item in part], "text")
                 scores |= zip((key for key, _ in part), own, strict=True)
+                left = len(pairs) - start - len(part)
+                reach((len(keys) - left) / len(distinct))
         return {text: scores[key] for text, key in keys.items()}
 
     def _shared_context(self, items: Sequence["_Item"]) -> State | None:
