@@ -110,6 +110,27 @@ def test_one_call_computes_what_one_for_each_layer_does(cell: str, more: dict[st
     torch.testing.assert_close(x, whole)
 
 
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+def test_a_state_that_was_cut_out_reaches_torch_in_one_piece(
+    cell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """cuDNN refuses others, such as the first state of a decoder, a part of a product."""
+    layer = cast(TorchLayer, new_model(cell, 1).layers[0])
+    name = layer.rnn.mode.lower()
+    real, given = getattr(torch, name), list[bool]()
+
+    def checked(x: torch.Tensor, state: Any, *rest: Any) -> Any:
+        parts = state if isinstance(state, list) else [state]
+        given.extend(part.is_contiguous() for part in parts)
+        return real(x, state, *rest)
+
+    monkeypatch.setattr(torch, name, checked)
+    cut = torch.ones(2, 16).split(8, dim=-1)[: len(layer.spec.state)]
+    assert not cut[0].is_contiguous()
+    run_at_once([layer], torch.ones(1, 2, 8), [cut])
+    assert given and all(given)
+
+
 @pytest.mark.parametrize(("on_gpu", "gradient"), list(product((True, False), repeat=2)))
 def test_a_gpu_keeps_nothing_for_a_gradient_that_is_not_computed(
     on_gpu: bool, gradient: bool, monkeypatch: pytest.MonkeyPatch
