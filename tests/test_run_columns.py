@@ -45,7 +45,16 @@ FILES = {
     "one.csv": labelled(("id", "label")).replace("id,label", "words,label"),
     "labels.csv": labelled(("headline", "label", "sentiment")),
     "bare.csv": labelled(("mood", "headline")).partition("\n")[2],
+    "semicolons.csv": labelled(("text", "headline", "mood")).replace(",", ";"),
+    "tabs.tsv": labelled(("text", "headline", "mood")).replace(",", "\t"),
+    "capitals.csv": labelled(("text", "headline", "mood")).replace(
+        "headline,mood", "Headline, MOOD"
+    ),
+    "twice.csv": labelled(("text", "headline", "mood", "id")).replace(
+        "text,headline", "Headline,HEADLINE"
+    ),
     "pairs.csv": pairs("en", "de"),
+    "upper.csv": pairs("DE", "EN", turned=True),
     "turned.csv": pairs("de", "en", turned=True),
     "french.csv": pairs("en", "fr"),
     "numbers.csv": "day,temperature\n" + "".join(f"{at},{at % 5}\n" for at in range(60)),
@@ -58,6 +67,7 @@ FILES = {
 RUNS = {
     "label": ("train.csv", "--task", "classify", "--target", "mood"),
     "text": ("train.csv", "--column", "headline"),
+    "semicolons": ("semicolons.csv", "--column", "headline", "--delimiter", ";"),
     "other": ("two.csv", "--column", "title"),
     "bare": ("bare.csv", "--task", "classify", "--no-header", "--column", "2", "--target", "1"),
     "pair": ("pairs.csv", "--task", "translate", "--column", "en", "--target", "de"),
@@ -132,6 +142,55 @@ def test_the_columns_of_training_are_read_and_reported(
     status, err, _ = told(verb, run, file, *flags)
     assert status == 0, err
     assert reported in err
+
+
+@pytest.mark.parametrize(
+    ("verb", "run", "file", "reported"),
+    [
+        ("eval", "label", "capitals.csv",
+         '"Headline" (run label was trained on "headline"), labels in " MOOD" (run label was'),
+        ("score", "text", "capitals.csv", '"Headline" is read (run text was trained on'),
+        ("eval", "pair", "upper.csv", '"EN" (run pair was trained on "en"), translations in "DE"'),
+    ],
+)  # fmt: skip
+def test_names_may_differ_in_case_and_blanks(told, verb: str, run: str, file: str, reported: str):
+    """Such tables were refused, although just one column has the name."""
+    status, err, _ = told(verb, run, file)
+    assert status == 0 and reported in err, err
+
+
+def test_one_of_two_names_alike_is_not_chosen(told) -> None:
+    status, err, _ = told("predict", "label", "twice.csv")
+    assert status and "Choose one with --column" in err
+
+
+@pytest.mark.parametrize("file", ["more.csv", "tabs.tsv"])
+def test_a_delimiter_of_training_is_not_that_of_every_table(told, file: str) -> None:
+    """Whole rows were read as texts, since no semicolon divides them."""
+    status, err, _ = told("score", "semicolons", file)
+    assert status == 0 and 'the column "headline" is read, as in training' in err
+    assert "--delimiter" not in err
+    status, err, _ = told("score", "semicolons", "semicolons.csv")
+    assert status == 0 and "is read with --delimiter ;, as in training" in err
+
+
+@pytest.mark.parametrize(
+    ("verb", "flags"),
+    [("eval", ("--column", "de")), ("eval", ("--target", "en")), ("predict", ("--column", "de"))],
+)
+def test_a_run_may_be_asked_for_the_other_direction(
+    told, verb: str, flags: tuple[str, ...]
+) -> None:
+    """The column that is named is no longer that of the other side, too."""
+    status, err, out = told(verb, "pair", "turned.csv", *flags)
+    assert status == 0 and out, err
+    if verb == "eval":
+        assert 'texts are in the column "de", translations in "en"' in err
+
+
+def test_a_column_of_labels_may_be_read_as_text(told) -> None:
+    status, err, _ = told("eval", "label", "more.csv", "--column", "mood")
+    assert status == 0 and 'in the column "mood", labels in "label"' in err, err
 
 
 def test_the_figures_are_those_of_the_columns_of_training(told) -> None:

@@ -137,8 +137,8 @@ class LabelColumns(TwoColumns):
         """Return the column that is named, else one of `TEXT_NAMES`, else the only one of text."""
         labels = self.label_column(label, columns)
         others = [name for name in texts if name != labels]
-        if named is None and self.usual in others:
-            return self.usual
+        if named is None and (usual := self.found(self.usual, others)):
+            return usual
         if named is None and self.run:
             return self.trained_column(label, columns, others)
         folded = {name.casefold(): name for name in reversed(others)}
@@ -167,8 +167,8 @@ class LabelColumns(TwoColumns):
         Raises CorpusError if a column that is needed or named is not there.
         """
         if self.target is None:
-            if self.usual_target in columns:
-                return self.usual_target
+            if usual := self.found(self.usual_target, columns):
+                return usual
             known = target_columns(columns)
             if self.run and self.usual_target and self.compared and len(known) > 1:
                 raise CorpusError(
@@ -230,11 +230,12 @@ class _Reader(LineReader):
             )
 
     def _rows(self, rows: Rows) -> Iterator[Example]:
+        known = self.columns.apart_from(self.reading.column, self.rule.target)
         rule = replace(
             self.rule,
-            usual=self.columns.text or self.rule.usual,
-            usual_target=self.columns.target,
-            run=self.columns.run if self.columns.text else "",
+            usual=known.text or self.rule.usual,
+            usual_target=known.target,
+            run=known.run if known.text else "",
         )
         table: Opened = rows.read(self.warn, True, None, rule)
         if not table.columns:

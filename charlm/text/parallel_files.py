@@ -102,8 +102,9 @@ class PairColumns(TwoColumns):
         """Return the column that is named, else the first of two, else the only one of text."""
         if named is not None:
             return chosen_column(label, columns, texts, named)
-        if self.usual_target is not None and self.usual in texts:
-            return self.usual
+        usual = self.found(self.usual, texts)
+        if self.usual_target is not None and usual:
+            return usual
         others = [name for name in texts if name != self._named_target(label, columns)]
         if self.run:
             return self.trained_column(label, columns, others)
@@ -159,7 +160,7 @@ class PairColumns(TwoColumns):
 
     def _named_target(self, label: str, columns: Sequence[str]) -> str | None:
         if self.target is None:
-            return self.usual_target if self.usual_target in columns else None
+            return self.found(self.usual_target, columns)
         return self.typed_target(label, columns, self.target)
 
     def _unclear(self, label: str, columns: Sequence[str], what: str) -> CorpusError:
@@ -198,12 +199,13 @@ class _Reader(LineReader):
                     yield from self._file(source, like or sources[0].label)
 
     def _rows(self, rows: Rows) -> Iterator[Pair]:
+        known = self.columns.apart_from(self.reading.column, self.target)
         rule = PairColumns(
             self.target,
             self.needed,
-            usual=self.columns.text or TextColumn.usual,
-            usual_target=self.columns.target,
-            run=self.columns.run if self.columns.text else "",
+            usual=known.text or TextColumn.usual,
+            usual_target=known.target,
+            run=known.run if known.text else "",
         )
         table = rows.read(self.warn, True, None, rule)
         if not table.columns:

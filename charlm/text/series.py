@@ -148,8 +148,8 @@ class NumberColumn(TextColumn):
         self, label: str, columns: Sequence[str], texts: Sequence[str], named: str | None
     ) -> str:
         """Return the column that is named, else the usual one, else the only one of numbers."""
-        if named is None and self.usual in columns:
-            return self.usual
+        if named is None and (usual := self.found(self.usual, columns)):
+            return usual
         if named is None and self.run:
             return self.trained_column(label, columns, texts)
         return chosen_column(label, columns, texts, named, holds=self.holds)

@@ -85,8 +85,8 @@ class WordColumns(TwoColumns):
         """Return the column that is named, else that of a run, of `WORD_NAMES`, or of text."""
         if named is not None:
             return chosen_column(label, columns, texts, named, self.holds)
-        if self.usual in columns:
-            return self.usual
+        if usual := self.found(self.usual or None, columns):
+            return usual
         words = _first_of(WORD_NAMES, columns)
         others = ["text"] if "text" in texts else [*texts]
         if words is None and not self.needed and len(others) == 1:
@@ -99,8 +99,8 @@ class WordColumns(TwoColumns):
         """Return the column of the tags. Raises CorpusError if one that is needed is missing."""
         if self.target is not None:
             return self.typed_target(label, columns, self.target)
-        if self.usual_target in columns:
-            return self.usual_target
+        if usual := self.found(self.usual_target, columns):
+            return usual
         tags = _first_of(TAG_NAMES, columns)
         several = sum(column.casefold() in TAG_NAMES for column in columns) > 1
         if self.run and self.usual_target and self.needed and several:

@@ -79,6 +79,17 @@ class Columns:
         self.text = self.text or text or None
         self.target = self.target or target
 
+    def apart_from(self, text: str | None, target: str | None) -> "Columns":
+        """Return the columns without those that the user typed for the other part.
+
+        Of a run that was trained from en to de, none is left if the texts are to be read in de.
+        """
+        if text is not None and target is None and text == self.target:
+            return Columns()
+        if target is not None and text is None and target == self.text:
+            return Columns()
+        return self
+
     def record(self) -> dict[str, str]:
         """Return the columns that are known, by what they hold."""
         known = {"text": self.text, "target": self.target}
@@ -116,8 +127,8 @@ class TextColumn:
         self, label: str, columns: Sequence[str], texts: Sequence[str], named: str | None
     ) -> str:
         """Return the column, as in `chosen_column`, or the usual one if it is there."""
-        if named is None and self.usual in texts:
-            return self.usual
+        if named is None and (usual := self.found(self.usual, texts)):
+            return usual
         if named is None and self.run:
             return self.trained_column(label, columns, texts)
         is_plain = Path(label).suffix.lower() in PLAIN_TABLES
@@ -154,8 +165,8 @@ class TextColumn:
 
         Raises CorpusError if there is none, or several.
         """
-        if self.usual in columns:
-            return self.usual
+        if usual := self.found(self.usual, columns):
+            return usual
         if len(texts) == 1:
             return texts[0]
         raise CorpusError(
@@ -165,13 +176,24 @@ class TextColumn:
             columns=columns,
         )
 
+    def found(self, name: str | None, columns: Sequence[str]) -> str | None:
+        """Return the column of this name, or None.
+
+        A column that a run was trained on is also found by a name that differs only in case or in
+        blanks around it, if just one does.
+        """
+        if name is None or name in columns or not self.run:
+            return name if name in columns else None
+        alike = [each for each in columns if each.strip().casefold() == name.strip().casefold()]
+        return alike[0] if len(alike) == 1 else None
+
     def as_trained(self, column: str | None, trained: str | None, columns: Sequence[str]) -> str:
         """Return the end of a clause that says if a column is the one that the run knows."""
         if not self.run or trained is None:
             return ""
         if column == trained:
             return ", as in training"
-        missing = "" if trained in columns else ", which is not there"
+        missing = "" if self.found(trained, columns) else ", which is not there"
         return f' (run {shown(self.run)} was trained on "{shown(trained)}"{missing})'
 
     def lacks(self, trained: str) -> str:

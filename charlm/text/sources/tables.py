@@ -50,6 +50,7 @@ def table_rows(
     for the first of several that are read in the same way.
     """
     label = source.label
+    first_sentences: dict[str, str] = {}
 
     def read(
         warn: Warn, cells: bool, column: str | None = None, rule: TextColumn = TEXT_COLUMN
@@ -58,36 +59,47 @@ def table_rows(
         rules = reading if column is None else replace(reading, column=column)
 
         def report(sentence: str) -> None:
-            """Warn how this table is read, unless another table was read in the same way."""
+            """Warn how this table is read, unless another table was read in the same way.
+
+            A table that is read again repeats its first sentence, which `warn` can recognise.
+            """
             key = sentence.removeprefix(label).replace(delimited.FIRST_ROW, "")
             if reported.setdefault(key, label) == label:
-                warn(sentence)
+                warn(first_sentences.setdefault(key, sentence))
 
         if kind == "parquet":
             return parquet.open_table(source, rules, report, cells, rule)
         encoding = rules.encoding
         if encoding == AUTO:
             encoding = own_encoding(source, warn)
-        if columns and kind in ("csv", "tsv") and rule.names_nothing(rules.column):
-            rules = _as_trained(rules, columns, label, report)
         pieces = decode(blocks(source), label, warn, encoding=encoding, errors=rules.errors)
-        if kind in ("csv", "tsv") and rules.input_format == "auto":
+        if kind in ("csv", "tsv"):
             head = next((piece for piece in pieces if piece), "")
-            if problem := misnamed(head, kind):
+            if rules.input_format == "auto" and (problem := misnamed(head, kind)):
                 raise CorpusError(f"{label} {problem}")
             pieces = chain([head], pieces)
+            if columns and rule.names_nothing(rules.column):
+                rules = _as_trained(rules, columns, head, label, report)
         return READERS[kind](pieces, label, rules, warn, cells, report=report, rule=rule)
 
     return Rows(label, read, source.path if isinstance(source, TextFile) else None)
 
 
-def _as_trained(reading: ReadSettings, columns: Columns, label: str, report: Warn) -> ReadSettings:
-    """Return how a delimited table is read: as that of the run where the settings are open."""
+def _as_trained(
+    reading: ReadSettings, columns: Columns, head: str, label: str, report: Warn
+) -> ReadSettings:
+    """Return how a delimited table is read: as that of the run where the settings are open.
+
+    The delimiter of the run is left out if it does not occur in the first row of `head`, or if the
+    row has a tab beside it.
+    """
     usual = ReadSettings()
     form = {
         name: value for name, value in columns.form.items()
         if value != getattr(usual, name) == getattr(reading, name)
     }  # fmt: skip
+    if (delimiter := form.get("delimiter")) and not _separates(delimiter, head):
+        del form["delimiter"]
     if form.get("header") is False:
         names = f"If it holds the names of the columns, add {named('header')}."
         report(f"{label}: the first row is read as data, as in training. {names}")
@@ -95,6 +107,13 @@ def _as_trained(reading: ReadSettings, columns: Columns, label: str, report: War
     if others:
         report(f"{label} is read with {' and '.join(others)}, as in training.")
     return replace(reading, **form)
+
+
+def _separates(delimiter: str, head: str) -> bool:
+    """Return True if a delimiter of another table may be that of the table with this head."""
+    row = next((line for line in head.splitlines() if line.strip()), "")
+    typed = "\t" if delimiter in ("tab", "\\t") else delimiter
+    return typed in row and (typed == "\t" or "\t" not in row)
 
 
 READERS: dict[str, Callable[..., Opened]] = {
