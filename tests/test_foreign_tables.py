@@ -337,11 +337,32 @@ def test_a_header_of_two_rows_is_refused(content: str, found: str) -> None:
         "text,n,\nGood film,5,note\nBad,1,x\n",
         "text,,\nGood film,pos,pos\nBad,1,2\n",  # a repeated cell
         "text,label\nGood film,pos\nBad,neg\n",
+        "text,label,\nGood film,pos,n/a\nBad,neg,4\n",  # not all notes are numbers
+        "text,kind,\nGood film,class,note\nBad,neg,x\n",
     ],
 )
 def test_other_empty_names_are_read(content: str) -> None:
     rows, _ = read("a.csv", content, column="text")
     assert [text for _, text, _ in rows] == ["Good film", "Bad"]
+
+
+def test_a_column_that_is_named_shows_that_the_first_row_holds_the_names() -> None:
+    content = "item,,price\nApple,red,n/a\nPear,green,3.50\nFig,blue,4\n"
+    assert "a title or merged cells" in refused("a.csv", content)
+    assert [text for _, text, _ in read("a.csv", content, column="item")[0]] == [
+        "Apple",
+        "Pear",
+        "Fig",
+    ]
+
+
+def test_a_table_that_is_read_twice_is_reported_once() -> None:
+    """The second sentence had no advice on the first row, whose names were known by then."""
+    Path("poem.csv").write_text("Roses are red,\nViolets are blue,\nSugar is sweet,\n")
+    corpus = Corpus(["poem.csv"])
+    assert len(list(corpus.chunks())) == len(list(corpus.chunks())) > 0
+    (note,) = corpus.warnings
+    assert "They are the first row; if it is data, add --no-header" in note
 
 
 def test_a_table_of_numbers_names_the_way_to_learn_them() -> None:

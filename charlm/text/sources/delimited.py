@@ -83,7 +83,7 @@ def open_table(
         )
         return Opened(reading.column or "", names, iter(()))
     if reading.header is None:
-        _check_names(label, names, peeked)
+        _check_names(label, names, peeked, rule.names(reading.column))
     index = column_index(label, names, peeked, reading, rule)
     unique = unique_names(names)
     if repeated := _repeated(names):
@@ -102,15 +102,21 @@ def open_table(
     return Opened(unique[index], unique, checked)
 
 
-def _check_names(label: str, names: list[str], rows: list[Fields]) -> None:
+def _check_names(
+    label: str, names: list[str], rows: list[Fields], known: Sequence[str | None]
+) -> None:
     """Raise CorpusError if the row after the first one evidently holds the names of the columns.
 
     Spreadsheets have such rows below a title or merged cells, and surveys below short names: cells
-    of the first row are empty after a filled one, the next row is full, and it is unlike data.
+    of the first row are empty after a filled one, the next row is full, and it is unlike data. A
+    first row with a `known` or usual name holds the names, if some columns have none.
     """
     line, second = rows[0]
+    usual = {"text", *TARGET_NAMES, *(name.casefold() for name in known if name)}
     if any(cell.startswith('{"ImportId"') for _, row in rows[:2] for cell in row):
         found = "rows that describe its columns, as exports of Qualtrics have"
+    elif usual & {name.casefold() for name in names}:
+        return
     elif _is_title(names) and all(second) and _are_names(second, [row for _, row in rows[1:]]):
         found = f"a title or merged cells above the names of its columns (line {line:,}: "
         found += f"{', '.join(map(shown, second[:5]))})"
