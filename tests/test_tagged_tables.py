@@ -169,6 +169,10 @@ def test_columns_are_preferred_named_or_those_of_a_run(tmp_path: Path) -> None:
         ("x.csv", "word,tag\na,\nb,O\n", "line 2 has no tag"),
         ("x.csv", "word,tag\na,O\n,O\n", "line 3 has no word"),
         ("x.csv", "word,tag\n" + "a,O\n" * 400, "400 rows and no end of a sentence"),
+        ("x.csv", "sent,word,tag\n" + "1,a,O\n" * 400, "400 rows and no end of a sentence"),
+        ("x.csv", "sent,tokens,tags\n1,a b,O B-X\n2,c d,O O\n", "several words and tags in a row"),
+        ("x.jsonl", lines([{"tokens": "a b", "tags": "O B-X"}]), "(a b: O B-X); expected rows"),
+        ("x.csv", 'words,tags\n"[a, b]","[O, B-X]"\n', "several words and tags in a row"),
         ("x.tsv", "EU\tB-ORG\nleft\tO\n\n", "--input-format text if this is a CoNLL file"),
     ],
 )  # fmt: skip
@@ -208,3 +212,34 @@ def test_a_run_learns_and_reads_tables(tmp_path: Path, call: Call) -> None:
     assert status == 0 and err.count("as in training") == 2
     status, out, err = call("predict", "--run", "t", "--file", str(path), *where)
     assert status == 0 and out.count("\n\n") >= len(rows) - 1 and out.startswith("EU\t")
+
+
+def test_words_of_a_column_of_a_run_are_no_sentences(tmp_path: Path) -> None:
+    """Each was tagged as a sentence of its own, unless the column had a usual name."""
+    content = "sent,Wort,Art\n1,EU,X\n1,left,Y\n2,Peter,X\n2,ran,Y\n"
+    path = written(tmp_path, "x.csv", content)
+    known = Columns(text="Wort", target="Art", run="r")
+    for needs_tags in (True, False):
+        found, _ = read(path, needs_tags=needs_tags, columns=known)
+        assert [each.words for each in found] == [("EU", "left"), ("Peter", "ran")]
+
+
+def test_texts_below_a_usual_name_of_words_are_sentences(tmp_path: Path) -> None:
+    path = written(tmp_path, "x.csv", "words,id\nPeter left .,1\nHe ran,2\nNo,3\n")
+    found, _ = read(path, needs_tags=False)
+    assert [each.words for each in found] == [("Peter", "left", "."), ("He", "ran"), ("No",)]
+
+
+def test_words_and_tags_may_have_blanks(tmp_path: Path) -> None:
+    content = "sent,word,tag\n1,New York,proper noun\n1,shines,verb\n2,1 000,number\n2,won,verb\n"
+    (first, second), _ = read(written(tmp_path, "x.csv", content))
+    assert first.words == ("New York", "shines") and first.tags == ("proper noun", "verb")
+    assert second.words == ("1 000", "won")
+
+
+def test_numbers_of_sentences_may_begin_again_in_each_document(tmp_path: Path) -> None:
+    """Two documents of one sentence were one sentence."""
+    content = "doc_id,sent_id,word,tag\na,1,EU,X\na,1,left,Y\nb,1,He,X\nb,2,ran,Y\n"
+    found, warnings = read(written(tmp_path, "x.csv", content))
+    assert [each.words for each in found] == [("EU", "left"), ("He",), ("ran",)]
+    assert 'where the column "sent_id" or "doc_id" changes' in warnings

@@ -39,6 +39,8 @@ SENTENCE_NAMES = (
     "sentence #", "sentence_id", "sentence_idx", "sent_id", "sentence", "sent",
 )  # fmt: skip
 """Names of a column whose cells say where a sentence begins."""
+DOCUMENT_NAMES = ("document_id", "doc_id", "document", "doc", "docid")
+"""Names of a column of documents, in which the numbers of sentences may begin again."""
 MAX_UNDIVIDED = 250
 """Words of a table above which there must be several sentences."""
 EXPECTED = (
@@ -167,15 +169,45 @@ def table_sentences(
         columns.keep(table.column, tags)
     head = list(islice(table.records, PEEK_ROWS))
     records = chain(head, table.records)
+    are_words = table.column == columns.text or table.column.casefold() in WORD_NAMES
     if any(isinstance(each.text, Nested) for each in head):
         yield from _listed(records, rows.label, tags, warn, needs_tags)
-    elif needs_tags or table.column.casefold() in WORD_NAMES:
+    elif needs_tags or (are_words and not _have_blanks(head)):
+        if needs_tags:
+            _check_one_word(head, rows.label, tags or "")
         key = _first_of(SENTENCE_NAMES, table.columns)
-        yield from _joined(records, rows.label, tags, key, warn, needs_tags)
+        keys = [key, _first_of(DOCUMENT_NAMES, table.columns)] if key is not None else []
+        divider = [name for name in keys if name is not None]
+        yield from _joined(records, rows.label, tags, divider, warn, needs_tags)
     else:
         for record in records:
             words = tuple(word for word, _ in split_words(record.text or ""))
             yield words, None, f"{rows.label}: {record.place}"
+
+
+def _have_blanks(records: Sequence[Record]) -> bool:
+    """Return True if most texts have several words, so that each is a sentence."""
+    texts = [each.text for each in records if each.text]
+    return 2 * sum(len(text.split()) > 1 for text in texts) > len(texts)
+
+
+def _check_one_word(head: Sequence[Record], label: str, column: str) -> None:
+    """Raise CorpusError for rows with all words of a sentence in a cell, and all tags in another.
+
+    Blanks separate them, so that most cells have several words, and as many tags.
+    """
+    cells = [(each.text or "", each.cells.get(column, "")) for each in head]
+    pairs = [(text.split(), tags.split()) for text, tags in cells if text]
+    if any(_LIST.match(text) or isinstance(tags, Nested) for text, tags in cells):
+        return  # `_check_no_list` has a message of its own
+    alike = sum(len(words) == len(tags) for words, tags in pairs)
+    if _have_blanks(head) and 10 * alike >= 9 * len(pairs):
+        words, tags = (shown(" ".join(each)[:40]) for each in pairs[0])
+        raise CorpusError(
+            f"{label} has several words and tags in a row, between blanks ({words}: {tags}); "
+            f"expected {EXPECTED}. Write such lists, for example with pandas: "
+            f'df.map(str.split).to_json("x.jsonl", orient="records", lines=True)'
+        )
 
 
 # ------------------------------------------------------------------ a sentence in each row
@@ -235,28 +267,29 @@ def _joined(
     records: Iterable[Record],
     label: str,
     column: str | None,
-    key: str | None,
+    keys: Sequence[str],
     warn: Warn,
     needs_tags: bool,
 ) -> Iterator[Words]:
-    """Yield the sentences of rows with a word each; `key` is a column that changes with them.
+    """Yield the sentences of rows with a word each; `keys` are columns that change with them.
 
-    A cell of `key` that is empty continues the sentence, and so does an equal one. Without `key`,
+    A cell of them that is empty continues the sentence, and so does an equal one. Without `keys`,
     an empty row ends it.
     """
-    if key is not None:
-        warn(f'{label}: a sentence ends where the column "{shown(key)}" changes.')
+    if keys:
+        columns = " or ".join(f'"{shown(key)}"' for key in keys)
+        warn(f"{label}: a sentence ends where the column {columns} changes.")
     words: list[str] = []
     tags: list[str] = []
-    place, last = "", ""
-    divided = key is not None
+    place, last = "", [""] * len(keys)
+    divided = False
 
     def sentence() -> Words:
         """Return the sentence that ends here."""
         if not divided and len(words) > MAX_UNDIVIDED:
             raise CorpusError(
                 f"{label} has {len(words):,} rows and no end of a sentence; expected a column such "
-                "as sentence_id, or an empty line after each sentence. Add one of them"
+                "as sentence_id that changes, or an empty line after each sentence. Add one of them"
             )
         return tuple(words), tuple(tags) if needs_tags else None, place
 
@@ -265,13 +298,14 @@ def _joined(
         cell = record.cells.get(column or "", "")
         _check_no_list(record.text or "", cell, own)
         word, tag = (record.text or "").strip(), cell.strip()
-        begins = record.cells.get(key, "").strip() if key is not None else ""
+        own_keys = [record.cells.get(key, "").strip() for key in keys]
+        begins = any(cell and cell != old for cell, old in zip(own_keys, last, strict=True))
         is_blank = not word and not any(cell.strip() for cell in record.cells.values())
-        divided |= is_blank
-        if words and ((begins and begins != last) or (is_blank and key is None)):
+        if words and (begins or (is_blank and not keys)):
+            divided = True
             yield sentence()
             words, tags = [], []
-        last = begins or last
+        last = [cell or old for cell, old in zip(own_keys, last, strict=True)]
         if is_blank:
             continue
         if not word or (needs_tags and not tag):
