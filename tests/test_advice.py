@@ -258,6 +258,9 @@ def test_a_text_prepared_for_words_is_reported(
         (["1"] * 5, False),  # too few to say
         (["1", "two"] * 20, False),
         (["1984 was a year"] * 30, False),
+        (["31415926535897932384"] * 30, False),  # digits of pi
+        (["02139", "10001"] * 30, False),  # codes of places
+        (["0", "0.5", "123456789012345"] * 30, True),
     ],
 )
 @pytest.mark.parametrize("mark", ["\n", END])

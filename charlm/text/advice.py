@@ -45,7 +45,8 @@ FEW_TOKENS = 1000
 
 MIN_NUMBERS = 20
 """Lines of numbers from which a text may be a series."""
-_NUMBER = re.compile(r"[+-]?(\d+([.,]\d+)?|[.,]\d+)([eE][+-]?\d+)?")
+_NUMBER = re.compile(r"[+-]?(?!0\d)(?!\d{16})(\d+([.,]\d+)?|[.,]\d+)([eE][+-]?\d+)?")
+"""Numbers of a series: neither codes that begin with 0 nor more digits than a float64 holds."""
 _SENTENCE_ENDS = frozenset(".,;:!?…-–—\"'”’»。、！？」।۔؟")
 _CODE = frozenset("{}[]()=<>;|\\/#@*")
 
