@@ -296,6 +296,17 @@ def test_a_run_without_a_record_has_the_columns_that_were_typed(trained: Path) -
     assert (columns.text, columns.target, columns.run) == ("en", "de", "")
 
 
+@pytest.mark.parametrize("words", [("sample", "--len", "5", "--prime-file"), ("inside", "--file")])
+def test_a_text_to_start_from_or_to_show_is_read_by_the_columns(
+    words: tuple[str, ...], trained: Path, call: Call
+) -> None:
+    """The column "text" was read without a word."""
+    run = ("--run", "text", "--checkpoints", str(trained / "runs"))
+    status, out, err = call(*words, str(trained / "more.csv"), *run)
+    assert status == 0 and out
+    assert 'the column "headline" is read, as in training' in " ".join(err.split())
+
+
 def test_gradients_report_how_a_table_is_read(trained: Path, call: Call) -> None:
     """The column was guessed without a word."""
     where = ("--checkpoints", str(trained / "runs"), "--lags", "8")

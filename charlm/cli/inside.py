@@ -125,8 +125,8 @@ def inside(asked: Asked) -> None:
     theme = options.checked_theme(asked.theme)
     _check_output(asked)
     _check_together(asked)
-    text = _read_text(asked.text, asked.file)
     path = options.locate(asked.run, asked.checkpoints)
+    text = _read_text(asked.text, asked.file, path)
     if _gives_translations(path):
         of_models = ("--by", *VIEWS, "--signal", "--svg", "--weights")
         check_typed(options.typed_values(asked, *of_models), path)
@@ -196,14 +196,17 @@ def _no_text() -> UsageError:
     return UsageError("no text; expected one as an argument, with --file, or - for stdin")
 
 
-def _read_text(text: str | None, file: Path | None) -> str | None:
-    """Return the text that was given as an argument or in a file, or None. Raises UsageError."""
+def _read_text(text: str | None, file: Path | None, run: Path) -> str | None:
+    """Return the text that was given as an argument or in a file, or None.
+
+    A table is read by the columns of the run. Raises UsageError.
+    """
     from charlm.runs.locate import is_file
 
     if text is not None and file:
         raise UsageError("a text and --file were both given; expected one of them")
     if file:
-        return read_text(file)
+        return read_text(file, run)
     if text and is_file(Path(text)):
         say(f"{text} is read as a text; to read the file: {command('inside', '--file', text)}")
     return text

@@ -312,7 +312,7 @@ def _layout(model: "Model", asked: Asked, *, whole: bool) -> "Layout":
 def _prompt(model: "Model", prime: str, file: Path | None) -> str:
     """Return the text to start from, and report its pieces that are not in the vocabulary."""
     if file:
-        prime = model.run.boundaries.file_prompt(read_file(file))
+        prime = model.run.boundaries.file_prompt(read_file(file, model.path))
     if prime:
         options.name_unknown(model, [model.context(prime)], "prime text")
     return prime

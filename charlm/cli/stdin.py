@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from charlm.cli.output import Verbosity
+from charlm.cli.output import Verbosity, say_all
 from charlm.errors import UsageError
 
 READ_BYTES = 1 << 16
@@ -130,21 +130,28 @@ def _buffered(descriptor: int) -> int:
     return 0
 
 
-def read_text(path: Path = Path("-")) -> str:
+def read_text(path: Path = Path("-"), run: Path | None = None) -> str:
     """Return the text of a file, or on standard input, without its last line end.
 
-    Raises CorpusError.
+    `run` and errors are as in `read_file`.
     """
     from charlm.text.boundaries import strip_line_end
 
-    return strip_line_end(read_file(path))
+    return strip_line_end(read_file(path, run))
 
 
-def read_file(path: Path) -> str:
-    """Return the text of a file, or of standard input for `-`. Raises CorpusError."""
+def read_file(path: Path, run: Path | None = None) -> str:
+    """Return the text of a file, or of standard input for `-`, and report how it is read.
+
+    A table is read by the columns of `run`, if it has them. Raises CorpusError.
+    """
+    from charlm.runs.columns import run_columns
     from charlm.text.corpus import Corpus
 
-    return "".join(Corpus([str(path)], document="stream").chunks())
+    corpus = Corpus([str(path)], document="stream", columns=run_columns(run) if run else None)
+    text = "".join(corpus.chunks())
+    say_all(corpus.warnings)
+    return text
 
 
 def stdin_blocks() -> Iterator[bytes]:
