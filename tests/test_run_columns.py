@@ -53,6 +53,8 @@ FILES = {
     "twice.csv": labelled(("text", "headline", "mood", "id")).replace(
         "text,headline", "Headline,HEADLINE"
     ),
+    "named.csv": labelled(("headline", "mood")).replace("headline,mood", "Text,Label"),
+    "review.csv": labelled(("mood", "headline")).replace("mood,headline", "label,review"),
     "pairs.csv": pairs("en", "de"),
     "upper.csv": pairs("DE", "EN", turned=True),
     "turned.csv": pairs("de", "en", turned=True),
@@ -70,6 +72,7 @@ RUNS = {
     "semicolons": ("semicolons.csv", "--column", "headline", "--delimiter", ";"),
     "other": ("two.csv", "--column", "title"),
     "bare": ("bare.csv", "--task", "classify", "--no-header", "--column", "2", "--target", "1"),
+    "bare text": ("bare.csv", "--no-header", "--column", "2"),
     "pair": ("pairs.csv", "--task", "translate", "--column", "en", "--target", "de"),
     "series": ("numbers.csv", "--task", "series", "--column", "temperature"),
     "tag": ("train.conll", "--task", "tag", "--target", "2"),
@@ -172,6 +175,25 @@ def test_a_delimiter_of_training_is_not_that_of_every_table(told, file: str) -> 
     assert "--delimiter" not in err
     status, err, _ = told("score", "semicolons", "semicolons.csv")
     assert status == 0 and "is read with --delimiter ;, as in training" in err
+
+
+@pytest.mark.parametrize("file", ["named.csv", "review.csv"])
+def test_a_first_row_of_usual_names_is_no_data(told, file: str) -> None:
+    """A run of tables without names read a table whose columns are in another order by numbers."""
+    status, err, _ = told("eval", "bare", file)
+    assert status == 0 and "names of the columns, unlike in training" in err, err
+    assert "labels that the run does not know" not in err
+    status, err, out = told("score", "bare text", "named.csv", "--column", "Text")
+    assert status == 0 and out.count("film") == 24 and "unlike in training" in err
+
+
+def test_numbers_of_columns_say_nothing_of_names(told, trained: Path) -> None:
+    """A table with the column "text" is read as without the columns of a run."""
+    status, err, _ = told("eval", "bare text", "more.csv", "--header")
+    assert status == 0 and '"text" is read (run bare text was trained on "2"' in err, err
+    paths = [trained / "runs" / name for name in ("label", "bare")]
+    columns = common_columns(paths, [str(trained / "more.csv")])
+    assert (columns.text, columns.target) == ("headline", "mood")
 
 
 @pytest.mark.parametrize(
@@ -284,6 +306,15 @@ def test_compared_runs_read_a_table_alike(trained: Path, call: Call) -> None:
     status, out, err = call("compare", "text", "other", *where, *file)
     assert (status, out) == (2, "") and "trained on different columns" in err
     assert call("compare", "text", "other", *where, *file, "--column", "headline")[0] == 0
+
+
+def test_a_table_for_validation_gives_a_run_of_plain_text_no_columns(
+    trained: Path, call: Call
+) -> None:
+    (trained / "plain.txt").write_text("a good film\n" * 20, encoding="utf-8")
+    words = ("train", str(trained / "plain.txt"), "--valid", str(trained / "more.csv"), *TINY)
+    assert call(*words, "--name", "plain", "--checkpoints", str(trained / "runs"))[0] == 0
+    assert run_columns(trained / "runs" / "plain").record() == {}
 
 
 def test_a_run_without_a_record_has_the_columns_that_were_typed(trained: Path) -> None:

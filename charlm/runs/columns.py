@@ -48,15 +48,17 @@ def common_columns(
 ) -> Columns:
     """Return the columns that several runs were trained on, by which `files` are read.
 
-    Runs without columns, such as those of plain text, are passed over. `reading` and `target` are
-    what the user typed; with `only_text` no column is read beside the texts. Raises UsageError for
-    tables if the runs were trained on different columns and the user named none.
+    Runs without columns, such as those of plain text, are passed over, and so are numbers of
+    columns if others have names. `reading` and `target` are what the user typed; with `only_text`
+    no column is read beside the texts. Raises UsageError for tables if the runs were trained on
+    different columns and the user named none.
     """
     reading, known = reading or {}, [run_columns(path) for path in paths]
     open_ = {"text": reading.get("column") is None, "target": target is None and not only_text}
     chosen: dict[str, str | None] = {}
     for part, is_open in open_.items():
         own = {str(name): each.run for each in known if (name := getattr(each, part))}
+        own = {name: run for name, run in own.items() if not name.isdecimal()} or own
         chosen[part] = next(iter(own)) if len(own) == 1 else None
         if is_open and len(own) > 1 and _has_table(files, reading):
             trained = ", ".join(f'{run or "a run"} on "{shown(name)}"' for name, run in own.items())

@@ -19,6 +19,7 @@ from charlm.text.sources.files import Spool, TextFile, shown
 from charlm.text.sources.kinds import LABEL_PREFIX
 from charlm.text.sources.names import Source, find, reads_once
 from charlm.text.sources.rows import (
+    TEXT_NAMES,
     Columns,
     Nested,
     Opened,
@@ -32,8 +33,6 @@ from charlm.text.sources.rows import (
 from charlm.text.sources.text_lines import LineReader
 from charlm.units import count_of
 
-TEXT_NAMES = ("text", "sentence", "review")
-"""Names of a column of texts, in the order of preference."""
 PEEK_LINES = 100
 """Lines at the beginning of a file in which fastText labels are looked for."""
 MAX_COMPARED = 10_000
@@ -139,7 +138,7 @@ class LabelColumns(TwoColumns):
         others = [name for name in texts if name != labels]
         if named is None and (usual := self.found(self.usual, others)):
             return usual
-        if named is None and self.run:
+        if named is None and self.is_bound(columns):
             return self.trained_column(label, columns, others)
         folded = {name.casefold(): name for name in reversed(others)}
         known = [folded[name] for name in TEXT_NAMES if name in folded]
@@ -170,7 +169,8 @@ class LabelColumns(TwoColumns):
             if usual := self.found(self.usual_target, columns):
                 return usual
             known = target_columns(columns)
-            if self.run and self.usual_target and self.compared and len(known) > 1:
+            is_bound = self.is_bound(columns)
+            if is_bound and self.usual_target and self.compared and len(known) > 1:
                 raise CorpusError(
                     f"{label} has no column {self.lacks(self.usual_target)}, and several others "
                     f"with a name of {self.noun}s. {listed(columns)} Choose one with "

@@ -106,7 +106,7 @@ class PairColumns(TwoColumns):
         if self.usual_target is not None and usual:
             return usual
         others = [name for name in texts if name != self._named_target(label, columns)]
-        if self.run:
+        if self.is_bound(columns):
             return self.trained_column(label, columns, others)
         if len(others) == 1 or (self.target is None and len(others) == 2):
             return others[0]
@@ -120,7 +120,7 @@ class PairColumns(TwoColumns):
         target = self._named_target(label, columns)
         if target is None:
             others = [name for name in columns if name != source]
-            if self.run and self.usual_target:
+            if self.is_bound(columns) and self.usual_target:
                 if not self.needed:
                     return None
                 raise CorpusError(

@@ -150,7 +150,7 @@ class NumberColumn(TextColumn):
         """Return the column that is named, else the usual one, else the only one of numbers."""
         if named is None and (usual := self.found(self.usual, columns)):
             return usual
-        if named is None and self.run:
+        if named is None and self.is_bound(columns):
             return self.trained_column(label, columns, texts)
         return chosen_column(label, columns, texts, named, holds=self.holds)
 

@@ -1,7 +1,7 @@
 """Splits: the training, validation and test text, held out before anything is learned."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
@@ -46,11 +46,12 @@ def split_corpus(corpus: Corpus, settings: CorpusSettings) -> dict[str, Split]:
     Advice about the text is added to the corpus's warnings. Raises CorpusError for an empty text.
     """
     whole = _Scanned.read(corpus)
+    columns = replace(corpus.columns)  # tables of other splits do not fill in those of training
     splits = _train_and_valid(whole, settings)
     for name, sources in (("valid", settings.valid), ("test", settings.test)):
         if sources:
             other = _Scanned.read(
-                Corpus(sources, document=corpus.document, reading=settings, columns=corpus.columns)
+                Corpus(sources, document=corpus.document, reading=settings, columns=columns)
             )
             known = corpus.warnings
             known += [warning for warning in other.corpus.warnings if warning not in known]

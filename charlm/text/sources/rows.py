@@ -22,6 +22,8 @@ MAX_LISTED = 20
 """Columns that a message names."""
 PLAIN_TABLES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv")
 """Suffixes of tables that can be read as plain text, too."""
+TEXT_NAMES = ("text", "sentence", "review")
+"""Names of a column of texts beside labels, in the order of preference."""
 TARGET_NAMES = ("label", "labels", "class", "category", "sentiment", "target")
 """Names of a column of labels, in the order of preference."""
 
@@ -129,7 +131,7 @@ class TextColumn:
         """Return the column, as in `chosen_column`, or the usual one if it is there."""
         if named is None and (usual := self.found(self.usual, texts)):
             return usual
-        if named is None and self.run:
+        if named is None and self.is_bound(columns):
             return self.trained_column(label, columns, texts)
         is_plain = Path(label).suffix.lower() in PLAIN_TABLES
         as_text = ", or read every file as plain text with --input-format text" if is_plain else ""
@@ -175,6 +177,13 @@ class TextColumn:
             f"Choose one with {named('column')}",
             columns=columns,
         )
+
+    def is_bound(self, columns: Sequence[str]) -> bool:
+        """Return True if the table should have the columns of a run.
+
+        A run of tables without names knows their numbers only, which say nothing of other tables.
+        """
+        return bool(self.run) and (self.usual in columns or not self.usual.isdecimal())
 
     def found(self, name: str | None, columns: Sequence[str]) -> str | None:
         """Return the column of this name, or None.

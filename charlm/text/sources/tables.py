@@ -4,6 +4,7 @@ Reading is strict: a cell is its text, never converted to a number or date, and 
 fit its table is refused with its line, so that no text is lost or moved to another column.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -17,7 +18,9 @@ from charlm.text.sources.encodings import own_encoding
 from charlm.text.sources.files import Spool, TextFile, blocks
 from charlm.text.sources.kinds import misnamed
 from charlm.text.sources.rows import (
+    TARGET_NAMES,
     TEXT_COLUMN,
+    TEXT_NAMES,
     Columns,
     Opened,
     Rows,
@@ -34,6 +37,11 @@ TABLES = {
     ".parquet": "parquet",
 }
 """File suffix → format."""
+_UNLIKE_TRAINING = (
+    ": the first row is read as the names of the columns, unlike in training. If it is data, add "
+    "--no-header."
+)
+"""End of a sentence about a table, if the run was trained on tables without names."""
 
 
 def table_rows(
@@ -80,6 +88,8 @@ def table_rows(
             pieces = chain([head], pieces)
             if columns and rule.names_nothing(rules.column):
                 rules = _as_trained(rules, columns, head, label, report)
+            elif columns and columns.form.get("header") is False and rules.header is None:
+                report(f"{label}{_UNLIKE_TRAINING}")
         return READERS[kind](pieces, label, rules, warn, cells, report=report, rule=rule)
 
     return Rows(label, read, source.path if isinstance(source, TextFile) else None)
@@ -91,15 +101,18 @@ def _as_trained(
     """Return how a delimited table is read: as that of the run where the settings are open.
 
     The delimiter of the run is left out if it does not occur in the first row of `head`, or if the
-    row has a tab beside it.
+    row has a tab beside it. A first row with usual names of columns is no data.
     """
-    usual = ReadSettings()
+    usual, row = ReadSettings(), _first_row(head)
     form = {
         name: value for name, value in columns.form.items()
         if value != getattr(usual, name) == getattr(reading, name)
     }  # fmt: skip
-    if (delimiter := form.get("delimiter")) and not _separates(delimiter, head):
+    if (delimiter := form.get("delimiter")) and not _separates(delimiter, row):
         del form["delimiter"]
+    if form.get("header") is False and _holds_names(row):
+        del form["header"]
+        report(f"{label}{_UNLIKE_TRAINING}")
     if form.get("header") is False:
         names = f"If it holds the names of the columns, add {named('header')}."
         report(f"{label}: the first row is read as data, as in training. {names}")
@@ -109,11 +122,21 @@ def _as_trained(
     return replace(reading, **form)
 
 
-def _separates(delimiter: str, head: str) -> bool:
-    """Return True if a delimiter of another table may be that of the table with this head."""
-    row = next((line for line in head.splitlines() if line.strip()), "")
+def _first_row(head: str) -> str:
+    """Return the first line that is not blank."""
+    return next((line for line in head.splitlines() if line.strip()), "")
+
+
+def _separates(delimiter: str, row: str) -> bool:
+    """Return True if a delimiter of another table may be that of the table with this row."""
     typed = "\t" if delimiter in ("tab", "\\t") else delimiter
     return typed in row and (typed == "\t" or "\t" not in row)
+
+
+def _holds_names(row: str) -> bool:
+    """Return True if a first row has the cell "text", or two usual names of texts and labels."""
+    cells = {cell.strip(' "').casefold() for cell in re.split(r"[\t,;|]", row)}
+    return "text" in cells or bool(cells & {*TEXT_NAMES} and cells & {*TARGET_NAMES})
 
 
 READERS: dict[str, Callable[..., Opened]] = {
