@@ -223,6 +223,18 @@ def test_the_scale_of_a_series_does_not_change_what_is_learned(folder) -> None:
         assert np.allclose(tensor, tensors[1][name], atol=1e-4), name
 
 
+@pytest.mark.parametrize("constant", [slice(-60, None), slice(0, -60)])
+def test_the_review_of_a_series_that_stops_changing_has_no_huge_numbers(folder, constant) -> None:
+    """The last value is right there: an error as a multiple of its error had 290 digits."""
+    values = WAVE.copy()
+    values[constant] = 3.5
+    write_series(folder / "still.csv", values)
+    name = f"still{constant.start}"
+    last = finished(session_of(folder, name, "still.csv"))
+    assert last.review and 0.0 <= last.review.train["mse_of_last_value"] < 100.0
+    assert all(len(word) < 20 for line in last.review.advice for word in line.split())
+
+
 def test_zero_validation_is_allowed(folder) -> None:
     last = finished(session_of(folder, "all", valid_frac=0.0))
     assert last.valid is None

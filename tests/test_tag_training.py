@@ -259,3 +259,15 @@ def test_misuse_is_refused(
     with pytest.raises(UsageError, match=message):
         new_run(tmp_path, **options)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_review_without_spans_to_find_is_of_accuracy(tmp_path: Path) -> None:
+    """The F1 of held-out sentences without a span is not a number, and was reported as nan."""
+    plain = [[(word, "O") for word, tag in words if tag == "O"] for words in names(seed=8)]
+    last = finished(new_run(tmp_path, valid=(conll(tmp_path / "plain.conll", plain),)))
+    assert isinstance(last.valid, TagCounts)
+    assert last.review and last.review.train.keys() <= {"accuracy", "f1"}
+    assert "nan" not in " ".join(last.review.advice).split()
+    assert not any("(nan" in line for line in last.review.advice)
+    if math.isnan(last.valid.f1):
+        assert last.review.train.keys() == {"accuracy"}

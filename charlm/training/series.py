@@ -33,7 +33,8 @@ LIMITS = Limits(small_gap=0.1, large_gap=0.5, almost_nothing=0.01, noisy=True)
 """Limits of a `Fit`, for squared errors."""
 EQUAL = 0.02
 """Fraction by which errors must differ to be called better or worse."""
-TINY = 1e-300
+CONSTANT = 1e-3
+"""Fraction of the squared error of the last value below which a part of a series is constant."""
 
 
 class SeriesTraining(LabelledTraining):
@@ -120,11 +121,12 @@ class SeriesTraining(LabelledTraining):
             TorchSeries(cast(SeriesModel, model)), values, len(values) - 1, series.scales,
             window=training.bptt if training.stateless else None,
         )  # fmt: skip
+        own, new = _relative(train, answers["valid"])
         return Fit(
             key="mse_of_last_value",
             figure="{} times the squared error of the last value",
-            train=_relative(train),
-            new=_relative(answers["valid"]),
+            train=own,
+            new=new,
             limits=LIMITS,
             noun="numbers",
             floors=_floors(answers[max(answers, key=HELD_OUT.index)]),
@@ -132,9 +134,18 @@ class SeriesTraining(LabelledTraining):
         )
 
 
-def _relative(counts: SeriesCounts) -> float:
-    """Return the mean squared error as a multiple of that of the last value."""
-    return counts.mse / max(counts.last_value_mse, TINY)
+def _relative(train: SeriesCounts, new: SeriesCounts) -> tuple[float, float]:
+    """Return both mean squared errors as multiples of that of the last value.
+
+    Each is a multiple of the error on the same numbers; of the larger one if one part is constant,
+    or nearly so, where the last value is right. Without any change, they are 0.
+    """
+    least, most = sorted((train.last_value_mse, new.last_value_mse))
+    if least < CONSTANT * most:
+        return train.mse / most, new.mse / most
+    if not most:
+        return 0.0, 0.0
+    return train.mse / train.last_value_mse, new.mse / new.last_value_mse
 
 
 def _floors(counts: SeriesCounts) -> list[Floor]:

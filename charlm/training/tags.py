@@ -1,5 +1,6 @@
 """Training of taggers: the object of the task `tag`."""
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
@@ -206,7 +207,10 @@ class TagTraining(LabelledTraining):
         answers: Mapping[str, tuple[Tagger, Emissions]],
         course: Course,
     ) -> Fit:
-        """Return the F1 of spans, or the accuracy of tags, and the most frequent tags beside it."""
+        """Return the F1 of spans, or the accuracy of tags, and the most frequent tags beside it.
+
+        Without spans in a text there is no F1 of it; then it is the accuracy.
+        """
         tagged, tagger = gold_of(session.dataset, Tagged), cast(Tagger, model)
         sentences, names = tagged.sentences["train"], tagged.labels.names
         rows = reviewed_rows(sentences.text)
@@ -217,35 +221,37 @@ class TagTraining(LabelledTraining):
             part, names, steps_of(tagger, names), scale=1.0,
         )  # fmt: skip
         valid = self.figures(session, answers["valid"], "valid", 1.0)
-        key = train.headline
+        split = max(answers, key=HELD_OUT.index)
+        own = self.figures(session, answers[split], split, 1.0)
+        frequent = frequent_tag(session.dataset, [split])[split]
+        known = [getattr(counts, train.headline) for counts in (train, valid, own, frequent)]
+        key = train.headline if all(map(math.isfinite, known)) else "accuracy"
         return Fit(
             key=key,
             figure="span-F1 {}" if key == "f1" else "accuracy {}",
-            train=finite(getattr(train, key)) or 0.0,
-            new=finite(getattr(valid, key)) or 0.0,
+            train=getattr(train, key),
+            new=getattr(valid, key),
             perfect=1.0,
             limits=LIMITS,
             noun="sentences",
             examples=sentences.documents,
-            floors=[self._floor(session, answers)],
-            course=replace(course, validations=()) if key == "f1" else course,  # see `badness`
-        )
+            floors=[_floor(frequent, own, key, split)],
+            course=replace(course, validations=()) if train.headline == "f1" else course,
+        )  # see `badness`
 
-    def _floor(self, session: "Session", answers: Mapping[str, tuple[Tagger, Emissions]]) -> Floor:
-        """Return the most frequent tags beside the answers to the last held-out split."""
-        split = max(answers, key=HELD_OUT.index)
-        own = self.figures(session, answers[split], split, 1.0)
-        floor = frequent_tag(session.dataset, [split])[split]
-        assert own.rows is not None and floor.rows is not None, "counted here"
-        change, key = paired_difference(floor.rows, own.rows, own.headline), own.headline
-        where = {"valid": "validation"}.get(split, split)
-        return Floor(
-            name="the most frequent tag of each word",
-            figures=f"{getattr(floor, key):.3f} on {len(own.rows):,} {where} sentences, this run "
-            f"{getattr(own, key):.3f}",
-            low=change.low,
-            high=change.high,
-        )
+
+def _floor(frequent: TagCounts, own: TagCounts, key: str, split: str) -> Floor:
+    """Return the most frequent tags beside the figures of a run, of a held-out split."""
+    assert own.rows is not None and frequent.rows is not None, "counted here"
+    change = paired_difference(frequent.rows, own.rows, key)
+    where = {"valid": "validation"}.get(split, split)
+    return Floor(
+        name="the most frequent tag of each word",
+        figures=f"{getattr(frequent, key):.3f} on {len(own.rows):,} {where} sentences, this run "
+        f"{getattr(own, key):.3f}",
+        low=change.low,
+        high=change.high,
+    )
 
 
 def with_letters(settings: Settings) -> Settings:
