@@ -347,8 +347,11 @@ def test_no_torch_is_imported(run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "note"),
     [
-        ([""], "1 text without words has no answer, only an empty line in its place (the first is"),
-        (["good film", " ", "bad", "\t"], "2 texts without words have no answer"),
+        ([""], "1 text without words has no answer, and its place is empty (the first is text 1)"),
+        (
+            ["good film", " ", "bad", "\t"],
+            "2 texts without words have no answer, and their places are empty",
+        ),
         (["good film"], ""),
     ],
 )

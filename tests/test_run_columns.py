@@ -1,6 +1,7 @@
 """Tables that a run evaluates, scores or answers are read by the columns that it was trained on."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from charlm.cli import main
 from charlm.errors import UsageError
 from charlm.runs.columns import common_columns, run_columns
 from charlm.runs.layout import read_record, write_record
+from charlm.text.sources.rows import Columns
 
 TINY = ("--hidden", "4", "--embedding", "4", "--threads", "1", "--seed", "1", "-q", "--steps", "2")
 PAIRS = [("a dog", "ein hund"), ("a cat", "eine katze"), ("two cats", "zwei katzen")]
@@ -336,6 +338,18 @@ def test_a_text_to_start_from_or_to_show_is_read_by_the_columns(
     status, out, err = call(*words, str(trained / "more.csv"), *run)
     assert status == 0 and out
     assert 'the column "headline" is read, as in training' in " ".join(err.split())
+
+
+def test_a_series_without_a_record_has_the_column_of_its_config(
+    trained: Path, tmp_path: Path
+) -> None:
+    """The weights answer without run.json, and config.json names the column."""
+    for name in ("series", "label"):
+        shutil.copytree(trained / "runs" / name, tmp_path / name)
+        (tmp_path / name / "run.json").unlink()
+    columns = run_columns(tmp_path / "series")
+    assert (columns.text, columns.run) == ("temperature", "series")
+    assert run_columns(tmp_path / "label") == Columns()
 
 
 def test_gradients_report_how_a_table_is_read(trained: Path, call: Call) -> None:

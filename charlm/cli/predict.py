@@ -126,9 +126,11 @@ def predict(asked: Asked) -> None:
     if not count:
         say(f"no text was found, so nothing was {predictions.done}")
     if blank.count:
+        one = blank.count == 1
         say(
-            f"{count_of(blank.count, 'text')} without words {'has' if blank.count == 1 else 'have'}"
-            f" no answer, only an empty line in its place (the first is text {blank.first:,})"
+            f"{count_of(blank.count, 'text')} without words {'has' if one else 'have'} no answer, "
+            f"and {'its place is' if one else 'their places are'} empty (the first is text "
+            f"{blank.first:,})"
         )
 
 

@@ -1,13 +1,14 @@
 """Columns of the tables that a run was trained on, by which its other texts are read."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from charlm.config.corpus import ReadSettings
 from charlm.config.settings import settings_from
 from charlm.errors import RunError, UsageError, named
-from charlm.runs.layout import read_record
+from charlm.runs.layout import TASK, read_config, read_record
 from charlm.runs.locate import run_name
 from charlm.text.sources.files import shown
 from charlm.text.sources.names import find
@@ -20,12 +21,13 @@ FORM = ("header", "delimiter", "quoting")
 def run_columns(path: Path) -> Columns:
     """Return the columns that a run was trained on; without a record of them, as the user typed.
 
-    A run whose run.json is missing or damaged has none: its weights answer without it.
+    A run whose run.json is missing or damaged has none but that of a series, which config.json
+    names: its weights answer without it.
     """
     try:
         record = read_record(path)
     except RunError:
-        return Columns()
+        return _of_config(path)
     settings = settings_from(record["settings"])
     form = {name: getattr(settings.corpus, name) for name in FORM}
     if known := record["corpus"].get("columns"):
@@ -36,6 +38,14 @@ def run_columns(path: Path) -> Columns:
         return Columns(text=column, run=run_name(path), form=form)
     typed = settings.task.target or settings.task.condition
     return Columns(text=settings.corpus.column, target=typed, form=form)
+
+
+def _of_config(path: Path) -> Columns:
+    """Return the column of a run on a series, and none for other runs."""
+    column = None
+    with suppress(RunError):
+        column = read_config(path).get(TASK, {}).get("column")
+    return Columns(text=column, run=run_name(path)) if column else Columns()
 
 
 def common_columns(
