@@ -21,7 +21,7 @@ WORSE = replace(EARLY, validations=[9.0, 7.0, 7.2])
     [
         (0.95, 0.9, COURSE, "well fitted (accuracy 0.950 on training texts, 0.900 on new texts)",
          "more time (minutes), or more texts"),
-        (0.91, 0.9, COURSE, "under-fitted: the network does hardly better on training texts than",
+        (0.91, 0.9, COURSE, "under-fitted: the network is hardly better on training texts than",
          "less dropout, then more time (minutes), and a larger model"),
         (0.99, 0.9, COURSE, "over-fitted: the network does much better on training texts than on",
          "more texts than 1,234, then more dropout (dropout 0.5)"),
@@ -38,7 +38,8 @@ WORSE = replace(EARLY, validations=[9.0, 7.0, 7.2])
         (0.91, 0.9, EARLY, "under-fitted: ", "less dropout, then a larger model"),
         (0.95, 0.9, replace(WORSE, passes=0.5), "under-fitted: the run has read 50 % of its", "mo"),
         (1.0, 0.999, WORSE, "learned: almost no errors are left", "check that training and new te"),
-        (0.9, 0.95, COURSE, "under-fitted", "larger model"),
+        (0.9, 0.95, COURSE, "under-fitted: the network is no better on training texts than on",
+         "larger model"),
     ],
 )  # fmt: skip
 def test_each_kind_of_run_has_its_verdict(train, new, course, verdict, advice) -> None:
@@ -81,7 +82,7 @@ def test_errors_that_may_be_chance_need_not_be_under_fitting() -> None:
     """The story: a series model with the error of the noise was told to be larger."""
     noisy = replace(FIT, new=0.945, limits=FIT.limits._replace(noisy=True))
     first, _ = judged(noisy)
-    assert first.startswith("under-fitted, or as good as the texts allow: the network does hardly")
+    assert first.startswith("under-fitted, or as good as the texts allow: the network is hardly")
 
 
 def test_losses_below_zero_can_get_worse() -> None:

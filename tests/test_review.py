@@ -44,7 +44,7 @@ def diagnosis(
          "more text, then more dropout (dropout 0.35); 1.8 of 3.0 passes were enough"),
         (1.0, 1.3, FALLING, "over-fitted: the network does much better on training text than on",
          "more text, then more dropout"),
-        (1.4, 1.42, FALLING, "under-fitted: the network does hardly better on training text than",
+        (1.4, 1.42, FALLING, "under-fitted: the network is hardly better on training text than",
          "less dropout, then more time"),
         (1.4, 1.55, FALLING, "well fitted (1.400 nats/token on training text, 1.550 on new",
          "more time (minutes), or more text"),

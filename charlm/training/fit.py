@@ -180,8 +180,9 @@ def _verdict(fit: Fit, beaten: bool) -> tuple[str, str]:
         much = f"the network does much better on training {noun} than on new {noun}"
         return f"over-fitted: {much} ({figures})", _against_memory(fit)
     if beaten or fit.gap < fit.limits.small_gap:
-        hardly = f": the network does hardly better on training {noun} than on new {noun}"
-        why = hardly if fit.gap < fit.limits.small_gap else ""
+        better = "hardly better" if train < new else "no better"
+        like_new = f": the network is {better} on training {noun} than on new {noun}"
+        why = like_new if fit.gap < fit.limits.small_gap else ""
         begin = "under-fitted"
         if why and fit.limits.noisy:
             begin += f", or as good as the {noun} allow"
