@@ -145,11 +145,29 @@ def test_the_command_says_what_is_left_out(runs: Path, here: Path, call: Call) -
     """And refuses the flags that only archives have."""
     status, out, err = call("runs", "export", "lines", "lines.onnx")
     assert (status, out) == (0, "") and (here / "lines.onnx").stat().st_size > 1000
-    assert "wrote 1 file" in err
+    assert "wrote 1 file" in err and "charlm guide onnx" in err
     status, _, err = call("runs", "export", "lines", "lines.onnx", "--with-data")
     assert status == 2 and "--with-data with lines.onnx" in err
     status, _, err = call("runs", "export", "lines", "lines.bin")
     assert status == 2 and ".zip, .tar.zst or .onnx" in err
+
+
+@pytest.mark.parametrize(
+    ("task", "problem"), [("classify", "gives labels, not text"), ("ngram", "has n-grams and no")]
+)
+def test_other_runs_are_refused_with_the_command_for_an_archive(
+    task: str, problem: str, here: Path, call: Call
+) -> None:
+    """The story: the advice was to answer texts, or to name a run with --run, which is no flag."""
+    text = "pos\ta good film\nneg\ta bad film\n" if task == "classify" else "to be or not\n"
+    (here / "a.tsv").write_text("label\ttext\n" + text * 20, encoding="utf-8")
+    small = "--task classify --steps 1 --hidden 2 --batch 2"
+    words = f"train a.tsv {small}" if task == "classify" else "ngram a.tsv --input-format text"
+    assert call(*words.split(), "--name", "other")[0] == 0
+    status, _, err = call("runs", "export", "other", "my/other.onnx")
+    assert status == 2 and not (here / "my").exists()
+    assert f"run other {problem}" in err
+    assert err.endswith("charlm runs export other my/other.zip\n")
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -599,7 +599,7 @@ def test_a_pulled_run_gives_the_same_scores(
     """And so does the run on the hub, by its name."""
     status, out, err = call("push", "whole", "me/apples", "--license", "mit", "--private")
     assert (status, out) == (0, "https://hub/me/apples\n")
-    assert "left out data/" in err
+    assert "left out the training text (data/, " in err
     assert folder_hub.private == {"me/apples": True}
     assert call("pull", "me/apples")[:2] == (0, "checkpoints/apples\n")
     assert problems(folder / "apples") == []

@@ -20,6 +20,13 @@ from charlm.units import count_of
 if TYPE_CHECKING:
     from charlm.api.hub import Shared
 
+PARTS = {
+    "data": "training text",
+    "states": "checkpoints",
+    "ngram": "n-grams beside the network",
+    "backward": "backward half",
+}
+"""Names of the folders of a run for people."""
 LIST = "list"
 """Command that is meant if none is named: `charlm runs`."""
 
@@ -148,6 +155,8 @@ def export(
     )
     say_shared(shared)
     say(f"wrote {count_of(len(shared.files), 'file')} to {file}")
+    if file.suffix == ".onnx":
+        say(f"programs that read it: {command('guide', 'onnx')}")
 
 
 def import_(
@@ -175,7 +184,8 @@ def say_shared(shared: "Shared") -> None:
     for note in shared.notes:
         say(note, level=2)
     for folder, size in shared.left_out.items():
-        say(f"left out {folder}/ ({short_count(size, 'B')})")
+        part = " of the ".join(PARTS.get(name, name) for name in reversed(folder.split("/")))
+        say(f"left out the {part} ({folder}/, {short_count(size, 'B')})")
     say_all(f"warning: {warning}" for warning in shared.warnings)
 
 

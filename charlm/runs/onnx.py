@@ -4,6 +4,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from charlm.commands import command, run_word
+from charlm.config.tasks import TASKS
+from charlm.errors import UsageError
 from charlm.files.atomic import replaced
 from charlm.runs import layout
 from charlm.runs.conditions import conditions_of
@@ -26,8 +29,8 @@ def write_onnx(path: Path, file: Path) -> int:
     `model_rules`. Raises UsageError for n-grams and other tasks, EnvironmentFailure without the
     packages.
     """
+    check_language_model(path, file)
     run = load_run(path)
-    run.check_network(ENDING)
     from charlm.nn.onnx_model import onnx_bytes
 
     model = stored_model(path)
@@ -38,6 +41,21 @@ def write_onnx(path: Path, file: Path) -> int:
     with replaced(file) as target:
         target.write(content)
     return len(content)
+
+
+def check_language_model(path: Path, file: Path) -> None:
+    """Raise UsageError for a run of n-grams or of another task, with the command for an archive."""
+    if layout.is_label_run(path):
+        problem = f"gives {TASKS[layout.run_task(path)].gives}, not text"
+    elif layout.kind_of(layout.read_config(path)) == layout.NGRAM:
+        problem = "has n-grams and no network"
+    else:
+        return
+    archive = command("runs", "export", run_word(path), file.with_suffix(".zip"))
+    raise UsageError(
+        f"run {path.name} {problem}; expected a network that gives text for {file.name}. To export "
+        f"the whole run for charlm: {archive}"
+    )
 
 
 def model_rules(run: Run, model: "RecurrentLanguageModel") -> dict[str, Any]:
