@@ -243,7 +243,7 @@ def test_the_limits_of_a_vocabulary_that_grows_are_those_of_the_target_too():
 def test_long_pairs_are_left_out():
     dataset = load([*TEXTS, ("a" * 100_000, "b"), ("a", "b" * (MAX_SIDE + 1))], valid_frac=0)
     assert dataset.train.documents == 40
-    assert f"2 pairs of the train text left out: over {MAX_SIDE} tokens" in str(dataset.warnings)
+    assert f"2 pairs of the training text left out: over {MAX_SIDE} tokens" in str(dataset.warnings)
     with pytest.raises(CorpusError, match="1 of 1 train pairs have more than 250 tokens on one"):
         load([("a" * 300, "b")])
 
@@ -259,7 +259,9 @@ def test_incomplete_pairs_are_skipped_or_refused():
 
 
 def test_repeated_sources_are_reported():
-    assert "4 of 4 valid texts are in the training text too" in str(load(TEXTS[:1] * 40).warnings)
+    assert "4 of 4 validation texts are in the training text too" in str(
+        load(TEXTS[:1] * 40).warnings
+    )
 
 
 def test_pairs_in_python_are_checked():

@@ -40,6 +40,8 @@ MIN_COVERAGE = 0.75
 that occur once are a tenth of all in short texts."""
 MAX_LISTED = 5
 """Labels that a message names."""
+SPLIT_NAMES = {"train": "training", "valid": "validation", "test": "test"}
+"""Names of the splits in messages."""
 MAX_SKIPPED = 0.5
 """Fraction of rows without text or label above which a source is refused."""
 
@@ -348,8 +350,8 @@ def unseen_advice(
         if unseen:
             names = [label for label, _ in unseen.most_common()]
             advice.append(
-                f"{noun.capitalize()}s of the {name} text that training lacks: {listed(names)} "
-                f"({count_of(unseen.total(), unit)}, {unseen_are})"
+                f"{noun.capitalize()}s of the {SPLIT_NAMES[name]} text that training lacks: "
+                f"{listed(names)} ({count_of(unseen.total(), unit)}, {unseen_are})"
             )
     return advice
 
@@ -368,8 +370,9 @@ def shared_advice(parts: Mapping[str, Texts]) -> list[str]:
         count = sum(text in known for text in part.texts) if name != "train" else 0
         if count >= max(2, MIN_SHARED * len(part.texts)):
             advice.append(
-                f"{count:,} of {len(part.texts):,} {name} texts are in the training text too, so "
-                f"the {name} figures look better than they are. Remove the repeats"
+                f"{count:,} of {len(part.texts):,} {SPLIT_NAMES[name]} texts are in the training "
+                f"text too, so the {SPLIT_NAMES[name]} figures look better than they are. Remove "
+                "the repeats"
             )
     return advice
 

@@ -23,6 +23,7 @@ from charlm.text.documents import check_text
 from charlm.text.encoded import EncodedText, read_encoded, write_encoded
 from charlm.text.labelled import (
     MAX_SKIPPED,
+    SPLIT_NAMES,
     Texts,
     complete,
     encode_texts,
@@ -264,7 +265,8 @@ def _long_advice(parts: Mapping[str, Texts], encoded: Mapping[str, _Encoded]) ->
             )
         if count:
             pairs = count_of(count, "pair")
-            advice.append(f"{pairs} of the {name} text left out: over {MAX_SIDE} tokens on a side.")
+            part = f"{pairs} of the {SPLIT_NAMES[name]} text"
+            advice.append(f"{part} left out: over {MAX_SIDE} tokens on a side.")
     return advice
 
 
