@@ -282,7 +282,7 @@ def test_files_are_read_as_in_training(call: Call) -> None:
         (
             ["--run", "tales", "a"],
             2,
-            "gives text; .*labels, tags or translations. Use: charlm score",
+            "gives text; .*labels, tags or translations. Use: charlm score --run tales\n",
         ),
         (["--run", "movie", "a"], 4, "Did you mean movies"),
         (["--engine", "cuda", "a"], 2, "engine"),

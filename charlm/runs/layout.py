@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from charlm import __version__
-from charlm.commands import command
+from charlm.commands import command, run_word
 from charlm.config.corpus import DOCUMENT_NAMES
 from charlm.config.fields import listed_names
 from charlm.config.settings import settings_from
@@ -36,6 +36,7 @@ from charlm.config.tasks import LANGUAGE_MODEL, TASKS, is_labelled
 from charlm.errors import RunError, UsageError
 from charlm.files.atomic import MANIFEST, json_bytes, read_written, write_file
 from charlm.files.safe_read import parse_json, read_bytes, read_json
+from charlm.runs.built_in import is_built_in
 from charlm.runs.shapes import (
     CONFIG_SHAPE,
     NGRAM_CONFIG_SHAPE,
@@ -234,7 +235,7 @@ def no_labels(path: Path) -> UsageError:
     answers = listed_names([row.gives for row in TASKS.values() if row.verb == "predict"])
     return UsageError(
         f"run {path.name} gives {TASKS[task].gives}; expected a run that gives {answers}. Use: "
-        + command(verb, run=path)
+        + command(verb, "--run", path.name if is_built_in(path) else run_word(path))
     )
 
 
