@@ -12,7 +12,7 @@ import typer
 from charlm.commands import command
 from charlm.config.fields import Spec
 from charlm.config.settings import TYPE_NAMES
-from charlm.errors import near_name
+from charlm.errors import SYNONYMS, near_name
 
 
 def parse_problem(error: Any, words: list[str]) -> str:
@@ -28,7 +28,7 @@ def parse_problem(error: Any, words: list[str]) -> str:
             return f"{option} needs a value after it"
         return _unknown_option(option, error.ctx)
     if unknown := re.match("No such command '(.*?)'", text):
-        return _unknown_command(unknown[1], error.ctx.command.commands)
+        return _unknown_command(unknown[1], error.ctx)
     if "Missing argument" in text:
         return f"{error.param.metavar or error.param.name.upper()} is missing"
     return text
@@ -40,18 +40,30 @@ def _unknown_option(option: str, context: Any) -> str:
     verbs = getattr(context.command, "commands", {}).values()
     if any(option in p.opts for verb in verbs for p in verb.params):
         return f"{problem} before the command; put it after: charlm COMMAND {option}"
-    near = near_name(option, [name for p in context.command.params for name in p.opts])
+    options = [name for p in context.command.params for name in p.opts]
+    if option == "--json" and "--format" in options:
+        return f"{problem}; did you mean --format jsonl?"
+    near = near_name(option, options)
     return f"{problem}; did you mean {near}?" if near.startswith("--") else problem
 
 
-def _unknown_command(typed: str, commands: Any) -> str:
+def _unknown_command(typed: str, context: Any) -> str:
     """Return what is wrong with a command, and the one that is spelled alike or does that."""
+    commands = context.command.commands
     if _is_file(typed):
         return f"{typed!r} is a file, not a command; did you mean '{command('train', typed)}'?"
     verb = re.compile(rf"\b{re.escape(typed)}", re.IGNORECASE)
     about = (name for name in commands if verb.search(commands[name].help or ""))
-    near = near_name(typed, commands) or next(about, "")
-    return f"there is no command {typed!r}" + (f"; did you mean {near!r}?" if near else "")
+    meant = SYNONYMS.get(typed, typed)
+    near = [f"{name} {meant}" for name in commands if meant in _commands_below(name, context)]
+    near = near or [near_name(typed, commands) or next(about, "")]
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near[0] else ""
+    return f"there is no command {typed!r}{hint}"
+
+
+def _commands_below(name: str, context: Any) -> Any:
+    """Return the commands of a command, such as those of `runs`; none of most."""
+    return getattr(context.command.get_command(context, name), "commands", ())
 
 
 def _is_file(typed: str) -> bool:
