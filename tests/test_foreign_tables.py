@@ -316,6 +316,7 @@ def test_repeated_columns_of_many_files_are_reported_once() -> None:
             "Reviews 2024,,\ntext,label,stars\nGood film,pos,5\nBad,neg,1\n",
             "line 2: text, label, st",
         ),
+        ("Reviews 2024,,\n,,\ntext,label,stars\nGood film,pos,5\nBad,neg,1\n", "line 3: text"),
         ("Review,,Rating,\nTitle,Body,Kind,Stars\nA,Good,x,5\nB,Bad,y,1\n", "Title, Body, Kind"),
         ("Q1,Q2\nWhat?,How?\n" + '"{""ImportId"":""Q""}",x\na,b\n', "exports of Qualtrics"),
         ('Q1,Q2\n"{""ImportId"":""Q""}",x\na,b\n', "exports of Qualtrics"),

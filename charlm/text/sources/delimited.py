@@ -4,7 +4,7 @@ import csv
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from itertools import chain, islice
+from itertools import chain, dropwhile, islice
 from typing import NamedTuple
 
 from charlm.config.corpus import ReadSettings
@@ -111,6 +111,7 @@ def _check_names(
     of the first row are empty after a filled one, the next row is full, and it is unlike data. A
     first row with a `known` or usual name holds the names, if some columns have none.
     """
+    rows = list(dropwhile(lambda row: not any(row[1]), rows)) or rows
     line, second = rows[0]
     usual = {"text", *TARGET_NAMES, *(name.casefold() for name in known if name)}
     if any(cell.startswith('{"ImportId"') for _, row in rows[:2] for cell in row):
