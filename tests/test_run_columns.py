@@ -357,3 +357,14 @@ def test_gradients_report_how_a_table_is_read(trained: Path, call: Call) -> None
     where = ("--checkpoints", str(trained / "runs"), "--lags", "8")
     status, _, err = call("gradients", str(trained / "more.csv"), "--run", "text", *where)
     assert status == 0 and 'the column "headline" is read, as in training' in " ".join(err.split())
+
+
+def test_a_text_that_looks_like_a_table_stays_a_text_to_start_from(
+    trained: Path, call: Call
+) -> None:
+    """No flag of sample reads a column of it."""
+    file = trained / "prompt.txt"
+    file.write_text((trained / "train.csv").read_text(encoding="utf-8"), encoding="utf-8")
+    run = ("--run", "text", "--checkpoints", str(trained / "runs"))
+    status, _, err = call("sample", "--len", "5", "--prime-file", str(file), *run)
+    assert status == 0 and "looks like a table" not in err and "--input-format" not in err

@@ -141,7 +141,7 @@ def read_text(path: Path = Path("-"), run: Path | None = None) -> str:
 
 
 def read_file(path: Path, run: Path | None = None) -> str:
-    """Return the text of a file, or of standard input for `-`, and report how it is read.
+    """Return the text of a file, or of standard input for `-`, and report how a table is read.
 
     A table is read by the columns of `run`, if it has them. Raises CorpusError.
     """
@@ -150,7 +150,8 @@ def read_file(path: Path, run: Path | None = None) -> str:
 
     corpus = Corpus([str(path)], document="stream", columns=run_columns(run) if run else None)
     text = "".join(corpus.chunks())
-    say_all(corpus.warnings)
+    if corpus.has_tables:
+        say_all(corpus.warnings)
     return text
 
 

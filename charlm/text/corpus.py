@@ -121,6 +121,11 @@ class Corpus:
         self.warnings, self.notes = [], []
         self._warn, self._note = collector(self.warnings), collector(self.notes)
 
+    @property
+    def has_tables(self) -> bool:
+        """True if one of the sources is a table."""
+        return any(isinstance(source, Rows) for source in self._opened)
+
     def stamps(self) -> Stamps:
         """Return the stamp of each file, by which a change can be detected later."""
         paths = [getattr(source, "path", None) for source in self._opened]
