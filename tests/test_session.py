@@ -609,7 +609,9 @@ def test_results_that_cannot_be_written_say_that_training_is_saved(
     session = begun(tmp_path)
     with monkeypatch.context() as full:
         full.setattr(session_module, "write_record", fails(1, None))
-        with pytest.raises(EnvironmentFailure, match=r"No space left.*is saved; then.*--resume"):
+        with pytest.raises(
+            EnvironmentFailure, match=r"No space left.*is saved. Once that.*--resume"
+        ):
             list(session.records())
     list(resume(session.path).records())
     assert whole(session.path)

@@ -160,7 +160,7 @@ def test_columns_are_preferred_named_or_those_of_a_run(tmp_path: Path) -> None:
         ("x.jsonl", '{"tokens": ["\\ud800"], "tags": ["O"]}\n', "surrogate"),
         ("x.jsonl", lines([{"tokens": ["a"], "tags": "O"}]), "'O' as tags; expected a list"),
         ("x.jsonl", lines([{"tokens": [""], "tags": ["O"]}]), "the word '', which is blank"),
-        ("x.jsonl", lines([{"tokens": ["a\nb"], "tags": ["O"]}]), "with a line end or a tab"),
+        ("x.jsonl", lines([{"tokens": ["a\nb"], "tags": ["O"]}]), "has a line end or a tab"),
         ("x.jsonl", lines([{"tokens": "a b", "tags": ["O", "O"]}]), "and a list of tags"),
         ("x.jsonl", lines([{"tokens": 3, "tags": ["O"]}]), 'column "tokens" holds the number 3'),
         ("x.jsonl", lines([{"tokens": ["a"], "tags": ["O"]}, {"tokens": "b", "tags": ["O"]}]),

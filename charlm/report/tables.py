@@ -56,8 +56,7 @@ def add_figures(table: Table, label: str, cells: Sequence[str]) -> None:
 def change_cells(change: Any, value: float, *, scale: float = 100.0, digits: int = 2) -> list[str]:
     """Return the cells of a difference from the first run: value, interval, p and verdict.
 
-    `value` and the ends of the interval are multiplied by
-    `scale`: fractions become points.
+    `value` and the ends of the interval are multiplied by `scale`: fractions become points.
     """
     low, high = scale * change.low, scale * change.high
     return [

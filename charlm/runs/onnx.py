@@ -62,7 +62,7 @@ def model_rules(run: Run, model: "RecurrentLanguageModel") -> dict[str, Any]:
     """Return what a program needs to know beside the graph and the vocabulary.
 
     `begin` is the token with which a text begins, unless it is one of `conditions`; `unknown` is
-    that which is never sampled. After `end`, if it is not None, a text ends. The state at the
+    the token that is never sampled. After `end`, if it is not None, a text ends. The state at the
     beginning is zero unless `first_state` has numbers.
     """
     from charlm.nn.onnx_model import state_names

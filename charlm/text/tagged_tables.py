@@ -342,9 +342,9 @@ def _check(words: Iterable[str], tags: Iterable[str] | None, place: str) -> None
     for noun, values in (("word", words), ("tag", tags or ())):
         for value in values:
             check_text(value, place, "Correct that row.")
-            bad = "blank" if not value.strip() else "with a line end or a tab"
+            bad = "is blank" if not value.strip() else "has a line end or a tab"
             if not value.strip() or set(value) & set("\t\r\n"):
                 raise CorpusError(
-                    f"{place} has the {noun} {value!r:.40}, which is {bad}; expected {noun}s "
-                    "without them. Correct that row"
+                    f"{place} has the {noun} {value!r:.40}, which {bad}; expected {noun}s on one "
+                    "line, without tabs and not blank. Correct that row"
                 )

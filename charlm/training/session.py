@@ -199,8 +199,8 @@ class Session:
     def _unsaved(self, error: EnvironmentFailure) -> EnvironmentFailure:
         """Return an error that says from where a training that could not be saved resumes."""
         return EnvironmentFailure(
-            f"{error}. The end of training is lost: {checkpoints.describe_newest(self.path)}. Then "
-            f"resume the run with: {self._resume_command()}"
+            f"{error}. The end of training is lost; {checkpoints.describe_newest(self.path)}. Once "
+            f"there is space, resume the run with: {self._resume_command()}"
         )
 
     def _rewound(self, error: DivergenceError) -> Record:
@@ -304,8 +304,8 @@ class Session:
             self.write_end(finished, whole=True)
         except EnvironmentFailure as error:
             raise EnvironmentFailure(
-                f"{error}. Training has ended and is saved; then write its results with: "
-                f"{self._resume_command()}"
+                f"{error}. Training has ended and is saved. Once that is possible, write its "
+                f"results with: {self._resume_command()}"
             ) from error
         return finished
 
