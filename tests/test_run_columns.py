@@ -62,6 +62,8 @@ FILES = {
     "turned.csv": pairs("de", "en", turned=True),
     "french.csv": pairs("en", "fr"),
     "numbers.csv": "day,temperature\n" + "".join(f"{at},{at % 5}\n" for at in range(60)),
+    "bare numbers.csv": "".join(f"{at},{at % 5}\n" for at in range(60)),
+    "dated.csv": "day,rain\n" + "".join(f"2020-01-{at + 1:02},{at % 5}\n" for at in range(30)),
     "value.csv": "value,temperature,rain\n" + "".join(f"{at},{at % 5},1\n" for at in range(60)),
     "rain.csv": "value,rain\n" + "".join(f"{at},{at % 5}\n" for at in range(60)),
     "train.conll": 12 * "dog NN O\nruns VB B-X\n\n",
@@ -77,6 +79,14 @@ RUNS = {
     "bare text": ("bare.csv", "--no-header", "--column", "2"),
     "pair": ("pairs.csv", "--task", "translate", "--column", "en", "--target", "de"),
     "series": ("numbers.csv", "--task", "series", "--column", "temperature"),
+    "bare series": (
+        "bare numbers.csv",
+        "--task",
+        "series",
+        "--no-header",
+        "--column",
+        "2",
+    ),
     "tag": ("train.conll", "--task", "tag", "--target", "2"),
     "condition": ("train.csv", "--column", "headline", "--condition", "mood"),
 }
@@ -187,6 +197,14 @@ def test_a_first_row_of_usual_names_is_no_data(told, file: str) -> None:
     assert "labels that the run does not know" not in err
     status, err, out = told("score", "bare text", "named.csv", "--column", "Text")
     assert status == 0 and out.count("film") == 24 and "unlike in training" in err
+
+
+def test_a_first_row_without_a_number_is_no_number_of_a_series(told) -> None:
+    """It was refused as data, without a word about --header."""
+    status, err, _ = told("eval", "bare series", "dated.csv")
+    assert status == 0 and "unlike in training" in err and '"rain" is read' in err, err
+    status, err, _ = told("eval", "bare series", "bare numbers.csv")
+    assert status == 0 and "the first row is read as data, as in training" in err, err
 
 
 def test_numbers_of_columns_say_nothing_of_names(told, trained: Path) -> None:

@@ -87,7 +87,7 @@ def table_rows(
                 raise CorpusError(f"{label} {problem}")
             pieces = chain([head], pieces)
             if columns and rule.names_nothing(rules.column):
-                rules = _as_trained(rules, columns, head, label, report)
+                rules = _as_trained(rules, columns, head, label, report, rule.holds)
             elif columns and columns.form.get("header") is False and rules.header is None:
                 report(f"{label}{_UNLIKE_TRAINING}")
         return READERS[kind](pieces, label, rules, warn, cells, report=report, rule=rule)
@@ -96,12 +96,13 @@ def table_rows(
 
 
 def _as_trained(
-    reading: ReadSettings, columns: Columns, head: str, label: str, report: Warn
+    reading: ReadSettings, columns: Columns, head: str, label: str, report: Warn, holds: str
 ) -> ReadSettings:
     """Return how a delimited table is read: as that of the run where the settings are open.
 
     The delimiter of the run is left out if it does not occur in the first row of `head`, or if the
-    row has a tab beside it. A first row with usual names of columns is no data.
+    row has a tab beside it. A first row with usual names of columns is no data, nor is one without
+    a number in a table that `holds` numbers.
     """
     usual, row = ReadSettings(), _first_row(head)
     form = {
@@ -110,7 +111,7 @@ def _as_trained(
     }  # fmt: skip
     if (delimiter := form.get("delimiter")) and not _separates(delimiter, row):
         del form["delimiter"]
-    if form.get("header") is False and _holds_names(row):
+    if form.get("header") is False and _holds_names(row, holds):
         del form["header"]
         report(f"{label}{_UNLIKE_TRAINING}")
     if form.get("header") is False:
@@ -133,8 +134,13 @@ def _separates(delimiter: str, row: str) -> bool:
     return typed in row and (typed == "\t" or "\t" not in row)
 
 
-def _holds_names(row: str) -> bool:
-    """Return True if a first row has the cell "text", or two usual names of texts and labels."""
+def _holds_names(row: str, holds: str) -> bool:
+    """Return True if a first row has the cell "text", or two usual names of texts and labels.
+
+    Of a table that `holds` numbers, it has no digit.
+    """
+    if holds == "numbers":
+        return not re.search(r"\d", row)
     cells = {cell.strip(' "').casefold() for cell in re.split(r"[\t,;|]", row)}
     return "text" in cells or bool(cells & {*TEXT_NAMES} and cells & {*TARGET_NAMES})
 
