@@ -265,8 +265,8 @@ def _long_advice(parts: Mapping[str, Texts], encoded: Mapping[str, _Encoded]) ->
             )
         if count:
             pairs = count_of(count, "pair")
-            part = f"{pairs} of the {SPLIT_NAMES[name]} text"
-            advice.append(f"{part} left out: over {MAX_SIDE} tokens on a side.")
+            pairs += f" of the {SPLIT_NAMES[name]} text"
+            advice.append(f"{pairs} left out: over {MAX_SIDE} tokens on a side.")
     return advice
 
 
