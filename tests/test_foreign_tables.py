@@ -373,3 +373,5 @@ def test_a_table_of_numbers_names_the_way_to_learn_them() -> None:
     assert advice in refused("c.csv", "1,3.5\n2,4\n3,1\n", header=False)
     assert "no-header" not in refused("c.csv", "1,3.5\n2,4\n3,1\n", header=False)
     assert advice not in refused("d.csv", "a,b\nx,y\nz,u\n")
+    assert f"{advice} --column" not in refused("e.jsonl", '{"day": 1, "more": {"x": [1]}}\n')
+    assert advice not in refused("f.jsonl", '{"a": {"x": [1]}, "b": null, "c": true}\n')

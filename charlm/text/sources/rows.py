@@ -350,7 +350,8 @@ def named_records(
         is_inner = not texts or "." in (named or "")
         advice = inner_advice(peeked) if is_inner else ""
         if not texts and not advice:
-            advice = rule.numbers_advice(columns)
+            numbers = [each for each in columns if _holds_numbers(row.get(each) for row in peeked)]
+            advice = rule.numbers_advice(numbers)
         raise CorpusError(f"{error}{advice}", columns=error.columns) from error
     if not inner and named is None and (fields := inner_texts(peeked)):
         warn(f"{label}: texts inside objects ({fields}) are not read unless they are named.")
@@ -456,6 +457,12 @@ class Number(str):
     """Number of a JSON file, as it is written there."""
 
     __slots__ = ()
+
+
+def _holds_numbers(cells: Iterable[object]) -> bool:
+    """Return True if a cell is a number of JSON or of Python."""
+    kinds = {type(cell) for cell in cells}
+    return bool(kinds & {Number, int, float})
 
 
 class Nested(str):
