@@ -386,3 +386,16 @@ def test_a_text_that_looks_like_a_table_stays_a_text_to_start_from(
     run = ("--run", "text", "--checkpoints", str(trained / "runs"))
     status, _, err = call("sample", "--len", "5", "--prime-file", str(file), *run)
     assert status == 0 and "looks like a table" not in err and "--input-format" not in err
+
+
+@pytest.mark.parametrize("run", ["label", "pair", "tag"])
+def test_rows_of_a_table_that_are_read_as_texts_are_reported(told, trained: Path, run: str) -> None:
+    """Whole rows were answered without a word if the name of a table did not say so."""
+    content = (trained / "more.csv").read_text(encoding="utf-8")
+    (trained / "more.txt").write_text(content, encoding="utf-8")
+    (trained / "prose.txt").write_text("A dog, a cat, and more.\n" * 9, encoding="utf-8")
+    status, err, _ = told("predict", run, "more.txt")
+    assert status == 0, err
+    assert "more.txt looks like a table (commas between the fields)" in err
+    assert "looks like" not in told("predict", run, "more.txt", "--input-format", "text")[1]
+    assert "looks like" not in told("predict", run, "prose.txt")[1]

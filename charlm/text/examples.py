@@ -276,6 +276,7 @@ class _Reader(LineReader):
                 f"begin with {LABEL_PREFIX}, or a folder of folders named by label. Name one"
             )
         else:
+            self.advise([line for _, line in head], source.label)
             for number, line in rest:
                 yield Example(line, None, f"{source.label}: line {number:,}")
 

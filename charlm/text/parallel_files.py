@@ -7,13 +7,14 @@ A dog runs.,Ein Hund läuft.    line 1: A dog runs.            line 1: Ein Hund 
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError, UsageError, named
 from charlm.text.sources.files import Spool, TextFile, shown
+from charlm.text.sources.kinds import MAX_LINES
 from charlm.text.sources.names import find
 from charlm.text.sources.rows import (
     Columns,
@@ -227,7 +228,10 @@ class _Reader(LineReader):
         """Yield the lines of a file, with the lines of the file that is parallel to it."""
         label = source.label
         if not self.needed and self.target is None:
-            for number, line in enumerate(self.lines(source), 1):
+            lines = self.lines(source)
+            head = list(islice(lines, MAX_LINES))
+            self.advise(head, label)
+            for number, line in enumerate(chain(head, lines), 1):
                 yield Pair(_kept(line), None, f"{label}: line {number:,}")
             return
         other = self._parallel(source, like)

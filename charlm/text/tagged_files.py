@@ -137,6 +137,7 @@ class _Reader(LineReader):
         name = source.label.lower().removesuffix(_packed_suffix(source))
         if not self.needed and not name.endswith(SUFFIXES):
             if not is_conll("\n".join(line for _, line in head)):
+                self.advise([line for _, line in head], source.label)
                 for number, line in rest:
                     words = tuple(word for word, _ in split_words(line))
                     yield Sentence(words, None, f"{source.label}: line {number:,}")

@@ -10,6 +10,7 @@ from charlm.text.documents import lines
 from charlm.text.sources.decoding import AUTO, codec_name, decode
 from charlm.text.sources.encodings import invalid, own_encoding
 from charlm.text.sources.files import Spool, TextFile, blocks
+from charlm.text.sources.kinds import advice_for
 from charlm.text.sources.line_ends import LineEnds
 from charlm.text.sources.names import Source
 from charlm.text.sources.rows import Warn
@@ -31,6 +32,13 @@ class LineReader:
             encoding = own_encoding(source, self.warn)
         pieces = decode(blocks(source), source.label, self.warn, encoding=encoding, errors=errors)
         return lines(self._ends.read(pieces, source.label))
+
+    def advise(self, head: Sequence[str], label: str) -> None:
+        """Warn if the first lines of a text look like rows of a table, or like JSON."""
+        if self.reading.input_format != "auto":
+            return
+        if advice := advice_for("\n".join([*head, ""])):
+            self.warn(f"{label} {advice}")
 
     @contextmanager
     def opened(self, sources: Sequence[Source]) -> Iterator[None]:
