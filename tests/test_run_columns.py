@@ -55,6 +55,7 @@ FILES = {
     "twice.csv": labelled(("text", "headline", "mood", "id")).replace(
         "text,headline", "Headline,HEADLINE"
     ),
+    "quoted.csv": '"text","headline"\n' + '"no text","a film, 1 of up"\n' * 9,
     "named.csv": labelled(("headline", "mood")).replace("headline,mood", "Text,Label"),
     "review.csv": labelled(("mood", "headline")).replace("mood,headline", "label,review"),
     "pairs.csv": pairs("en", "de"),
@@ -74,6 +75,7 @@ RUNS = {
     "label": ("train.csv", "--task", "classify", "--target", "mood"),
     "text": ("train.csv", "--column", "headline"),
     "semicolons": ("semicolons.csv", "--column", "headline", "--delimiter", ";"),
+    "unquoted": ("tabs.tsv", "--column", "headline", "--quoting", "none"),
     "other": ("two.csv", "--column", "title"),
     "bare": ("bare.csv", "--task", "classify", "--no-header", "--column", "2", "--target", "1"),
     "bare text": ("bare.csv", "--no-header", "--column", "2"),
@@ -273,6 +275,14 @@ def test_the_only_other_column_is_read_and_reported(told) -> None:
     assert status, err  # O and B-X are not the tags NN and VB
     status, err, _ = told("predict", "pair", "french.csv")
     assert status == 0 and 'the column "en", as in training' in err
+
+
+def test_quotes_around_names_enclose_fields_whatever_the_run_read(told) -> None:
+    """A comma inside quotes was the end of a field, as in the TSV of the run."""
+    status, err, out = told("score", "unquoted", "quoted.csv", "--format", "tsv")
+    assert status == 0 and "quoting" not in err, err
+    assert "\ta film, 1 of up\t" in out
+    assert "--quoting none, as in training" in told("score", "unquoted", "tabs.tsv")[1]
 
 
 @pytest.mark.parametrize(

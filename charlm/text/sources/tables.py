@@ -101,8 +101,9 @@ def _as_trained(
     """Return how a delimited table is read: as that of the run where the settings are open.
 
     The delimiter of the run is left out if it does not occur in the first row of `head`, or if the
-    row has a tab beside it. A first row with usual names of columns is no data, nor is one without
-    a number in a table that `holds` numbers.
+    row has a tab beside it; so is the rule that quotes are text if names of columns are in quotes,
+    which those of the run were not. A first row with usual names of columns is no data, nor is one
+    without a number in a table that `holds` numbers.
     """
     usual, row = ReadSettings(), _first_row(head)
     form = {
@@ -111,6 +112,8 @@ def _as_trained(
     }  # fmt: skip
     if (delimiter := form.get("delimiter")) and not _separates(delimiter, row):
         del form["delimiter"]
+    if form.get("quoting") == "none" and _has_quoted_names(row, columns):
+        del form["quoting"]
     if form.get("header") is False and _holds_names(row, holds):
         del form["header"]
         report(f"{label}{_UNLIKE_TRAINING}")
@@ -126,6 +129,12 @@ def _as_trained(
 def _first_row(head: str) -> str:
     """Return the first line that is not blank."""
     return next((line for line in head.splitlines() if line.strip()), "")
+
+
+def _has_quoted_names(row: str, columns: Columns) -> bool:
+    """Return True if the first row has names in quotes, unlike the table of the run."""
+    known = f"{columns.text or ''}{columns.target or ''}"
+    return columns.form.get("header") is not False and row[:1] == '"' and '"' not in known
 
 
 def _separates(delimiter: str, row: str) -> bool:
