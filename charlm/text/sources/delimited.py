@@ -97,9 +97,8 @@ def open_table(
     kept: Iterator[Fields] = chain(peeked, fitted)
     if form.quoted and reading.quoting == "auto":
         kept = without_rows_inside(kept, peeked, form.delimiter, label)
-    records = _records(kept, unique, index, cells)
-    checked = _checked(records, label, unique[index], warn, literal=not form.quoted)
-    return Opened(unique[index], unique, checked)
+    column, records = unique[index], _records(kept, unique, index, cells)
+    return Opened(column, unique, _checked(records, label, column, warn, literal=not form.quoted))
 
 
 def _check_names(
