@@ -71,6 +71,13 @@ def test_a_sentence_has_its_tags_in_any_company(model: TagModel) -> None:
     assert model.features(texts).shape == (sum(len(found.words) for found in together), 6)
 
 
+def test_punctuation_without_blanks_is_reported(run: Path, call: Call) -> None:
+    """The story: a mark is a word if it was in training, and "Smith." is another word."""
+    advice = "If the texts had blanks around punctuation"
+    assert advice in call("predict", "Bob met Anna Smith.")[2]
+    assert advice not in call("predict", TEXT)[2]
+
+
 def test_a_pickled_model_gives_the_same_tags(model: TagModel) -> None:
     assert pickle.loads(pickle.dumps(model)).predict(TEXT) == model.predict(TEXT)
     assert "5 tags (B-LOC" in repr(model)

@@ -169,11 +169,15 @@ def _check_output(asked: Asked, predictions: "Predictions", path: Path) -> None:
 
 
 def _about_arguments(model: "TaskModel", texts: list[str], predictions: "Predictions") -> None:
-    """Report unknown words and slips in arguments."""
+    """Report unknown words, how to write texts so that they are fewer, and slips in arguments."""
     from charlm.report.text import unknown_note
 
     if unknown := [piece for text in texts for piece in model.unknown(text)]:
+        from charlm.text.rewritings import rewriting_note
+
         say(unknown_note("texts", unknown))
+        if advice := rewriting_note(model.vocabulary, texts):
+            say(advice)
     options.warn_of_slips("predict", texts, predictions.act, predictions.done)
 
 
