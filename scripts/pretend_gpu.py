@@ -26,6 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 import charlm  # noqa: F401, first, since it sets how threads wait
+from charlm.config.cells import CELLS
 
 GPU = torch.device("cuda:0")
 READS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim")
@@ -35,6 +36,11 @@ COPIES = ("copy_", "_to_copy")
 FACTORIES = ("zeros", "ones", "empty", "full", "tensor", "arange", "rand", "randn", "randint")
 """Functions of torch that make tensors on a device."""
 MEMORY = 80 << 30
+PRECISIONS = ("fp32", "bf16", "fp16")
+USAGE = f"""expected one of these:
+    python scripts/pretend_gpu.py check CELL PRECISION     # of {", ".join(PRECISIONS)}
+    python scripts/pretend_gpu.py charlm COMMAND           # such as: train corpus.txt --device cuda
+"""
 
 device_of_processor: Callable[..., Tensor] = torch.Tensor.to
 graphs: list["Graph"] = []
@@ -408,7 +414,9 @@ def replace_functions() -> None:
 
 def main(arguments: Sequence[str]) -> None:
     """Run a command of charlm, or compare the steps of a cell in a number type."""
-    kind, *rest = arguments
+    kind, *rest = arguments or [""]
+    if kind != "charlm" and not (kind == "check" and len(rest) == 2 and rest[1] in PRECISIONS):
+        raise SystemExit(USAGE)
     pretend()
     if kind == "charlm":
         from charlm.cli import main as command
@@ -418,6 +426,8 @@ def main(arguments: Sequence[str]) -> None:
     import check_gpu
 
     cell, name = rest
+    if cell not in CELLS:
+        raise SystemExit(f"unknown cell {cell!r}; expected one of {', '.join(CELLS)}")
     setup = check_gpu.Setup(device=GPU, seconds=0.0, text=Path(), ptb=None, folder=Path())
     for size, dropout, many in (((8, (4, 3)), 0.2, False), ((10, (4, 3)), 0.0, True)):
         row = check_gpu.bits(cell, name, size, setup, dropout, many=many)

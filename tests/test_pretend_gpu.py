@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from waiting import PATIENCE
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "pretend_gpu.py"
@@ -72,3 +73,21 @@ def test_captured_steps_equal_uncaptured_ones() -> None:
         "{'captured': 'equal', 'resumed': 'equal'}"
     ] * 2
     assert min(eval(rows[-1].partition("replays ")[2])) > 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "check CELL PRECISION"),
+        (("check", "lstm"), "check CELL PRECISION"),
+        (("check", "lstm", "bf17"), "of fp32, bf16, fp16"),
+        (("check", "lstmm", "bf16"), "unknown cell 'lstmm'; expected one of rnn, lstm, gru"),
+    ],
+)
+def test_wrong_arguments_are_answered_with_the_right_ones(
+    arguments: tuple[str, ...], message: str
+) -> None:
+    """The story: no argument was a traceback, and bf17 was compared as float32."""
+    command = [sys.executable, str(SCRIPT), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
