@@ -267,6 +267,12 @@ def test_a_table_without_them_is_refused_if_the_choice_is_unclear(
     assert status and problem in err and not out
 
 
+def test_numbers_are_not_to_be_learned_where_a_run_reads_texts(told) -> None:
+    """The story: predict advised to train on the table that it could not read."""
+    status, err, _ = told("predict", "label", "numbers.csv")
+    assert status and "on which run label was trained" in err and "charlm train" not in err
+
+
 def test_the_only_other_column_is_read_and_reported(told) -> None:
     status, err, _ = told("predict", "label", "one.csv")
     assert status == 0, err

@@ -150,8 +150,8 @@ class TextColumn:
         return [named, self.usual]
 
     def numbers_advice(self, columns: Sequence[str]) -> str:
-        """Return what to do about a table without a column of text, which may be of numbers."""
-        if not columns or self.holds != "text":
+        """Return what to do about a training table without a column of text: it may be numbers."""
+        if not columns or self.holds != "text" or self.run:
             return ""
         name = ("--column", shown(columns[-1])) if len(columns) > 1 else ()
         words = command("train", "FILE", "--unit", "number", *name)
