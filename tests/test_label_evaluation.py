@@ -107,6 +107,10 @@ def test_a_file_without_labels_is_refused(runs: Path, tmp_path: Path, call: Call
     file.write_text("good film\nbad film\n", encoding="utf-8")
     status, _, err = call("eval", "--run", str(runs / "good"), "--file", str(file))
     assert status == 3 and "no text has a label" in err and "charlm predict --file" in err
+    table = tmp_path / "other.tsv"
+    table.write_text("verdict\ttext\npos\tgood film\n", encoding="utf-8")
+    status, _, err = call("eval", "--run", str(runs / "good"), "--file", str(table))
+    assert status == 3 and "Its columns: verdict, text. Name the column of the labels with" in err
     words = ("--file", str(runs / "test.tsv"), "--target", "lable")
     status, _, err = call("eval", "--run", str(runs / "good"), *words)
     assert status == 3 and 'no column "lable"' in err and 'Did you mean "label"?' in err

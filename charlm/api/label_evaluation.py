@@ -106,12 +106,14 @@ def read_pairs(
     ]
     where = ", ".join(files)
     if not pairs:
-        advice = "Name their column with --target"
+        advice = "Name the column of the labels with --target"
         if target is not None:
             advice = f"--target {target!r:.80} finds none: name another column"
+        read = "".join(f"{note.removesuffix('.')}. " for note in notes)
         raise CorpusError(
             f"{where}: no text has a label; expected the right label of each, to compare answers "
-            f"with. {advice}, or use: {command('predict', '--file', files[0], run=run.path)}"
+            f"with. {read}{advice}, or use: "
+            f"{command('predict', '--file', files[0], run=run.path)}"
         )
     if skipped := len(examples) - len(pairs):
         notes.append(f"{where}: {count_of(skipped, 'row')} without a text or a label skipped")
