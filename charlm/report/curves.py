@@ -106,8 +106,9 @@ def plot_of(logs: Sequence[RunLog], x: str | None = None, y: str | None = None) 
         if log:
             raise UsageError(
                 f"{named(name)} {chosen} is of {axis.target}s, and run {log.name} counts "
-                f"{log.target}s; expected runs of one task. Use --x {log.target}s and --y "
-                f"{_own_figure(log) or 'bits/byte'} for it"
+                f"{log.target}s; expected runs of one task. Plot {log.name} alone, or with others "
+                f"that count {log.target}s: --x {log.target}s --y "
+                f"{_own_figure(log) or 'bits/byte'}"
             )
     other = next((log for log in logs if log.token_kind != first.token_kind), None)
     if FIGURES[y].per_token and other:
