@@ -1,6 +1,7 @@
 """Atomic writing: old or new content, never half of it; manifests; no leftovers."""
 
 import contextlib
+import errno
 import json
 import os
 import stat
@@ -15,6 +16,7 @@ from charlm.files.atomic import (
     MANIFEST,
     TEMPORARY,
     commit_folder,
+    explained,
     file_fingerprint,
     fingerprint,
     json_bytes,
@@ -321,3 +323,20 @@ def test_a_missing_file_is_a_run_error(tmp_path: Path) -> None:
     for read in (read_json, file_fingerprint):
         with pytest.raises(RunError, match="nothing"):
             read(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOSPC, "Free some space"),
+        (errno.EDQUOT, "Free some space"),
+        (errno.ENOENT, "Create the folder"),
+        (errno.EROFS, "Allow writing there"),
+    ],
+)
+def test_a_file_that_cannot_be_written_says_what_helps(number: int, advice: str) -> None:
+    """A missing folder once asked for space."""
+    error = OSError(number, os.strerror(number))
+    with pytest.raises(EnvironmentFailure, match=f"cannot write a/b: .*\\. {advice}, or choose"):
+        with explained(Path("a/b")):
+            raise error

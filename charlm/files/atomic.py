@@ -17,6 +17,8 @@ from charlm.errors import EnvironmentFailure, RunError
 from charlm.files.safe_read import parse_object, read_bytes
 
 MANIFEST = "MANIFEST.json"
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Errors of a full disk and of a used quota."""
 TEMPORARY = ".tmp-"
 OLDER = "~"
 """Suffix of a folder while a newer one replaces it."""
@@ -42,16 +44,20 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        advice = "Allow writing there"
+        if error.errno in FULL:
+            advice = "Free some space"
+        elif error.errno == errno.ENOENT:
+            advice = "Create the folder"
         raise EnvironmentFailure(
-            f"cannot write {path}: {error.strerror or error}. Free some space, allow writing "
-            "there, or choose another place"
+            f"cannot write {path}: {error.strerror or error}. {advice}, or choose another place"
         ) from error
 
 
 def is_full(error: EnvironmentFailure) -> bool:
     """Return whether an error of writing comes from a full disk or a used quota."""
     cause = error.__cause__
-    return isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
+    return isinstance(cause, OSError) and cause.errno in FULL
 
 
 def write_file(path: Path, data: Content) -> None:
