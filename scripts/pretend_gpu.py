@@ -361,8 +361,27 @@ def pretend() -> None:
     torch.backends.cudnn.version = lambda: 91900
     torch.backends.cudnn.is_acceptable = lambda _: False  # the weights need no common memory
     torch.__future__.set_overwrite_module_params_on_conversion(True)
+    torch.nn.Module._apply = keeping_ties(torch.nn.Module._apply)
     replace_functions()
     Mode().__enter__()
+
+
+def keeping_ties(usual: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the method that moves a module, after which tied weights are still one tensor."""
+
+    def apply(module: torch.nn.Module, *given: Any) -> torch.nn.Module:
+        """Move a module."""
+        places: dict[int, list[tuple[torch.nn.Module, str]]] = {}
+        for part in module.modules():
+            for name, weight in part._parameters.items():
+                places.setdefault(id(weight), []).append((part, name))
+        usual(module, *given)
+        for (first, name), *others in places.values():
+            for part, other in others:
+                part._parameters[other] = first._parameters[name]
+        return module
+
+    return apply
 
 
 def replace_functions() -> None:
