@@ -224,6 +224,20 @@ def test_words_of_a_column_of_a_run_are_no_sentences(tmp_path: Path) -> None:
         assert [each.words for each in found] == [("EU", "left"), ("Peter", "ran")]
 
 
+@pytest.mark.parametrize("name", ["Wort", " wort"])
+def test_words_without_tags_are_sentences_to_tag(name: str, tmp_path: Path) -> None:
+    """They were refused as having blank tags, and below another spelling each was a sentence."""
+    content = f"sent,{name}\n1,EU\n1,left\n2,Peter\n2,ran\n"
+    known = Columns(text="Wort", target="Art", run="r")
+    for columns in (known, Columns(text="word", target="tag", run="r")):
+        path = written(
+            tmp_path, "x.csv", content.replace(name, name if columns is known else "word")
+        )
+        found, _ = read(path, needs_tags=False, columns=columns)
+        assert [each.words for each in found] == [("EU", "left"), ("Peter", "ran")]
+        assert all(each.tags is None for each in found)
+
+
 def test_texts_below_a_usual_name_of_words_are_sentences(tmp_path: Path) -> None:
     path = written(tmp_path, "x.csv", "words,id\nPeter left .,1\nHe ran,2\nNo,3\n")
     found, _ = read(path, needs_tags=False)

@@ -169,7 +169,8 @@ def table_sentences(
         columns.keep(table.column, tags)
     head = list(islice(table.records, PEEK_ROWS))
     records = chain(head, table.records)
-    are_words = table.column == columns.text or table.column.casefold() in WORD_NAMES
+    trained = rule.found(rule.usual or None, table.columns)
+    are_words = table.column == trained or table.column.casefold() in WORD_NAMES
     if any(isinstance(each.text, Nested) for each in head):
         yield from _listed(records, rows.label, tags, warn, needs_tags)
     elif needs_tags or (are_words and not _have_blanks(head)):
@@ -316,7 +317,7 @@ def _joined(
         place = place if words else own
         words.append(word)
         tags.append(tag)
-        _check((word,), (tag,), own)
+        _check((word,), (tag,) if needs_tags else None, own)
     if words:
         yield sentence()
 
