@@ -603,6 +603,30 @@ def test_fit_warns_while_it_waits_for_a_full_disk(
         fit(text=TEXT, checkpoints=tmp_path, name="x", steps=3, batch_size=2, bptt=4, hidden=3)
 
 
+def test_an_interrupt_ends_the_wait_of_fit_for_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one is enough; a program waited on for an hour without a word."""
+    tried: list[int] = []
+
+    def save(*_: object, **__: object) -> None:
+        tried.append(1)
+        if len(tried) == 2:  # in the wait
+            signal.raise_signal(signal.SIGINT)
+        if len(tried) > 4:
+            pytest.fail("the wait goes on")
+        raise EnvironmentFailure("no space")
+
+    monkeypatch.setattr(session_module.checkpoints, "save_checkpoint", save)
+    monkeypatch.setattr(session_module, "POLL_SECONDS", 0.0)
+    with (
+        pytest.warns(RuntimeWarning, match="in memory only"),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        fit(text=TEXT, checkpoints=tmp_path, name="x", steps=3, batch_size=2, bptt=4, hidden=3)
+    assert len(tried) == 2
+
+
 def test_results_that_cannot_be_written_say_that_training_is_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -175,14 +175,15 @@ def fit(
 def _saving_on_interrupt(training: Training) -> Iterator[None]:
     """Make the first interrupt stop training after the step, the second one at once.
 
-    Raises KeyboardInterrupt at the end if there was an interrupt. Other threads, and
-    programs with a handler of their own, are left alone.
+    While the end of training cannot be saved, the first one stops at once. Raises KeyboardInterrupt
+    at the end if there was an interrupt. Other threads, and programs with a handler of their own,
+    are left alone.
     """
     interrupts: list[int] = []
 
     def handle(number: int, frame: Any) -> None:
-        """Stop after the current step, at the second interrupt at once."""
-        if interrupts:
+        """Stop after the current step; at once the second time, or if that cannot be saved."""
+        if interrupts or training.unsaved:
             signal.default_int_handler(number, frame)
         interrupts.append(number)
         training.stop()
