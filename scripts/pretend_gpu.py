@@ -10,6 +10,9 @@ which shows whether these stay where they are. It shows nothing about speed, rou
 memory. Everything in torch that it replaces stays replaced, so it needs a process of its own.
 """
 
+# mypy: ignore-errors
+# Its subclasses and functions take the place of those of torch, whose types they do not have.
+
 import contextlib
 import sys
 import types
@@ -79,8 +82,8 @@ class OnGpu(Tensor):
     """A tensor on the pretended device."""
 
     __torch_function__ = torch._C._disabled_torch_function_impl
-    device = property(lambda _: GPU)  # type: ignore[assignment]
-    is_cuda = property(lambda _: True)  # type: ignore[assignment]
+    device = property(lambda _: GPU)
+    is_cuda = property(lambda _: True)
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -116,7 +119,7 @@ class OnGpu(Tensor):
             new = on_gpu(on_host(self))
             is_weight = getattr(self, "_is_param", False)
             memo[id(self)] = torch.nn.Parameter(new, self.requires_grad) if is_weight else new
-        return memo[id(self)]  # type: ignore[no-any-return]
+        return memo[id(self)]
 
 
 def on_gpu(value: Any) -> Any:
@@ -251,9 +254,9 @@ class Generator(torch.Generator):
     def __init__(self, device: Any = "cpu") -> None: ...
 
     @property
-    def device(self) -> torch.device:  # type: ignore[override]
+    def device(self) -> torch.device:
         """The device that it names."""
-        return vars(self)["place"]  # type: ignore[no-any-return]
+        return vars(self)["place"]
 
     def graphsafe_get_state(self) -> "Generator":
         """Return a generator with the same state."""
@@ -422,7 +425,7 @@ def replace_functions() -> None:
 
         return groups
 
-    Tensor.to = to  # type: ignore[method-assign, assignment]
+    Tensor.to = to
     for name in FACTORIES:
         setattr(torch, name, factory(getattr(torch, name)))
     name = "_group_tensors_by_device_and_dtype"
