@@ -374,6 +374,24 @@ def test_a_text_to_start_from_or_to_show_is_read_by_the_columns(
     assert 'the column "headline" is read, as in training' in " ".join(err.split())
 
 
+@pytest.mark.parametrize(
+    ("file", "flags"),
+    [("texts.csv", ()), ("texts.csv", ("--column", "1")), ("bare.csv", ("--column", "2"))],
+)
+def test_numbers_of_columns_are_those_of_a_table_without_names(
+    told, trained: Path, file: str, flags: tuple[str, ...]
+) -> None:
+    """A table of texts only was refused, since the labels of the run were its column 1, and the
+    first row was read as names if a column was typed by its number, as for training."""
+    bare = (trained / "bare.csv").read_text(encoding="utf-8").splitlines()
+    texts = [line.partition(",")[2] for line in bare]
+    (trained / "texts.csv").write_text("\n".join(texts) + "\n", encoding="utf-8")
+    status, err, out = told("predict", "bare", file, *flags, "--format", "jsonl")
+    assert status == 0, err
+    assert [json.loads(line)["text"] for line in out.splitlines()] == texts
+    assert "the first row is read as data, as in training" in err
+
+
 def test_a_series_without_a_record_has_the_column_of_its_config(
     trained: Path, tmp_path: Path
 ) -> None:

@@ -166,7 +166,7 @@ class LabelColumns(TwoColumns):
         Raises CorpusError if a column that is needed or named is not there.
         """
         if self.target is None:
-            if usual := self.found(self.usual_target, columns):
+            if usual := self.known_target(columns):
                 return usual
             known = target_columns(columns)
             is_bound = self.is_bound(columns)

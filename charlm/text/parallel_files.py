@@ -161,7 +161,7 @@ class PairColumns(TwoColumns):
 
     def _named_target(self, label: str, columns: Sequence[str]) -> str | None:
         if self.target is None:
-            return self.found(self.usual_target, columns)
+            return self.known_target(columns)
         return self.typed_target(label, columns, self.target)
 
     def _unclear(self, label: str, columns: Sequence[str], what: str) -> CorpusError:

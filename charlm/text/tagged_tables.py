@@ -101,7 +101,7 @@ class WordColumns(TwoColumns):
         """Return the column of the tags. Raises CorpusError if one that is needed is missing."""
         if self.target is not None:
             return self.typed_target(label, columns, self.target)
-        if usual := self.found(self.usual_target, columns):
+        if usual := self.known_target(columns):
             return usual
         tags = _first_of(TAG_NAMES, columns)
         several = sum(column.casefold() in TAG_NAMES for column in columns) > 1

@@ -145,6 +145,10 @@ class TextColumn:
         """Return True if the user named no column."""
         return named is None
 
+    def names_numbers(self, named: str | None) -> bool:
+        """Return True if the user named columns by their numbers only."""
+        return named is None or named.isdecimal()
+
     def names(self, named: str | None) -> list[str | None]:
         """Return the columns that the user named, or that a run was trained on."""
         return [named, self.usual]
@@ -231,6 +235,19 @@ class TwoColumns(TextColumn):
     def names_nothing(self, named: str | None) -> bool:
         """Return True if the user named no column."""
         return named is None and self.target is None
+
+    def names_numbers(self, named: str | None) -> bool:
+        """Return True if the user named columns by their numbers only."""
+        return all(name is None or name.isdecimal() for name in (named, self.target))
+
+    def known_target(self, columns: Sequence[str]) -> str | None:
+        """Return the second column of a run or of an earlier table, or None.
+
+        Its number says nothing of a table that lacks the number of the texts.
+        """
+        if self.run and not self.is_bound(columns):
+            return None
+        return self.found(self.usual_target, columns)
 
     def names(self, named: str | None) -> list[str | None]:
         """Return the columns that the user named, or that a run was trained on."""

@@ -86,9 +86,12 @@ def table_rows(
             if rules.input_format == "auto" and (problem := misnamed(head, kind)):
                 raise CorpusError(f"{label} {problem}")
             pieces = chain([head], pieces)
-            if columns and rule.names_nothing(rules.column):
+            form = columns.form if columns else {}
+            bare = form.get("header") is False and rules.header is None
+            numbers = bare and rule.names_numbers(rules.column)
+            if columns and (numbers or rule.names_nothing(rules.column)):
                 rules = _as_trained(rules, columns, head, label, report, rule.holds)
-            elif columns and columns.form.get("header") is False and rules.header is None:
+            elif bare:
                 report(f"{label}{_UNLIKE_TRAINING}")
         return READERS[kind](pieces, label, rules, warn, cells, report=report, rule=rule)
 
