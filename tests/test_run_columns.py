@@ -342,11 +342,20 @@ def test_compared_runs_read_a_table_alike(trained: Path, call: Call) -> None:
     status, out, err = call("compare", "text", "other", *where, *file)
     assert (status, out) == (2, "") and "trained on different columns" in err
     assert call("compare", "text", "other", *where, *file, "--column", "headline")[0] == 0
+    # a run without a table says nothing of tables
+    (trained / "plain.txt").write_text("a good film\n" * 40, encoding="utf-8")
+    words = ("train", str(trained / "plain.txt"), "--name", "plain", *TINY)
+    assert call(*words, "--checkpoints", str(trained / "runs"))[0] == 0
+    bare = ("--file", str(trained / "bare.csv"))
+    for runs in (("plain", "bare text"), ("bare text", "plain")):
+        status, _, err = call("compare", *runs, *where, *bare)
+        assert status == 0 and "read as data, as in training" in " ".join(err.split()), err
 
 
 def test_a_table_for_validation_gives_a_run_of_plain_text_no_columns(
     trained: Path, call: Call
 ) -> None:
+    # a run without a table says nothing of tables
     (trained / "plain.txt").write_text("a good film\n" * 20, encoding="utf-8")
     words = ("train", str(trained / "plain.txt"), "--valid", str(trained / "more.csv"), *TINY)
     assert call(*words, "--name", "plain", "--checkpoints", str(trained / "runs"))[0] == 0

@@ -77,12 +77,13 @@ def common_columns(
                 f"the runs were trained on different columns ({trained}); expected one that all of "
                 f"them read. Name it with {flag}"
             )
-    same_form = all(each.form == known[0].form for each in known)
+    forms = [each.form for each in known if each.text or each.target] or [{}]
+    same_form = all(form == forms[0] for form in forms)
     return Columns(
         text=chosen["text"],
         target=chosen["target"],
         run=next((each.run for each in known if each.text or each.target), ""),
-        form=known[0].form if same_form else {},
+        form=forms[0] if same_form else {},
     )
 
 
