@@ -196,6 +196,7 @@ def test_exit_codes_are_all_different() -> None:
             5,
             "GPU has failed.*failure\\)",
         ),
+        (RuntimeError("CUDA error: device-side assert triggered\nCUDA"), 1, "bug in charlm"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )

@@ -200,7 +200,7 @@ def _unexpected(error: Exception) -> int:
     if is_memory_full(error):
         text = "the device has too little memory; expected enough for the model and a batch. "
         return _report(CharlmError(text + "Use a smaller --hidden, or --device cpu"), 5, error)
-    if re.match("CUDA (driver )?error: ", str(error)):
+    if re.match("CUDA (driver )?error: (?!device-side assert)", str(error)):  # a bug is no failure
         found, _, _ = str(error).partition("\n")
         text = f"the GPU has failed ({found}); expected it to compute to the end. Run again, "
         return _report(CharlmError(text + "resume the run, or use --device cpu"), 5, error)
