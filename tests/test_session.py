@@ -540,6 +540,19 @@ def test_older_checkpoints_make_room_on_a_full_disk(
     assert whole(session.path)
 
 
+def test_checkpoints_that_should_be_kept_are_deleted_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All but the newest went without a word, also of a run that keeps more than two."""
+    session = begun(tmp_path, keep=9)
+    session.may_wait, before = False, list(session.warnings)
+    monkeypatch.setattr(atomic, "reached", room_for(3, session.path))
+    texts = [r.text for r in session.records() if isinstance(r, WarningRecord)]
+    new = [text for text in texts if text not in before]
+    assert len(new) == 1 and "2 older checkpoints deleted" in new[0]
+    assert len(checkpoint_folders(session.path)) <= 3
+
+
 def test_a_checkpoint_makes_no_room_if_the_newer_one_is_damaged(tmp_path: Path) -> None:
     path = finished(tmp_path)
     newest, older = checkpoint_folders(path)

@@ -62,14 +62,14 @@ def checkpoint_folders(run: Path) -> list[Path]:
     return sorted(folders, key=_step_of, reverse=True)
 
 
-def drop_older(run: Path, run_id: str | None = None) -> bool:
-    """Delete all checkpoints but the newest, if that is intact; return whether there were any."""
+def drop_older(run: Path, run_id: str | None = None) -> int:
+    """Delete all checkpoints but the newest, if that is intact; return the number of them."""
     newest, *older = checkpoint_folders(run) or [run]
     if not older or checkpoint_problems(newest, run_id):
-        return False
+        return 0
     for folder in older:
         atomic.remove_folder(folder)
-    return True
+    return len(older)
 
 
 def describe_newest(run: Path) -> str:

@@ -37,6 +37,7 @@ from charlm.training.recovery import check_weights
 from charlm.training.task_training import training_of
 from charlm.training.tensorboard import EventLog
 from charlm.training.trainer import Trainer
+from charlm.units import count_of
 
 RETRY = "Training continues, and the next checkpoint will try again"
 MIN_WAIT = 3600.0
@@ -264,14 +265,26 @@ class Session:
     def save(self) -> SavedRecord:
         """Save a checkpoint; before the first validation also the newest weights, as the best.
 
-        On a full disk, all checkpoints but the newest make room. Raises EnvironmentFailure.
+        On a full disk, all checkpoints but the newest make room, with a warning if some of them
+        should have been kept beside the new one. Raises EnvironmentFailure.
         """
         try:
             return self._save()
         except EnvironmentFailure as error:
-            if not is_full(error) or not checkpoints.drop_older(self.path, self.record.get("id")):
+            dropped = is_full(error) and checkpoints.drop_older(self.path, self.record.get("id"))
+            if not dropped:
                 raise
+            self._warn_of_dropped(min(dropped, self.trainer.settings.keep - 2))
             return self._save()
+
+    def _warn_of_dropped(self, count: int) -> None:
+        """Warn that checkpoints which should have been kept were deleted; of many times, once."""
+        text = (
+            f"the disk is full: {count_of(count, 'older checkpoint')} deleted to save a newer one; "
+            f"expected room for {self.trainer.settings.keep}. Free some space"
+        )
+        if count > 0 and text not in self.warnings:
+            self.warnings.append(text)
 
     def _save(self) -> SavedRecord:
         trainer, counters = self.trainer, self.trainer.counters
