@@ -76,6 +76,11 @@ def test_a_rule_is_named_unless_the_run_is_better(low, high, trivial, sentence) 
     assert verdict.startswith("under-fitted (" if sentence and (high < 0 or trivial) else "well")
     *_, memorised, _ = judged(replace(FIT, train=1.0, floors=[floor]))
     assert memorised.startswith("over-fitted")
+    lines = judged(replace(FIT, new=1.0, floors=[floor]))  # not learned, and learned, at once
+    is_unlearned = bool(sentence) and trivial
+    assert lines[0].startswith("not learned: ") == is_unlearned
+    assert any(line.startswith("learned: ") for line in lines) != is_unlearned
+    assert ("more new texts to compare on" in lines[-1]) == is_unlearned
 
 
 def test_errors_that_may_be_chance_need_not_be_under_fitting() -> None:
