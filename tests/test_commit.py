@@ -332,11 +332,15 @@ def test_a_missing_file_is_a_run_error(tmp_path: Path) -> None:
         (errno.EDQUOT, "Free some space"),
         (errno.ENOENT, "Create the folder"),
         (errno.EROFS, "Allow writing there"),
+        (errno.EACCES, "Allow writing there"),
+        (errno.ENAMETOOLONG, ""),
+        (errno.EIO, ""),
     ],
 )
 def test_a_file_that_cannot_be_written_says_what_helps(number: int, advice: str) -> None:
-    """A missing folder once asked for space."""
+    """A missing folder once asked for space, and a name that is too long for permission."""
     error = OSError(number, os.strerror(number))
-    with pytest.raises(EnvironmentFailure, match=f"cannot write a/b: .*\\. {advice}, or choose"):
+    place = f"{advice}, or choose another place" if advice else "Choose another place"
+    with pytest.raises(EnvironmentFailure, match=f"cannot write a/b: [^.]*\\. {place}$"):
         with explained(Path("a/b")):
             raise error

@@ -19,6 +19,12 @@ from charlm.files.safe_read import parse_object, read_bytes
 MANIFEST = "MANIFEST.json"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """Errors of a full disk and of a used quota."""
+ADVICE = {
+    **dict.fromkeys(FULL, "Free some space"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Allow writing there"),
+    errno.ENOENT: "Create the folder",
+}
+"""Advice for an error of writing, if another place is not all that helps."""
 TEMPORARY = ".tmp-"
 OLDER = "~"
 """Suffix of a folder while a newer one replaces it."""
@@ -44,13 +50,10 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        advice = "Allow writing there"
-        if error.errno in FULL:
-            advice = "Free some space"
-        elif error.errno == errno.ENOENT:
-            advice = "Create the folder"
+        advice = ADVICE.get(error.errno or 0, "")
+        place = f"{advice}, or choose another place" if advice else "Choose another place"
         raise EnvironmentFailure(
-            f"cannot write {path}: {error.strerror or error}. {advice}, or choose another place"
+            f"cannot write {path}: {error.strerror or error}. {place}"
         ) from error
 
 
