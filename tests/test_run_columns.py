@@ -286,7 +286,8 @@ def test_the_only_other_column_is_read_and_reported(told) -> None:
 def test_quotes_around_names_enclose_fields_whatever_the_run_read(told) -> None:
     """A comma inside quotes was the end of a field, as in the TSV of the run."""
     status, err, out = told("score", "unquoted", "quoted.csv", "--format", "tsv")
-    assert status == 0 and "quoting" not in err, err
+    assert status == 0 and "quotes enclose fields, unlike in training" in err, err
+    assert "unlike" not in told("score", "unquoted", "quoted.csv", "--quoting", "csv")[1]
     assert "\ta film, 1 of up\t" in out
     assert "--quoting none, as in training" in told("score", "unquoted", "tabs.tsv")[1]
 

@@ -42,6 +42,8 @@ _UNLIKE_TRAINING = (
     "--no-header."
 )
 """End of a sentence about a table, if the run was trained on tables without names."""
+_QUOTED = ": quotes enclose fields, unlike in training. If they are text, add --quoting none."
+"""End of a sentence about a table, if quotes were text in training."""
 
 
 def table_rows(
@@ -117,6 +119,7 @@ def _as_trained(
         del form["delimiter"]
     if form.get("quoting") == "none" and _has_quoted_names(row, columns):
         del form["quoting"]
+        report(f"{label}{_QUOTED}")
     if form.get("header") is False and _holds_names(row, holds):
         del form["header"]
         report(f"{label}{_UNLIKE_TRAINING}")
