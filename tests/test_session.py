@@ -640,16 +640,29 @@ def test_an_interrupt_ends_the_wait_of_fit_for_a_full_disk(
     assert len(tried) == 2
 
 
+@pytest.mark.parametrize(
+    ("stopped", "text"),
+    [
+        (False, "has ended and is saved. Once that is possible, write its results"),
+        (True, "was stopped and is saved. Once that is possible, resume the run"),
+    ],
+)
 def test_results_that_cannot_be_written_say_that_training_is_saved(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stopped: bool, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A resumed run that was stopped trains to its end, and does not only write results."""
     session = begun(tmp_path)
+    if stopped:
+        for record in (records := session.records()):
+            if isinstance(record, SavedRecord):
+                break
+        session.trainer.stop("interrupted")
+    else:
+        records = session.records()
     with monkeypatch.context() as full:
         full.setattr(session_module, "write_record", fails(1, None))
-        with pytest.raises(
-            EnvironmentFailure, match=r"No space left.*is saved. Once that.*--resume"
-        ):
-            list(session.records())
+        with pytest.raises(EnvironmentFailure, match=f"No space left.*Training {text} .*--resume"):
+            list(records)
     list(resume(session.path).records())
     assert whole(session.path)
 

@@ -316,9 +316,12 @@ class Session:
             self._log(finished)
             self.write_end(finished, whole=True)
         except EnvironmentFailure as error:
+            is_over = bool(self.trainer.completion)
+            found = "Training has ended" if is_over else "Training was stopped"
+            do = "write its results" if is_over else "resume the run"
             raise EnvironmentFailure(
-                f"{error}. Training has ended and is saved. Once that is possible, write its "
-                f"results with: {self._resume_command()}"
+                f"{error}. {found} and is saved. Once that is possible, {do} with: "
+                f"{self._resume_command()}"
             ) from error
         return finished
 
