@@ -344,11 +344,11 @@ def test_compared_runs_read_a_table_alike(trained: Path, call: Call) -> None:
     assert (status, out) == (2, "") and "trained on different columns" in err
     assert call("compare", "text", "other", *where, *file, "--column", "headline")[0] == 0
     # a run without a table says nothing of tables
-    (trained / "plain.txt").write_text("a good film\n" * 40, encoding="utf-8")
-    words = ("train", str(trained / "plain.txt"), "--name", "plain", *TINY)
+    (trained / "films.txt").write_text("a good film\n" * 40, encoding="utf-8")
+    words = ("train", str(trained / "films.txt"), "--name", "films", *TINY)
     assert call(*words, "--checkpoints", str(trained / "runs"))[0] == 0
     bare = ("--file", str(trained / "bare.csv"))
-    for runs in (("plain", "bare text"), ("bare text", "plain")):
+    for runs in (("films", "bare text"), ("bare text", "films")):
         status, _, err = call("compare", *runs, *where, *bare)
         assert status == 0 and "read as data, as in training" in " ".join(err.split()), err
 
