@@ -244,6 +244,17 @@ def test_texts_below_a_usual_name_of_words_are_sentences(tmp_path: Path) -> None
     assert [each.words for each in found] == [("Peter", "left", "."), ("He", "ran"), ("No",)]
 
 
+def test_rows_that_are_words_or_sentences_are_reported_or_clear(tmp_path: Path) -> None:
+    """A row of one word beside one of three was joined to one sentence, without a word."""
+    path = written(tmp_path, "x.csv", "tokens\nPeter left .\nHello\n")
+    found, warnings = read(path, needs_tags=False)
+    assert [each.words for each in found] == [("Peter", "left", "."), ("Hello",)]
+    assert "is read as a word" not in warnings
+    found, warnings = read(written(tmp_path, "x.csv", "tokens\nPeter\nleft\n"), needs_tags=False)
+    assert [each.words for each in found] == [("Peter", "left")]
+    assert "each row is read as a word; a sentence ends at an empty row" in warnings
+
+
 def test_words_and_tags_may_have_blanks(tmp_path: Path) -> None:
     content = "sent,word,tag\n1,New York,proper noun\n1,shines,verb\n2,1 000,number\n2,won,verb\n"
     (first, second), _ = read(written(tmp_path, "x.csv", content))

@@ -187,9 +187,9 @@ def table_sentences(
 
 
 def _have_blanks(records: Sequence[Record]) -> bool:
-    """Return True if most texts have several words, so that each is a sentence."""
+    """Return True if half of the texts have several words, so that each is a sentence."""
     texts = [each.text for each in records if each.text]
-    return 2 * sum(len(text.split()) > 1 for text in texts) > len(texts)
+    return bool(texts) and 2 * sum(len(text.split()) > 1 for text in texts) >= len(texts)
 
 
 def _check_one_word(head: Sequence[Record], label: str, column: str) -> None:
@@ -280,6 +280,8 @@ def _joined(
     if keys:
         columns = " or ".join(f'"{shown(key)}"' for key in keys)
         warn(f"{label}: a sentence ends where the column {columns} changes.")
+    elif not needs_tags:
+        warn(f"{label}: each row is read as a word; a sentence ends at an empty row.")
     words: list[str] = []
     tags: list[str] = []
     place, last = "", [""] * len(keys)
