@@ -88,6 +88,13 @@ def test_tables_that_were_joined_are_reported() -> None:
     assert "line 3 repeats" in read("b.csv", "\ufeffid,text\n1,a\n\ufeffid,text\n1,b\n")[1]
 
 
+def test_numbers_of_columns_without_names_are_no_row_of_names() -> None:
+    """A series that holds 1 was reported as joined tables."""
+    for content, value in (("7\n1\n1\n", "1"), ("1,a\n1,2\n", "2")):
+        rows, notes = read("a.csv", content, header=False, column=value)
+        assert len(rows) == content.count("\n") and "repeat" not in notes
+
+
 def test_quotes_that_enclose_fields_of_a_tsv_are_reported() -> None:
     """Excel and pandas double quotes inside of a field."""
     frame = pandas.DataFrame({"id": [1, 2], "text": ['He said "no".', "b"]})

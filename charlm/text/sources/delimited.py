@@ -323,7 +323,9 @@ def _fitted(
     empty cells; elsewhere it is no row.
     """
     width, blank, last_blank, longer = len(names), 0, 0, 0
-    headers = (names, ["\ufeff" + names[0], *names[1:]])  # also with the mark of a joined file
+    headers = [names, ["\ufeff" + names[0], *names[1:]]]  # also with the mark of a joined file
+    if names == [str(number + 1) for number in range(width)]:
+        headers = []  # numbers of columns without names, which a series may hold too
     repeated: list[int] = []  # lines
     for line, row in rows:
         if len(row) != width:
