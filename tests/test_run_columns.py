@@ -66,6 +66,7 @@ FILES = {
     "bare numbers.csv": "".join(f"{at},{at % 5}\n" for at in range(60)),
     "dated.csv": "day,rain\n" + "".join(f"2020-01-{at + 1:02},{at % 5}\n" for at in range(30)),
     "value.csv": "value,temperature,rain\n" + "".join(f"{at},{at % 5},1\n" for at in range(60)),
+    "sensors.csv": "day,t2m\n" + "".join(f"2020-01-{at + 1:02},{at % 5}\n" for at in range(30)),
     "rain.csv": "value,rain\n" + "".join(f"{at},{at % 5}\n" for at in range(60)),
     "train.conll": 12 * "dog NN O\nruns VB B-X\n\n",
     "wide.conll": 12 * "dog NN O 7\nruns VB B-X 7\n\n",
@@ -205,6 +206,8 @@ def test_a_first_row_without_a_number_is_no_number_of_a_series(told) -> None:
     """It was refused as data, without a word about --header."""
     status, err, _ = told("eval", "bare series", "dated.csv")
     assert status == 0 and "unlike in training" in err and '"rain" is read' in err, err
+    status, err, _ = told("eval", "bare series", "sensors.csv")  # names may have digits
+    assert status == 0 and "unlike in training" in err, err
     status, err, _ = told("eval", "bare series", "bare numbers.csv")
     assert status == 0 and "the first row is read as data, as in training" in err, err
 

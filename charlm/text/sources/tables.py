@@ -108,7 +108,7 @@ def _as_trained(
     The delimiter of the run is left out if it does not occur in the first row of `head`, or if the
     row has a tab beside it; so is the rule that quotes are text if names of columns are in quotes,
     which those of the run were not. A first row with usual names of columns is no data, nor is one
-    without a number in a table that `holds` numbers.
+    of words only in a table that `holds` numbers.
     """
     usual, row = ReadSettings(), _first_row(head)
     form = {
@@ -152,10 +152,10 @@ def _separates(delimiter: str, row: str) -> bool:
 def _holds_names(row: str, holds: str) -> bool:
     """Return True if a first row has the cell "text", or two usual names of texts and labels.
 
-    Of a table that `holds` numbers, it has no digit.
+    Of a table that `holds` numbers, no cell of it begins with a digit, as numbers and dates do.
     """
     if holds == "numbers":
-        return not re.search(r"\d", row)
+        return not re.search(r"(?:^|[\t,;|])[\s\"+-]*[.,]?\d", row)
     cells = {cell.strip(' "').casefold() for cell in re.split(r"[\t,;|]", row)}
     return "text" in cells or bool(cells & {*TEXT_NAMES} and cells & {*TARGET_NAMES})
 
