@@ -57,8 +57,8 @@ TILE_ROWS = 32
 """Number of rows to which the training kernels fill up a batch."""
 MIN_FILLED = {"amx": 0.0}
 """Least fraction of these rows for which a variant of the kernels comes before torch, by default
-USUAL_FILLED. Speed of the AMX kernels relative to torch with 128, 256 and 512 units: 0.93, 1.35 and
-1.46 for one row, 1.14, 1.46 and 1.75 for 8, 1.45, 1.77 and 1.98 for 16."""
+USUAL_FILLED. Speed of the AMX kernels relative to torch with 128, 256 and 512 units: 0.97, 1.57 and
+1.71 for one row, 1.08, 1.58 and 2.05 for 8, 1.33, 1.83 and 2.39 for 16."""
 USUAL_FILLED = 0.75
 """Speed of the AVX-512 BF16 kernels relative to torch with 256 units: 0.34 for one row, 0.59 for 8,
 0.85 for 16, 1.03 for 24, 1.25 for 32."""

@@ -6,6 +6,7 @@ Such a field has the name translation.en. It is read only if the user, or a run,
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from charlm.errors import named
+from charlm.text.sources.files import shown
 
 MAX_DEPTH = 5
 """Depth of the objects in which fields are looked for."""
@@ -41,16 +42,28 @@ def with_inner(row: Row, names: Sequence[str]) -> Row:
 def inner_texts(rows: Iterable[Row]) -> str:
     """Return the names of the fields of text in objects, for a message, or ""."""
     fields = (pair for row in rows for pair in leaves(row))
-    names = list(dict.fromkeys(name for name, value in fields if type(value) is str and value))
-    more = f" and {len(names) - MAX_SHOWN:,} more" if len(names) > MAX_SHOWN else ""
-    return ", ".join(names[:MAX_SHOWN]) + more
+    return listed_fields(name for name, value in fields if type(value) is str and value)
+
+
+def listed_fields(names: Iterable[str]) -> str:
+    """Return the first names of fields, and the number of the others."""
+    every = list(dict.fromkeys(names))
+    more = f" and {len(every) - MAX_SHOWN:,} more" if len(every) > MAX_SHOWN else ""
+    return ", ".join(map(shown, every[:MAX_SHOWN])) + more
+
+
+def naming_advice(fields: str) -> str:
+    """Return what to do about texts in these fields of objects, as `listed_fields` names them."""
+    return (
+        f" Texts are inside objects: {fields}. Name one with {named('column')}." if fields else ""
+    )
 
 
 def inner_advice(rows: Iterable[Row]) -> str:
     """Return what to do about rows whose texts are inside objects or lists, or ""."""
     rows = list(rows)
     if texts := inner_texts(rows):
-        return f" Texts are inside objects: {texts}. Name one with {named('column')}."
+        return naming_advice(texts)
     for name, value in (pair for row in rows for pair in row.items()):
         first = next(iter(value), None) if isinstance(value, list) else None
         if isinstance(first, Mapping):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError, named
 from charlm.text.sources.files import Spool, TextFile, readable, shown
-from charlm.text.sources.nested import MAX_DEPTH, MAX_SHOWN, with_inner
+from charlm.text.sources.nested import MAX_DEPTH, listed_fields, naming_advice, with_inner
 from charlm.text.sources.rows import (
     NO_CELLS,
     TEXT_COLUMN,
@@ -117,11 +117,7 @@ def _fields(schema: Any, before: str = "", depth: int = MAX_DEPTH) -> Iterator[t
 def _advice(inner: Mapping[str, Any], rule: TextColumn) -> str:
     """Return the names of the fields of text inside objects, for a message, or ""."""
     names = [name for name, kind in inner.items() if rule.holds == "text" and _holds_text(kind)]
-    if not names:
-        return ""
-    more = f" and {len(names) - MAX_SHOWN:,} more" if len(names) > MAX_SHOWN else ""
-    fields = ", ".join(map(shown, names[:MAX_SHOWN])) + more
-    return f" Texts are inside objects: {fields}. Name one with {named('column')}."
+    return naming_advice(listed_fields(names))
 
 
 def _holds_text(kind: Any) -> bool:
