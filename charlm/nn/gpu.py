@@ -46,6 +46,10 @@ def cudnn_has_bfloat16() -> bool:
     """Report whether cuDNN computes recurrent layers in bfloat16; MIOpen of AMD does not."""
     if torch.version.hip is not None:
         return False
-    release = tuple(map(int, torch.__version__.split(".")[:2]))
     cudnn: int | None = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
-    return release >= BFLOAT16_TORCH and (cudnn or 0) >= BFLOAT16_CUDNN
+    return torch_release() >= BFLOAT16_TORCH and (cudnn or 0) >= BFLOAT16_CUDNN
+
+
+def torch_release() -> tuple[int, ...]:
+    """Return the first two numbers of the version of torch."""
+    return tuple(map(int, torch.__version__.split(".")[:2]))

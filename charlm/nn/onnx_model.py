@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from charlm.config.cells import CELLS
 from charlm.errors import EnvironmentFailure
 from charlm.nn.encoder import State
+from charlm.nn.gpu import torch_release
 from charlm.nn.model import RecurrentLanguageModel
 
 TOKENS, LOG_PROBABILITIES, AFTER = "tokens", "log_probabilities", "next_"
@@ -104,7 +105,7 @@ def _check_packages() -> None:
             f".onnx needs {error.name}, which is not installed; install it with: "
             "pip install 'charlm[onnx]'"
         ) from error
-    if tuple(map(int, torch.__version__.split(".")[:2])) < FIRST_TORCH:
+    if torch_release() < FIRST_TORCH:
         raise EnvironmentFailure(
             f".onnx needs torch {'.'.join(map(str, FIRST_TORCH))} or newer, and this is "
             f"{torch.__version__}; install it with: pip install --upgrade torch"
