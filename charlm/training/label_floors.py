@@ -14,7 +14,7 @@ from charlm.tasks.classify import ClassifyLoss, LabelValidation
 from charlm.text.bag_of_words import BagOfWords
 from charlm.text.dataset import Dataset
 from charlm.text.floors import best_unit, majority
-from charlm.text.labelled import labelled_of
+from charlm.text.labelled import SPLIT_NAMES, labelled_of
 from charlm.training.fit import Floor
 from charlm.training.labelled import HELD_OUT
 from charlm.training.trainer import Trainer
@@ -84,7 +84,7 @@ def floors_beside(
     `mixed` are the logits of the bag of words that is mixed in; without one, the floor is naive
     Bayes.
     """
-    labelled, where = labelled_of(dataset), {"valid": "validation"}.get(split, split)
+    labelled, where = labelled_of(dataset), SPLIT_NAMES[split]
     targets = labelled.targets[split]
     right = logits.argmax(axis=1) == targets
     if mixed is None:

@@ -22,6 +22,7 @@ from charlm.phases import phase
 from charlm.tasks.tag import Emissions, steps_of, tag_counts, tag_task
 from charlm.tasks.task import Task
 from charlm.text.dataset import Dataset
+from charlm.text.labelled import SPLIT_NAMES
 from charlm.text.tag_floors import FrequentTag
 from charlm.text.tagged import Tagged
 from charlm.text.task_text import Given, gold_of
@@ -244,11 +245,10 @@ def _floor(frequent: TagCounts, own: TagCounts, key: str, split: str) -> Floor:
     """Return the most frequent tags beside the figures of a run, of a held-out split."""
     assert own.rows is not None and frequent.rows is not None, "counted here"
     change = paired_difference(frequent.rows, own.rows, key)
-    where = {"valid": "validation"}.get(split, split)
     return Floor(
         name="the most frequent tag of each word",
-        figures=f"{getattr(frequent, key):.3f} on {len(own.rows):,} {where} sentences, this run "
-        f"{getattr(own, key):.3f}",
+        figures=f"{getattr(frequent, key):.3f} on {len(own.rows):,} {SPLIT_NAMES[split]} "
+        f"sentences, this run {getattr(own, key):.3f}",
         low=change.low,
         high=change.high,
     )

@@ -19,6 +19,7 @@ from charlm.tasks.task import Task
 from charlm.tasks.translate import TranslateValidation, translate_task
 from charlm.text.dataset import Dataset
 from charlm.text.groups import text_lengths
+from charlm.text.labelled import SPLIT_NAMES
 from charlm.text.pair_batches import pair_lengths
 from charlm.text.parallel import Parallel
 from charlm.text.task_text import gold_of
@@ -147,7 +148,7 @@ def _floor(copies: Mapping[str, Any], answers: Mapping[str, TranslationCounts]) 
     own = answers[split].summary()
     key = figure_of_translations(own)
     change = (own[key] or 0.0) - copies[split][key]
-    name, where = {"exact": "exact", "chrf": "chrF"}[key], {"valid": "validation"}.get(split, split)
+    name, where = {"exact": "exact", "chrf": "chrF"}[key], SPLIT_NAMES[split]
     return Floor(
         name="a copy of the source",
         figures=f"{name} {copies[split][key]:.3g} on {where} texts, this run {own[key]:.3g}",
