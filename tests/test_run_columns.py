@@ -56,6 +56,9 @@ FILES = {
         "text,headline", "Headline,HEADLINE"
     ),
     "quoted.csv": '"text","headline"\n' + '"no text","a film, 1 of up"\n' * 9,
+    "one;.csv": labelled(("headline", "mood")).replace(",", ";"),
+    "both.csv": "mood,headline\n" + 'up,"a film, 1 of up"\n' * 9,
+    "quoted;.csv": '"label";"text"\n' + '"up";"a film; 1 of up"\n' * 9,
     "named.csv": labelled(("headline", "mood")).replace("headline,mood", "Text,Label"),
     "review.csv": labelled(("mood", "headline")).replace("mood,headline", "label,review"),
     "pairs.csv": pairs("en", "de"),
@@ -78,6 +81,17 @@ RUNS = {
     "semicolons": ("semicolons.csv", "--column", "headline", "--delimiter", ";"),
     "unquoted": ("tabs.tsv", "--column", "headline", "--quoting", "none"),
     "other": ("two.csv", "--column", "title"),
+    "literal": ("one;.csv", "--column", "headline", "--delimiter", ";", "--quoting", "none"),
+    "bare literal": (
+        "one;.csv",
+        "--no-header",
+        "--column",
+        "1",
+        "--delimiter",
+        ";",
+        "--quoting",
+        "none",
+    ),
     "bare": ("bare.csv", "--task", "classify", "--no-header", "--column", "2", "--target", "1"),
     "bare text": ("bare.csv", "--no-header", "--column", "2"),
     "pair": ("pairs.csv", "--task", "translate", "--column", "en", "--target", "de"),
@@ -293,6 +307,23 @@ def test_quotes_around_names_enclose_fields_whatever_the_run_read(told) -> None:
     assert "unlike" not in told("score", "unquoted", "quoted.csv", "--quoting", "csv")[1]
     assert "\ta film, 1 of up\t" in out
     assert "--quoting none, as in training" in told("score", "unquoted", "tabs.tsv")[1]
+
+
+def test_quoting_of_training_is_that_of_tables_with_its_delimiter_only(told) -> None:
+    """A table of commas was refused: its quotes were text, as between semicolons in training."""
+    status, err, out = told("score", "literal", "both.csv", "--format", "tsv")
+    assert status == 0 and "\ta film, 1 of up\t" in out, err
+    assert "quoting" not in err
+    assert (
+        "--delimiter ; and --quoting none, as in training"
+        in told("score", "literal", "one;.csv")[1]
+    )
+
+
+def test_quotes_around_usual_names_enclose_fields_after_tables_without_names(told) -> None:
+    status, err, out = told("score", "bare literal", "quoted;.csv", "--format", "tsv")
+    assert status == 0 and "\ta film; 1 of up\t" in out, err
+    assert "quotes enclose fields, unlike in training" in err
 
 
 @pytest.mark.parametrize(

@@ -106,9 +106,10 @@ def _as_trained(
     """Return how a delimited table is read: as that of the run where the settings are open.
 
     The delimiter of the run is left out if it does not occur in the first row of `head`, or if the
-    row has a tab beside it; so is the rule that quotes are text if names of columns are in quotes,
-    which those of the run were not. A first row with usual names of columns is no data, nor is one
-    of words only in a table that `holds` numbers.
+    row has a tab beside it, and the quoting with it: the table has another form. So is the rule
+    that quotes are text if names of columns are in quotes, which those of the run were not. A first
+    row with usual names of columns is no data, nor is one of words only in a table that `holds`
+    numbers.
     """
     usual, row = ReadSettings(), _first_row(head)
     form = {
@@ -116,13 +117,14 @@ def _as_trained(
         if value != getattr(usual, name) == getattr(reading, name)
     }  # fmt: skip
     if (delimiter := form.get("delimiter")) and not _separates(delimiter, row):
-        del form["delimiter"]
-    if form.get("quoting") == "none" and _has_quoted_names(row, columns):
-        del form["quoting"]
-        report(f"{label}{_QUOTED}")
+        form = {"header": False} if form.get("header") is False else {}
     if form.get("header") is False and _holds_names(row, holds):
         del form["header"]
         report(f"{label}{_UNLIKE_TRAINING}")
+    has_names = "header" not in form and reading.header is not False
+    if form.get("quoting") == "none" and has_names and _has_quoted_names(row, columns):
+        del form["quoting"]
+        report(f"{label}{_QUOTED}")
     if form.get("header") is False:
         names = f"If it holds the names of the columns, add {named('header')}."
         report(f"{label}: the first row is read as data, as in training. {names}")
@@ -140,7 +142,7 @@ def _first_row(head: str) -> str:
 def _has_quoted_names(row: str, columns: Columns) -> bool:
     """Return True if the first row has names in quotes, unlike the table of the run."""
     known = f"{columns.text or ''}{columns.target or ''}"
-    return columns.form.get("header") is not False and row[:1] == '"' and '"' not in known
+    return row[:1] == '"' and '"' not in known
 
 
 def _separates(delimiter: str, row: str) -> bool:
