@@ -159,7 +159,10 @@ def test_quotes_enclose_fields_if_a_name_is_in_quotes(here) -> None:
     corpus, cells = corpus_of("r.tsv", content)
     assert cells == ["a\tb", 'c "d"'] and "--quoting none" in corpus.warnings[0]
     assert texts("r.tsv", content, quoting="csv") == cells
-    assert "line 2 has 3 fields, expected 2" in refused("r.tsv", content, quoting="none")
+    problem = refused("r.tsv", content, quoting="none")
+    assert "line 2 has 3 fields, expected 2" in problem and "add --quoting csv" in problem
+    problem = refused("s.tsv", 'text\tn\na\tb "c" d\t1\n')  # no field is in quotes
+    assert "Put a field that contains the delimiter in quotes" in problem
     assert texts("t.tsv", 'text\n"a"\n', quoting="csv") == ["a"]
 
 

@@ -356,7 +356,8 @@ def _fitted(
 
 def _ragged(label: str, line: int, row: list[str], names: list[str]) -> CorpusError:
     advice = "Complete the row, or name the character between fields with --delimiter."
-    if len(row) < len(names) and any(cell[:1] == '"' or cell[-1:] == '"' for cell in row):
+    has_quote = any(cell[:1] == '"' or cell[-1:] == '"' for cell in row)
+    if (len(row) < len(names) and has_quote) or _splits_quotes(row):
         advice = "If quotes enclose fields, add --quoting csv; else complete the row."
     elif any(cell.startswith(' "') for cell in row):
         advice = "Remove the blank before a quote: only a quote at the beginning encloses a field."
@@ -376,6 +377,12 @@ def _ragged(label: str, line: int, row: list[str], names: list[str]) -> CorpusEr
         f"{label}: line {line:,} has {count_of(len(row), 'field')}, expected {len(names):,} as in "
         f'the first row ("{shown(names[0][:60])}"{", ..." if len(names) > 1 else ""}). {advice}'
     )
+
+
+def _splits_quotes(row: list[str]) -> bool:
+    """Return True if a field opens a quote and a later one closes it, as a delimiter in quotes."""
+    ends = [(cell[:1] == '"') - (cell[-1:] == '"') for cell in row if cell != '"']
+    return 1 in ends and -1 in ends[ends.index(1) :]
 
 
 def column_index(
