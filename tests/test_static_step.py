@@ -25,6 +25,7 @@ from charlm.runs.checkpoints import Checkpoint
 from charlm.tasks.language_model import language_model_task
 from charlm.text.batches import Position
 from charlm.text.dataset import Dataset
+from charlm.text.tokenizers.tokenizer_json import EOS
 from charlm.training import optim
 from charlm.training import trainer as trainer_module
 from charlm.training.graphs import Graphs
@@ -135,6 +136,18 @@ def test_the_step_on_buffers_equals_the_plain_one(chosen: dict[str, Any]) -> Non
 def test_every_cell_trains_on_buffers(cell: str) -> None:
     """Six steps, to all differences."""
     both(train=STREAM, model=tiny_model(cell, V), steps=6)
+
+
+def test_a_state_without_a_bound_stays_zero_where_there_is_no_text() -> None:
+    """Padding doubles the state of this cell, real text clears it: 2 ** 150 is no float32."""
+    model = tiny_model("rnn", V, nonlinearity="relu")
+    with torch.no_grad():
+        model.embedding.weight.fill_(-1000.0)[EOS] = 1.0
+        for layer, factor in zip(model.recurrent_layers(), (0.25, 0.1), strict=True):
+            layer.rnn.weight_ih_l0.fill_(factor)
+        model.layers[0].rnn.weight_hh_l0.copy_(2.0 * torch.eye(3))
+    texts = encoded_documents([tokens(150, n) for n in range(3)] + [[3]])
+    both(train=texts, model=model, batch_size=2, steps=90, learning_rate=1e-6)
 
 
 def test_most_windows_are_computed_on_buffers() -> None:

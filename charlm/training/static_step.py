@@ -245,6 +245,7 @@ class StaticStep(Step):
             state = self.state
             before = self.loss.state_before(state.model, batch, hidden, state.generator)
             put_state(buffers, before)
+        clear_rows(buffers, len(batch.kept))
 
     def _adopt(self, buffers: Buffers, batch: Batch) -> None:
         """Move the numbers and the state of a batch that `Step` has added to the buffers."""
@@ -405,6 +406,17 @@ def put_state(buffers: Buffers, state: State | None) -> None:
             else:
                 rows = state[index][number]
                 tensor[: len(rows)] = rows
+
+
+def clear_rows(buffers: Buffers, first: int) -> None:
+    """Set the state of the rows from `first` on, which have no sequence, to zero.
+
+    They read padding for as long as the others have text. A state without a bound could become
+    infinite in that time, and zero times infinity is a gradient that is not finite.
+    """
+    for layer in buffers.hidden if first < len(buffers.inputs[0]) else ():
+        for tensor in layer:
+            tensor[first:].zero_()
 
 
 def step_of(state: TrainState, task: Task, processes: Processes = ALONE) -> Step:
