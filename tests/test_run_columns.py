@@ -407,7 +407,22 @@ def test_a_run_without_a_record_has_the_columns_that_were_typed(trained: Path) -
     assert (columns.text, columns.target, columns.run) == ("en", "de", "")
 
 
-@pytest.mark.parametrize("words", [("sample", "--len", "5", "--prime-file"), ("inside", "--file")])
+ONE_TEXT = [("sample", "--len", "5", "--prime-file"), ("inside", "--file")]
+
+
+@pytest.mark.parametrize("words", ONE_TEXT)
+def test_advice_on_a_table_names_no_option_that_a_command_lacks(
+    words: tuple[str, ...], trained: Path, call: Call
+) -> None:
+    """The advice was to add --column, which sample refuses."""
+    run = ("--run", "text", "--checkpoints", str(trained / "runs"))
+    status, _, err = call(*words, str(trained / "two.csv"), *run)
+    assert status == 3 and "This command has no such option" in " ".join(err.split())
+    status, _, err = call(*words, str(trained / "absent.csv"), *run)
+    assert status == 3 and "no such option" not in " ".join(err.split())
+
+
+@pytest.mark.parametrize("words", ONE_TEXT)
 def test_a_text_to_start_from_or_to_show_is_read_by_the_columns(
     words: tuple[str, ...], trained: Path, call: Call
 ) -> None:

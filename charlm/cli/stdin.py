@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from charlm.cli.output import Verbosity, say_all
-from charlm.errors import UsageError
+from charlm.errors import CorpusError, UsageError
 
 READ_BYTES = 1 << 16
 NOT_GIVEN: tuple[Any, ...] = (None, False, [], ())
@@ -143,13 +143,24 @@ def read_text(path: Path = Path("-"), run: Path | None = None) -> str:
 def read_file(path: Path, run: Path | None = None) -> str:
     """Return the text of a file, or of standard input for `-`, and report how a table is read.
 
-    A table is read by the columns of `run`, if it has them. Raises CorpusError.
+    A table is read by the columns of `run`, if it has them. Raises CorpusError; commands that read
+    one text have no options of tables and encodings, which its advice may name.
     """
     from charlm.runs.columns import run_columns
     from charlm.text.corpus import Corpus
 
     corpus = Corpus([str(path)], document="stream", columns=run_columns(run) if run else None)
-    text = "".join(corpus.chunks())
+    try:
+        text = "".join(corpus.chunks())
+    except CorpusError as error:
+        if "--" not in str(error):
+            raise
+        end = "" if str(error).endswith((".", "?")) else "."
+        raise CorpusError(
+            f"{error}{end} This command has no such option: write the text to a file of its own",
+            error.place,
+            error.columns,
+        ) from error
     if corpus.has_tables:
         say_all(corpus.warnings)
     return text
