@@ -154,6 +154,11 @@ class NumberColumn(TextColumn):
             return self.trained_column(label, columns, texts)
         return chosen_column(label, columns, texts, named, holds=self.holds)
 
+    def numbers_advice(self, columns: Sequence[str]) -> str:
+        """Return why a column of a table without a column of numbers may be none."""
+        column = named("column")
+        return f" A gap or a decimal comma is no number; {column} shows where it is."
+
     def cell(self, value: object, place: str, column: str) -> str:
         """Return a cell as text, which `checked_numbers` checks."""
         return str(value)
