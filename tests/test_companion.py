@@ -52,12 +52,12 @@ def test_its_figures_are_those_of_the_validation_text(tmp_path: Path) -> None:
     assert found.ngram_nats_per_token == pytest.approx(nats[1].mean(), rel=1e-6)
     config = read_config(tmp_path / "x" / COMPANION)
     by_length = np.array(config["mixture_by_length"])
-    assert found.weight == pytest.approx(by_length[model.text_lengths(valid.ids)].mean())
+    assert found.weight == pytest.approx(by_length[model.text_figures(valid.ids)[1]].mean())
     assert mixed.mixture.weights == pytest.approx((1 - found.weight, found.weight), abs=1e-12)
     both = text_nats(mixed.run.backend, valid).mean()
     assert found.mixture_nats_per_token == pytest.approx(both, rel=1e-6)
     logits = scaled(run, config["mixture_scale"]).backend
-    lengths = by_length[model.text_lengths(valid.ids)]
+    lengths = by_length[model.text_figures(valid.ids)[1]]
     by_hand = mixed_nats(
         [text_nats(logits, valid), model.text_nats(valid.ids)], np.stack([1 - lengths, lengths])
     )

@@ -4,6 +4,7 @@ import math
 from collections import Counter, defaultdict
 from functools import cache
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,7 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charlm.ngrams import kneser_ney
-from charlm.ngrams.kneser_ney import FALLBACK, count, discounts_of, estimate, fit, ngram_nats
+from charlm.ngrams import model as model_module
+from charlm.ngrams.kneser_ney import (
+    FALLBACK,
+    count,
+    discounts_of,
+    estimate,
+    fit,
+    ngram_nats,
+    sorted_keys,
+)
 from charlm.ngrams.model import NgramModel
 from charlm.text.tokenizers.tokenizer_json import EOS
 
@@ -111,6 +121,28 @@ def test_a_distribution_has_the_probability_of_each_token(train, other, order: i
     rows = model.distributions(model.contexts(np.append(EOS, other[:-1])))
     own = np.take_along_axis(rows, other[:, None], axis=1)[:, 0]
     assert -own == pytest.approx(model.text_nats(other), rel=1e-12)
+
+
+@settings(max_examples=60)
+@given(st.lists(st.integers(0, 2**62), max_size=40).map(lambda keys: np.array(keys, np.int64)))
+def test_keys_are_sorted_with_their_places(keys: np.ndarray) -> None:
+    """Large ones, which leave no bits for a place, and small ones, of which many are equal."""
+    for given_keys in (keys, keys % 7):
+        ordered, places = sorted_keys(given_keys)
+        assert ordered.tolist() == sorted(given_keys.tolist())
+        assert np.array_equal(given_keys[places], ordered)
+        assert sorted(places.tolist()) == list(range(len(keys)))
+
+
+@settings(max_examples=40)
+@given(texts, texts)
+def test_n_grams_of_a_long_text_are_found_as_those_of_a_short_one(train, other) -> None:
+    """A long text is looked up in the order of its keys."""
+    model, _ = fit(train, 5, 4)
+    expected = model.text_figures(other)
+    with mock.patch.object(model_module, "MIN_SORTED", 0):
+        for found, known in zip(model.text_figures(other), expected, strict=True):
+            assert np.array_equal(found, known)
 
 
 def test_nothing_before_the_end_of_a_document_is_seen() -> None:

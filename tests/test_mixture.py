@@ -88,10 +88,11 @@ def test_the_mixture_with_n_grams_is_the_best_of_its_kind() -> None:
     def losses(factor: float) -> list[np.ndarray]:
         return [text_nats(Bigrams(ids, factor), text), ngrams.text_nats(text.ids)]
 
-    mixing, mixed = fit_to_ngrams(lambda factor: Bigrams(ids, factor), ngrams, text)
+    mixing, mixed, alone = fit_to_ngrams(lambda factor: Bigrams(ids, factor), ngrams, text)
+    assert np.array_equal(alone, ngrams.text_nats(text.ids))
     members = [Bigrams(ids, mixing.scale), NgramBackend(ngrams)]
     mixture = MixedBackend(members, mixing.weights, mixing.by_length)
-    nats, lengths = losses(mixing.scale), ngrams.text_lengths(text.ids)
+    nats, lengths = losses(mixing.scale), ngrams.text_figures(text.ids)[1]
     by_length = np.array(mixing.by_length)
     assert mixed == pytest.approx(text_nats(mixture, text))
     assert 0.2 < mixing.scale < 0.7

@@ -25,6 +25,8 @@ MAX_TRAINING = 3_000_000
 MAX_EVALUATED, PIECES = 200_000, 20
 """Tokens of a longer text that `ngram_nats` evaluates, in so many pieces spread over it. The first
 60,000 characters of a text can be 5 % easier than the whole (tiny Shakespeare)."""
+MAX_BITS = 63
+"""Bits of a positive number in 64 bits."""
 ORDERS = (3, 5, 7)
 """Orders that `ngram_nats` tries. They are odd, since words and blanks alternate."""
 
@@ -90,12 +92,10 @@ def count(
     nodes = stream  # node of the n-gram that ends at each place of `ends`
     ends = np.arange(len(stream))
     for length in range(2, order + 1):
-        inside = (ends[1:] == ends[:-1] + 1) & (stream[ends[1:]] != start)
-        suffixes = nodes[1:][inside]
-        keys = nodes[:-1][inside] * (vocab_size + 1) + stream[ends[1:]][inside]
-        ends = ends[1:][inside]
-        by_key = np.argsort(keys)
-        keys = keys[by_key]
+        tokens = stream[ends[1:]]
+        inside = (ends[1:] == ends[:-1] + 1) & (tokens != start)
+        suffixes, ends = nodes[1:][inside], ends[1:][inside]
+        keys, by_key = sorted_keys(nodes[:-1][inside] * (vocab_size + 1) + tokens[inside])
         is_new = np.ones(len(keys), np.bool_)
         np.not_equal(keys[1:], keys[:-1], out=is_new[1:])
         groups = np.flatnonzero(is_new)
@@ -107,8 +107,23 @@ def count(
         counts.occurrences.append(np.diff(groups, append=len(keys)))
         if length < order:
             nodes = np.empty(len(keys), np.int64)
-            nodes[by_key] = np.cumsum(is_new) - 1
+            nodes[by_key] = np.repeat(np.arange(len(groups)), counts.occurrences[-1])
     return counts
+
+
+def sorted_keys(keys: Ids) -> tuple[Ids, Ids]:
+    """Return keys in ascending order, and the place that each of them had.
+
+    Each key is sorted in one number with its place if there are enough bits, which takes a third of
+    the time of an argsort.
+    """
+    bits = len(keys).bit_length()
+    if int(keys.max(initial=0)).bit_length() + bits > MAX_BITS:
+        places = np.argsort(keys)
+        return keys[places], places
+    both = (keys << bits) | np.arange(len(keys))
+    both.sort()
+    return both >> bits, both & ((1 << bits) - 1)
 
 
 def estimate(counts: Counts, order: int) -> tuple[NgramModel, list[Discounts]]:

@@ -269,7 +269,7 @@ def _fitted(runs: Sequence[Run], given: Sequence[float | None], text: EncodedTex
     ngrams = others[0].backend
     with phase("fitting the mixture", total=len(runs) * len(text.ids)):
         if first.load_scaled and isinstance(ngrams, NgramBackend) and list(given) == [None]:
-            mixing, _ = fit_to_ngrams(
+            mixing, *_ = fit_to_ngrams(
                 lambda factor: scaled(first, factor).backend, ngrams.model, text
             )
             return mixing

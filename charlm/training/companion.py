@@ -56,13 +56,13 @@ def fit_companion(
     with phase("fitting n-grams"):
         model, _ = fit(np.asarray(dataset.train.ids), len(dataset.vocabulary), order, MAX_NGRAMS)
     with phase("fitting the mixture", total=len(valid.ids)):
-        mixing, nats = fit_to_ngrams(scaled, model, valid, most)
+        mixing, nats, own_nats = fit_to_ngrams(scaled, model, valid, most)
     content = ngrams_to_bytes(model)
     companion = Companion(
         order=model.order,
         weight=mixing.weights[1],
         network_nats_per_token=nats_per_token,
-        ngram_nats_per_token=float(model.text_nats(valid.ids).mean()),
+        ngram_nats_per_token=float(own_nats.mean()),
         mixture_nats_per_token=float(nats.mean()),
         bytes=len(content),
     )

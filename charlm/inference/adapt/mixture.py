@@ -86,12 +86,13 @@ def fit_to_ngrams(
     ngrams: NgramModel,
     text: EncodedText,
     most: int = MAX_TOKENS,
-) -> tuple[Mixing, Nats]:
-    """Return the mixture of a network with n-grams that is best on a text, and its nats there.
+) -> tuple[Mixing, Nats, Nats]:
+    """Return the mixture of a network with n-grams that is best on a text, and nats there.
 
+    These are the nats of the mixture and of the n-grams alone, (N,) each.
     `scaled(factor)` is the network with all logits multiplied by a factor, which is fitted first,
     on a sample of about `most` tokens and with one weight. Then each length of context has its
-    weight, by EM. The nats have the shape (N,).
+    weight, by EM.
     """
     sample = sample_to_fit(text, ngrams.vocab_size, most)
     network, sample_nats = text_logits(scaled(1.0), sample), ngrams.text_nats(sample.ids)
@@ -102,8 +103,9 @@ def fit_to_ngrams(
         return float(mixed_nats(both, fitted_weights(both)).sum())
 
     scale = fit_scale(nats)
-    both = [text_nats(scaled(scale), text), ngrams.text_nats(text.ids)]
-    lengths, usual = ngrams.text_lengths(text.ids), fitted_weights(both)[1]
+    ngram_nats, lengths = ngrams.text_figures(text.ids)
+    both = [text_nats(scaled(scale), text), ngram_nats]
+    usual = fitted_weights(both)[1]
     by_length = np.full(ngrams.order, usual)
     for length in range(ngrams.order):
         chosen = lengths == length
@@ -112,4 +114,4 @@ def fit_to_ngrams(
     own = by_length[lengths]
     mean = float(own.mean())
     mixing = Mixing(weights=(1.0 - mean, mean), by_length=tuple(by_length.tolist()), scale=scale)
-    return mixing, mixed_nats(both, np.stack([1.0 - own, own]))
+    return mixing, mixed_nats(both, np.stack([1.0 - own, own])), ngram_nats
