@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers import STRUCTURES
 
 from charlm.backends.translator_weights import translator_shapes
 from charlm.config.cells import CELLS
@@ -13,6 +14,8 @@ from charlm.nn.encoder import Encoder
 from charlm.nn.translator import Translator
 
 V, TARGETS = 9, 7
+OF_LANGUAGE_MODELS = ("one-hot", "mixture", "tied", "learnt state")
+KINDS = [*CELLS, *(name for name in STRUCTURES if not name.startswith(OF_LANGUAGE_MODELS))]
 
 
 def translator(cell: str = "lstm", both_ways: bool = True, **settings) -> Translator:
@@ -67,9 +70,9 @@ def test_shapes_are_known_without_torch(cell, both_ways):
     assert list(translator_shapes(settings, V, task)) == list(shapes)
 
 
-@pytest.mark.parametrize("cell", CELLS)
-def test_padding_changes_nothing(cell):
-    model = translator(cell)
+@pytest.mark.parametrize("kind", KINDS)
+def test_padding_changes_nothing(kind):
+    model = translator(**STRUCTURES.get(kind, {"cell": kind}))
     lengths, steps = [7, 1, 4], [3, 5, 1]
     inputs, targets = ids(7, 3), ids(5, 3, size=TARGETS)
     with torch.inference_mode():

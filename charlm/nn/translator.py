@@ -131,8 +131,7 @@ class Decoder(nn.Module):
         """Return tanh(W ends + b) as the state of each layer, for ends (B, D)."""
         values = torch.tanh(self.bridge(ends).float())  # (B, sizes)
         parts = iter(torch.split(values, self._sizes, dim=-1))
-        layers = self.encoder.recurrent_layers()
-        return tuple(tuple(next(parts) for _ in layer.spec.state) for layer in layers)
+        return tuple(tuple(next(parts) for _ in layer) for layer in self.encoder.zero_state(1))
 
 
 class Head(nn.Module):
