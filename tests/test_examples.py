@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,10 @@ from charlm.config.settings import Settings
 from charlm.config.task import TaskSettings
 from charlm.errors import CharlmError
 from charlm.text.encoded import write_encoded
-from charlm.text.examples import Example, near_targets, read_examples, read_texts
+from charlm.text.examples import Example, near_targets, read_examples
 from charlm.text.labelled import LABELLED
 from charlm.text.labels import write_targets
+from charlm.text.sources.text_lines import FileRules
 
 PAIRS = [(f'"Film {i}" is {word}, café!', label) for i in range(12) for word, label in
          (("stirring", "pos"), ("dull", "neg"), ("long\u2019s", "so so"))]  # fmt: skip
@@ -74,7 +76,8 @@ def written(path: Path, text: str) -> Path:
 
 
 def examples(path: Path, target: str | None = None, **reading) -> list[Example]:
-    return list(read_examples([str(path)], ReadSettings(**reading), target, lambda _: None))
+    rules = FileRules(settings=ReadSettings(**reading), target=target)
+    return list(read_examples([str(path)], rules))
 
 
 def problem(path: Path, target: str | None = None, **reading) -> str:
@@ -83,9 +86,9 @@ def problem(path: Path, target: str | None = None, **reading) -> str:
     return str(raised.value).replace(str(path.parent) + "/", "")
 
 
-def notes(read, path: Path) -> list[str]:
+def notes(path: Path) -> list[str]:
     warnings: list[str] = []
-    list(read([str(path)], ReadSettings(), None, warnings.append))
+    list(read_examples([str(path)], FileRules(warn=warnings.append)))
     return [warning.replace(str(path.parent) + "/", "") for warning in warnings]
 
 
@@ -157,7 +160,7 @@ def test_a_list_or_an_object_is_no_label(form, cell, tmp_path):
 
 def test_one_sentence_names_the_columns_of_texts_and_labels(tmp_path):
     path = as_tsv(tmp_path, PAIRS)
-    assert notes(read_examples, path) == [
+    assert notes(path) == [
         'x.tsv: texts are in the column "text", labels in "label"; fields are separated by tabs. '
         "Its columns: label, id, text."
     ]
@@ -170,9 +173,10 @@ def test_one_sentence_names_the_columns_of_texts_and_labels(tmp_path):
 def test_a_column_of_labels_that_nobody_named_is_reported(form, column, target, tmp_path):
     path, reading = FORMATS[form](tmp_path, PAIRS), ReadSettings(column=column)
     reports: list[str] = []
-    list(read_examples([str(path)], reading, target, reports.append))
+    rules = FileRules(settings=reading, target=target, warn=reports.append)
+    list(read_examples([str(path)], rules))
     assert not reports
-    list(read_examples([str(path)], reading, None, reports.append))
+    list(read_examples([str(path)], replace(rules, target=None)))
     assert len(reports) == 1 and f'"{column}", labels in "{target}"' in reports[0]
 
 
@@ -181,7 +185,7 @@ def test_files_beside_label_folders_are_skipped_and_counted(tmp_path):
     written(path / "README.txt", "x")
     written(path / "urls.txt", "y")
     assert len(examples(path)) == len(PAIRS)
-    assert notes(read_examples, path) == [
+    assert notes(path) == [
         "tree/README.txt and 1 other file were skipped, beside folders whose names are labels."
     ]
 
@@ -191,7 +195,7 @@ def test_folders_inside_label_folders_are_reported(tmp_path):
     for place in ("train/neg/1.txt", "train/pos/2.txt", "test/neg/3.txt"):
         written(tmp_path / "set" / place, "x")
     assert {each.label for each in examples(tmp_path / "set")} == {"train", "test"}
-    assert notes(read_examples, tmp_path / "set") == [
+    assert notes(tmp_path / "set") == [
         "set/test holds folders, such as neg; all its texts have the label test. If its folders "
         "are the labels, name set/test instead."
     ]
@@ -199,17 +203,17 @@ def test_folders_inside_label_folders_are_reported(tmp_path):
 
 def test_texts_without_labels_are_read_for_predictions(tmp_path):
     plain = written(tmp_path / "x.txt", "a film\r\n\r\ndull")
-    read = read_texts([str(plain)], ReadSettings(), None, lambda _: None)
+    read = read_examples([str(plain)], FileRules(needed=False))
     assert [(each.text, each.label) for each in read] == [("a film", None), ("", None),
                                                           ("dull", None)]  # fmt: skip
     table = written(tmp_path / "x.csv", "text,n\na,1\n,2\n")
-    read = read_texts([str(table)], ReadSettings(), None, lambda _: None)
-    assert [(each.text, each.label) for each in read] == [("a", None), ("", None)]
+    read = read_examples([str(table)], FileRules(needed=False))
+    assert [(each.text, each.label) for each in read] == [("a", None), (None, None)]
     for file, expected in ((table, 'no column "missing"'), (plain, "no source is a table")):
         with pytest.raises(CharlmError, match=expected):
-            list(read_texts([str(file)], ReadSettings(), "missing", lambda _: None))
+            list(read_examples([str(file)], FileRules(target="missing", needed=False)))
     fast = as_fast_text(tmp_path, [("a", "x")])
-    assert [e.label for e in read_texts([str(fast)], ReadSettings(), None, print)] == ["x"]
+    assert [e.label for e in read_examples([str(fast)], FileRules(needed=False))] == ["x"]
 
 
 @pytest.mark.skipif("CHARLM_DATA" not in os.environ, reason="CHARLM_DATA names no folder of data")

@@ -8,11 +8,12 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from charlm.config.corpus import CorpusSettings, ReadSettings
+from charlm.config.corpus import CorpusSettings
 from charlm.config.settings import Settings
 from charlm.text.examples import read_examples
 from charlm.text.label_doubts import doubts_of_labels
 from charlm.text.labelled import LABELLED
+from charlm.text.sources.text_lines import FileRules
 
 
 @pytest.mark.parametrize(
@@ -85,5 +86,5 @@ def test_nan_is_no_label(tmp_path: Path) -> None:
     rows = [{"text": text, "label": value} for text, value in zip(texts, values, strict=True)]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for name in ("a.parquet", "a.jsonl"):
-        read = read_examples([str(tmp_path / name)], ReadSettings(), None, lambda _: None)
+        read = read_examples([str(tmp_path / name)], FileRules())
         assert [each.label for each in read] == ["1.0", None, "0.0"]

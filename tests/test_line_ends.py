@@ -7,11 +7,11 @@ import pytest
 from helpers import Call
 
 from charlm import load, train
-from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError
 from charlm.runs.layout import SEAL, read_config, read_record, write_record
 from charlm.text.corpus import Corpus
 from charlm.text.documents import END
+from charlm.text.sources.text_lines import FileRules
 from charlm.text.tagged_files import read_sentences
 from charlm.training.resume import resume
 
@@ -51,9 +51,8 @@ def test_no_advice_names_a_flag_that_a_task_refuses(tmp_path) -> None:
     warnings: list[str] = []
     for name, end in (("dos.conll", b"\r\n"), ("mac.conll", b"\r")):
         (tmp_path / name).write_bytes(end.join([b"EU B-ORG", b"votes O", b""]))
-        read = read_sentences(
-            [str(tmp_path / name)], ReadSettings(), None, warnings.append, needs_tags=False
-        )
+        rules = FileRules(warn=warnings.append, needed=False)
+        read = read_sentences([str(tmp_path / name)], rules)
         assert [each.words for each in read] == [("EU", "votes")]
     (warning,) = warnings
     assert "mac.conll ends lines with a lone CR" in warning and "--" not in warning

@@ -11,6 +11,7 @@ from charlm.text.corpus import Corpus
 from charlm.text.examples import read_examples
 from charlm.text.parallel_files import read_pairs
 from charlm.text.sources.nested import inner_names, leaves, with_inner
+from charlm.text.sources.text_lines import FileRules
 
 ROWS = [
     {"id": 1, "translation": {"en": "a dog", "de": "ein Hund"}, "meta": {"by": {"name": "x"}}},
@@ -54,11 +55,11 @@ def test_a_named_field_is_read(tmp_path: Path) -> None:
 def test_pairs_and_labels_may_be_fields(tmp_path: Path) -> None:
     path = written(tmp_path, ROWS)
     reading = ReadSettings(column="translation.en")
-    pairs = read_pairs([path], reading, "translation.de", print, needs_targets=True)
+    pairs = read_pairs([path], FileRules(settings=reading, target="translation.de"))
     assert [(each.source, each.target) for each in pairs] == [
         ("a dog", "ein Hund"), ("a cat", None)
     ]  # fmt: skip
-    labelled = read_examples([path], reading, "meta.by.name", print)
+    labelled = read_examples([path], FileRules(settings=reading, target="meta.by.name"))
     assert [(each.text, each.label) for each in labelled] == [("a dog", "x"), ("a cat", "y")]
 
 
@@ -72,7 +73,8 @@ def test_messages_name_the_fields(tmp_path: Path) -> None:
     )
     assert fields in refused(path, column="translation.fr")
     with pytest.raises(CorpusError, match=r"or a field of it: translation\.NAME"):
-        list(read_examples([path], ReadSettings(column="meta.by.name"), "translation", print))
+        reading = ReadSettings(column="meta.by.name")
+        list(read_examples([path], FileRules(settings=reading, target="translation")))
 
 
 def test_fields_beside_the_text_are_reported(tmp_path: Path) -> None:
@@ -134,7 +136,7 @@ def test_fields_of_parquet_are_those_of_json(parquet: str, tmp_path: Path) -> No
         assert [text for text, _ in names[0]] == [text for text, _ in names[1]]
         assert all(column not in cells and "id" in cells for _, cells in names[0])
     reading = ReadSettings(column="translation.en")
-    pairs = read_pairs([parquet], reading, "translation.de", print, needs_targets=True)
+    pairs = read_pairs([parquet], FileRules(settings=reading, target="translation.de"))
     assert [(each.source, each.target) for each in pairs] == [
         ("a dog", "ein Hund"), ("a cat", None)
     ]  # fmt: skip

@@ -15,6 +15,7 @@ from charlm.text.dataset import Dataset
 from charlm.text.pair_batches import PairGroups, pair_batch
 from charlm.text.parallel import MAX_SIDE, PARALLEL, TARGET, Parallel
 from charlm.text.parallel_files import Pair, parallel_name, read_pairs
+from charlm.text.sources.text_lines import FileRules
 from charlm.text.task_text import Given, gold_of
 from charlm.text.tokenizers.tokenizer_json import EOS
 
@@ -60,8 +61,8 @@ def pairs(
     path: Path, target: str | None = None, *, needs=True, warn=lambda _: None, like=None, **reading
 ) -> list[Pair]:
     settings = ReadSettings(**reading)
-    read = read_pairs([str(path)], settings, target, warn, needs_targets=needs, like=like)
-    return list(read)
+    rules = FileRules(settings=settings, target=target, needed=needs, warn=warn)
+    return list(read_pairs([str(path)], rules, like))
 
 
 def problem(path: Path, target: str | None = None, **options) -> str:

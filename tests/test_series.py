@@ -27,6 +27,7 @@ from charlm.text.encoded import EncodedText, write_encoded
 from charlm.text.series import SERIES_TEXT, Scales, Series, read_numbers, read_values
 from charlm.text.series_batches import SeriesBatches
 from charlm.text.series_floors import Recurrence
+from charlm.text.sources.text_lines import FileRules
 
 SCALES = Scales(0.5, 2.0, 0.25)
 WAVE = 5.0 * np.cos(np.arange(200) / 7.0) * np.exp(-np.arange(200) / 90.0) + 3.0
@@ -98,7 +99,7 @@ def test_a_lone_cr_ends_a_line_of_numbers_and_is_reported(here) -> None:
     """A file of an old Mac was refused as one line."""
     warnings: list[str] = []
     Path("mac.txt").write_bytes(b"1\r2.5\r-3\r")
-    _, values = read_numbers(["mac.txt"], ReadSettings(), warnings.append)
+    _, values = read_numbers(["mac.txt"], FileRules(warn=warnings.append))
     assert values.tolist() == [1.0, 2.5, -3.0]
     assert ["mac.txt ends lines with a lone CR" in warning for warning in warnings] == [True]
 
@@ -106,7 +107,7 @@ def test_a_lone_cr_ends_a_line_of_numbers_and_is_reported(here) -> None:
 def test_a_file_in_another_encoding_is_named_with_it(here) -> None:
     Path("x.txt").write_bytes("1\n2\n20 °C, schön\n".encode("latin-1"))
     with pytest.raises(CorpusError, match=r"x\.txt: line 3, .*the file seems to be CP1252"):
-        read_numbers(["x.txt"], ReadSettings(), no_note)
+        read_numbers(["x.txt"], FileRules())
 
 
 def test_the_end_is_held_out_after_what_comes_before_it(here, monkeypatch) -> None:
@@ -179,7 +180,8 @@ def test_a_column_that_is_not_there_is_named_with_its_neighbour(here) -> None:
         load(sources=(name, "a.csv"))
     with pytest.raises(UsageError, match="column"):
         load(sources=("a.txt",), column="level")
-    assert read_numbers([name], ReadSettings(column="2"), no_note)[1].tolist() == WAVE.tolist()
+    rules = FileRules(settings=ReadSettings(column="2"))
+    assert read_numbers([name], rules)[1].tolist() == WAVE.tolist()
 
 
 @pytest.mark.parametrize("size", [-1, 3])
@@ -441,7 +443,7 @@ def doubts(rows: list[tuple[str, object]], name: str = "date") -> list[str]:
     """Return what is reported of a table with times and numbers, apart from its columns."""
     content = f"{name};value\n" + "".join(f"{time};{value}\n" for time, value in rows)
     sentences: list[str] = []
-    read_numbers([written("times.csv", content)], ReadSettings(), sentences.append)
+    read_numbers([written("times.csv", content)], FileRules(warn=sentences.append))
     assert all(sentence.startswith("times.csv: ") for sentence in sentences)
     return [sentence for sentence in sentences if "is read; fields" not in sentence]
 

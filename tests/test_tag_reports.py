@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import re
 import shutil
 from pathlib import Path
 
@@ -185,7 +184,7 @@ def test_figures_of_a_file_are_those_of_its_tags(model: TagModel, run: Path, cal
     Path("plain.txt").write_text("some words\nof prose here\n")
     assert call("eval", "--file", "plain.txt")[0] == 3
     unknown = conll(Path("unknown.conll"), [(["a"], ["B-ORG"])])
-    assert re.search("none of its tags .B-ORG.", call("eval", "--file", unknown)[2])
+    assert "none of its tags ('B-ORG')" in call("eval", "--file", unknown)[2]
     assert run.exists()
 
 

@@ -9,6 +9,7 @@ import pytest
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CharlmError, CorpusError, UsageError
 from charlm.text.sources.kinds import advice_for
+from charlm.text.sources.text_lines import FileRules
 from charlm.text.spans import spans_of
 from charlm.text.tagged_files import MAX_WORDS, Sentence, read_sentences
 
@@ -35,12 +36,11 @@ def written(path: Path, text: str) -> Path:
 
 
 def read(path: Path, target: str | None = None, *, needs_tags=True, warn=None, **reading):
-    return list(
-        read_sentences(
-            [str(path)], ReadSettings(**reading), target, warn or (lambda _: None),
-            needs_tags=needs_tags,
-        )
+    rules = FileRules(
+        settings=ReadSettings(**reading), target=target, needed=needs_tags,
+        warn=warn or (lambda _: None),
     )  # fmt: skip
+    return list(read_sentences([str(path)], rules))
 
 
 def pairs(sentences: list[Sentence]) -> list[list[tuple[str, str]]]:
@@ -86,11 +86,9 @@ def test_tags_are_the_last_column_or_the_one_named(tmp_path: Path):
 
 def test_what_is_read_is_reported_once_for_all_files(tmp_path: Path):
     told: list[str] = []
-    reported: dict[str, str] = {}
+    rules = FileRules(warn=told.append)
     for name in ("a.conll", "b.conll"):
-        path = written(tmp_path / name, PLAIN)
-        list(read_sentences([str(path)], ReadSettings(), None, told.append,
-                            needs_tags=True, reported=reported))  # fmt: skip
+        list(read_sentences([str(written(tmp_path / name, PLAIN))], rules))
     assert told == [f"{tmp_path}/a.conll is read as CoNLL: words in column 1, tags in column 2."]
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError
 from charlm.text.sources.rows import Columns
+from charlm.text.sources.text_lines import FileRules
 from charlm.text.tagged_files import Sentence, read_sentences
 
 SENTENCES = [
@@ -26,11 +27,11 @@ def read(
 ) -> tuple[list[Sentence], str]:
     """Return the sentences of a file, and all warnings."""
     target, warnings = options.pop("target", None), list[str]()
-    found = read_sentences(
-        [str(path)], ReadSettings(**options), target, warnings.append,
-        needs_tags=needs_tags, columns=columns,
+    rules = FileRules(
+        settings=ReadSettings(**options), target=target, needed=needs_tags, warn=warnings.append,
+        columns=columns or Columns(),
     )  # fmt: skip
-    return list(found), " ".join(warnings)
+    return list(read_sentences([str(path)], rules)), " ".join(warnings)
 
 
 def refused(path: Path, **options) -> str:

@@ -10,6 +10,7 @@ from charlm.api.label_evaluation import (
     logits_of,
     read_pairs,
 )
+from charlm.api.task_api import file_rules
 from charlm.inference.counts import mcnemar, paired_interval
 from charlm.inference.figures import TaskComparison
 from charlm.inference.label_results import AccuracyDifference
@@ -37,7 +38,8 @@ def compare_labels(
     check_same_labels(paths, [run.labels.names for run in runs])
     if files:
         columns = common_columns(paths, files, reading, target)
-        pairs = read_pairs(first, files, target, reading, notes, columns)
+        rules = file_rules(reading, target, notes.append, columns)
+        pairs = read_pairs(first, files, rules, notes)
         parts = [encoded_pairs(run, pairs) for run in runs]
     else:
         kept = [held_out_labelled(run) for run in runs]

@@ -1,29 +1,29 @@
 """Evaluation of runs that give labels, on the texts that they held out or on files."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.api.task_api import FROM_FILES, held_out
+from charlm.api.task_api import FROM_FILES, file_rules, held_out
 from charlm.backends.softmax import log_softmax
 from charlm.commands import command
-from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError
 from charlm.inference.label_results import LabelEvaluation, WrongText
 from charlm.phases import phase
+from charlm.runs.agreement import unknown_names
 from charlm.runs.columns import run_columns
 from charlm.runs.label_run import LabelRun
 from charlm.runs.layout import RECORD, read_record
 from charlm.runs.locate import exists
 from charlm.text.bag_of_words import BagOfWords
 from charlm.text.encoded import EncodedText
-from charlm.text.examples import read_texts
+from charlm.text.examples import read_examples
 from charlm.text.floors import majority
-from charlm.text.labels import UNSEEN, Targets, few_names
-from charlm.text.sources.rows import Columns
+from charlm.text.labels import UNSEEN, Targets
+from charlm.text.sources.text_lines import FileRules
 from charlm.units import count_of
 
 
@@ -52,7 +52,8 @@ def evaluate_labels(
     """
     notes: list[str] = []
     if files:
-        pairs = read_pairs(run, files, target, reading, notes, run_columns(run.path))
+        rules = file_rules(reading, target, notes.append, run_columns(run.path))
+        pairs = read_pairs(run, files, rules, notes)
         parts = {FROM_FILES: encoded_pairs(run, pairs)}
     else:
         parts = held_out_labelled(run)
@@ -85,20 +86,13 @@ def held_out_labelled(run: LabelRun) -> dict[str, LabelledTexts]:
 
 
 def read_pairs(
-    run: LabelRun,
-    files: Sequence[str],
-    target: str | None,
-    reading: Mapping[str, Any] | None,
-    notes: list[str],
-    columns: Columns,
+    run: LabelRun, files: Sequence[str], rules: FileRules, notes: list[str]
 ) -> list[tuple[str, str]]:
     """Return the texts of files that have a label, with their labels.
 
-    `columns` are those that tables are read by if they have them. Raises CorpusError if none of the
-    labels is one of the run.
+    Raises CorpusError if none of the labels is one of the run.
     """
-    rules = ReadSettings(**(reading or {}))
-    examples = list(read_texts(files, rules, target, notes.append, columns, compared=True))
+    examples = list(read_examples(files, replace(rules, needed=False), compared=True))
     pairs = [
         (text, each.label)
         for each in examples
@@ -107,8 +101,8 @@ def read_pairs(
     where = ", ".join(files)
     if not pairs:
         advice = "Name the column of the labels with --target"
-        if target is not None:
-            advice = f"--target {target!r:.80} finds none: name another column"
+        if rules.target is not None:
+            advice = f"--target {rules.target!r:.80} finds none: name another column"
         read = "".join(f"{note.removesuffix('.')}. " for note in notes)
         raise CorpusError(
             f"{where}: no text has a label; expected the right label of each, to compare answers "
@@ -117,19 +111,11 @@ def read_pairs(
         )
     if skipped := len(examples) - len(pairs):
         notes.append(f"{where}: {count_of(skipped, 'row')} without a text or a label skipped")
-    unseen = [label for _, label in pairs if label not in run.labels.names]
-    few = few_names(list(dict.fromkeys(unseen)))
-    if len(unseen) == len(pairs):
-        raise CorpusError(
-            f"{where}: none of its labels ({few}) is one of run {run.path.name} "
-            f"({few_names(run.labels.names)}). Name the column of the labels with --target"
-            + "".join(f". {note.removesuffix('.')}" for note in notes)
-        )
-    if unseen:
-        notes.append(
-            f"{count_of(len(unseen), 'text')} with labels that the run does not know ({few}) count "
-            "as errors"
-        )
+    labels = [label for _, label in pairs]
+    try:
+        notes += unknown_names(run.path, run.labels.names, labels, where, "label", "text")
+    except CorpusError as error:
+        raise CorpusError(". ".join([str(error), *(n.removesuffix(".") for n in notes)])) from error
     return pairs
 
 

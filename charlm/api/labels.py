@@ -2,14 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 
 from charlm.api.task_api import TaskApi, TaskModel, checked_texts, in_groups, several
 from charlm.backends.interface import Array
 from charlm.backends.softmax import softmax
-from charlm.config.corpus import ReadSettings
 from charlm.errors import UsageError
 from charlm.inference.counts import LabelCounts
 from charlm.inference.labelling import Label
@@ -20,10 +19,7 @@ from charlm.runs.task_run import load_task_run
 from charlm.text.documents import check_text
 from charlm.text.encoded import EncodedText
 from charlm.text.groups import padded
-from charlm.text.sources.rows import Columns
-
-if TYPE_CHECKING:
-    from charlm.text.sources.rows import Warn
+from charlm.text.sources.text_lines import FileRules
 
 
 class LabelModel(TaskModel):
@@ -137,18 +133,11 @@ class LabelApi(TaskApi):
             run = mix_label_runs(run, with_, checkpoints_folder(checkpoints), **options)
         return LabelModel(run, **options)
 
-    def texts(
-        self,
-        files: Sequence[str],
-        rules: ReadSettings,
-        target: str | None,
-        warn: "Warn",
-        columns: Columns,
-    ) -> Iterator[str]:
-        """Yield the texts of files, "" for rows without text; `target` is the column of labels."""
-        from charlm.text.examples import read_texts
+    def texts(self, files: Sequence[str], rules: FileRules) -> Iterator[str]:
+        """See `TaskApi.texts`."""
+        from charlm.text.examples import read_examples
 
-        return (each.text or "" for each in read_texts(files, rules, target, warn, columns))
+        return (each.text or "" for each in read_examples(files, rules))
 
 
 LABEL_API = LabelApi()

@@ -6,9 +6,8 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import ArrayLike
 
-from charlm.api.task_api import TaskApi, TaskModel, held_out
+from charlm.api.task_api import TaskApi, TaskModel, file_rules, held_out
 from charlm.commands import command
-from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError, UsageError, check_count, named
 from charlm.inference.samplers import Sampling, fresh_seed
 from charlm.inference.series_counts import SeriesCounts, SeriesEvaluation
@@ -143,8 +142,8 @@ class SeriesApi(TaskApi):
         """
         notes: list[str] = []
         if files:
-            rules = ReadSettings(**(reading or {}))
-            _, values = read_numbers(files, rules, notes.append, run_columns(run.path))
+            rules = file_rules(reading, None, notes.append, run_columns(run.path))
+            _, values = read_numbers(files, rules)
             if len(values) < 2:
                 raise CorpusError(
                     f"{files[0]} has {len(values)} numbers; expected at least 2. Give a longer "

@@ -7,29 +7,24 @@ from typing import Any
 import numpy as np
 
 from charlm.api.comparison import common_parts
-from charlm.api.task_api import FROM_FILES, held_out
-from charlm.config.corpus import ReadSettings
-from charlm.errors import CorpusError
+from charlm.api.task_api import FROM_FILES, file_rules, held_out
 from charlm.inference.crf import Answers
 from charlm.inference.figures import TaskComparison
 from charlm.inference.tag_counts import Known, TagCounts, paired_difference
 from charlm.inference.tag_results import TagDifference, TagEvaluation, WrongSentence
 from charlm.phases import phase
-from charlm.runs.agreement import check_same_labels
+from charlm.runs.agreement import check_same_labels, unknown_names
 from charlm.runs.columns import common_columns, run_columns
 from charlm.runs.layout import RECORD, TASK, read_record
 from charlm.runs.locate import exists, run_name
 from charlm.runs.tag_run import TagRun
-from charlm.text.labels import UNSEEN, Targets
+from charlm.text.labels import Targets
 from charlm.text.sentences import Sentences
-from charlm.text.sources.rows import Columns
+from charlm.text.sources.text_lines import FileRules
 from charlm.text.spans import as_iob2
 from charlm.text.tag_floors import FrequentTag
 from charlm.text.tagged_files import read_sentences
-from charlm.units import count_of
 
-MAX_LISTED = 5
-"""Tags that a message names."""
 Part = tuple[Sentences, Targets]
 """Sentences, and the tags of all their words, shape (W,)."""
 
@@ -51,11 +46,12 @@ def evaluate_tags(
     notes: list[str] = []
     train = run.kept("train")
     known = Known.of(*train, run.labels.names) if train else None
-    parts: dict[str, Part] = (
-        {FROM_FILES: tagged_files(run, files, target, reading, notes, run_columns(run.path))}
-        if files
-        else held_out(run)
-    )
+    parts: dict[str, Part]
+    if files:
+        rules = file_rules(reading, target, notes.append, run_columns(run.path))
+        parts = {FROM_FILES: tagged_files(run, files, rules)}
+    else:
+        parts = held_out(run)
     counts, answers = {}, {}
     for name, part in parts.items():
         with phase(f"evaluating: {name}"):
@@ -69,41 +65,19 @@ def evaluate_tags(
     )
 
 
-def tagged_files(
-    run: TagRun,
-    files: Sequence[str],
-    target: str | None,
-    reading: Mapping[str, Any] | None,
-    notes: list[str],
-    columns: Columns,
-) -> Part:
-    """Return the sentences of files with their tags, read by the columns of a run.
+def tagged_files(run: TagRun, files: Sequence[str], rules: FileRules) -> Part:
+    """Return the sentences of files with their tags.
 
     Raises CorpusError for files without tags, or if none of them is a tag of the run.
     """
-    rules = ReadSettings(**(reading or {}))
-    every = list(
-        read_sentences(files, rules, target, notes.append, needs_tags=True, columns=columns)
-    )
+    every = list(read_sentences(files, rules))
     tags = [list(each.tags or ()) for each in every]
     if run.config[TASK]["spans"]:
         tags = [as_iob2(own) for own in tags]
     names = [tag for own in tags for tag in own]
-    targets = run.labels.ids(names)
-    unseen = [tag for tag, number in zip(names, targets, strict=True) if number == UNSEEN]
-    few = ", ".join(list(dict.fromkeys(unseen))[:MAX_LISTED])
-    if len(unseen) == len(names):
-        raise CorpusError(
-            f"{', '.join(files)}: none of its tags ({few}) is one of run {run.path.name} "
-            f"({', '.join(run.labels.names[:MAX_LISTED])}). Name the column of the tags with "
-            "--target"
-        )
-    if unseen:
-        notes.append(
-            f"{count_of(len(unseen), 'word')} with tags that the run does not know ({few}) count "
-            "as errors"
-        )
-    return run.encode(each.words for each in every), targets
+    for note in unknown_names(run.path, run.labels.names, names, ", ".join(files), "tag", "word"):
+        rules.warn(note)
+    return run.encode(each.words for each in every), run.labels.ids(names)
 
 
 def _floor(run: TagRun, name: str, part: Part, train: Part | None) -> float | None:
@@ -159,9 +133,10 @@ def compare_tags(
     check_same_labels(paths, [run.labels.names for run in runs], "tags")
     if files:
         columns = common_columns(paths, files, reading, target)
-        own = [notes, *([] for _ in runs[1:])]  # each reads the same files
+        rules = file_rules(reading, target, notes.append, columns)
+        own = [rules, *(replace(rules, warn=lambda _: None) for _ in runs[1:])]  # the same files
         parts = [
-            tagged_files(run, files, target, reading, each, replace(columns))
+            tagged_files(run, files, replace(each, columns=replace(columns), reported={}))
             for run, each in zip(runs, own, strict=True)
         ]
     else:

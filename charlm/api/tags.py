@@ -1,23 +1,18 @@
 """The tagger of a run: tags of words. Nothing is printed."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from charlm.api.task_api import TaskApi, TaskModel, in_groups, several
 from charlm.backends.interface import Array
-from charlm.config.corpus import ReadSettings
 from charlm.errors import UsageError
 from charlm.inference.tag_counts import TagCounts
 from charlm.inference.tagging import PlacedWords, Tags, tags_of
 from charlm.runs.tag_run import TagRun
 from charlm.text.documents import check_text
 from charlm.text.sentences import split_words
-from charlm.text.sources.rows import Columns
-
-if TYPE_CHECKING:
-    from charlm.text.sources.rows import Warn
+from charlm.text.sources.text_lines import FileRules
 
 Text = str | Sequence[str]
 """A sentence: a text, whose words are cut at blanks, or a list of its words."""
@@ -118,19 +113,11 @@ class TagApi(TaskApi):
     evaluation = "charlm.api.tag_evaluation:evaluate_tags"
     comparison = "charlm.api.tag_evaluation:compare_tags"
 
-    def texts(
-        self,
-        files: Sequence[str],
-        rules: ReadSettings,
-        target: str | None,
-        warn: "Warn",
-        columns: Columns,
-    ) -> Iterator[list[str]]:
+    def texts(self, files: Sequence[str], rules: FileRules) -> Iterator[list[str]]:
         """Yield the words of each sentence; lines of a file that is no CoNLL are sentences."""
         from charlm.text.tagged_files import read_sentences
 
-        tagged = read_sentences(files, rules, target, warn, needs_tags=False, columns=columns)
-        return (list(each.words) for each in tagged)
+        return (list(each.words) for each in read_sentences(files, rules))
 
 
 TAG_API = TagApi()

@@ -4,6 +4,7 @@ Rows of `charlm.config.tasks.TASKS` name objects of the class `TaskApi`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -18,6 +19,7 @@ from charlm.runs.layout import METRICS, TASK, no_labels, read_metrics, run_task
 from charlm.runs.run import run_stamp
 from charlm.runs.task_run import TaskRun, load_task_run
 from charlm.text.sources.rows import Columns
+from charlm.text.sources.text_lines import FileRules
 
 if TYPE_CHECKING:
     from charlm.api.results import History, Predictions
@@ -155,18 +157,11 @@ class TaskApi:
         `reading` has fields of `ReadSettings`. Tables are read by the columns of the `run` in that
         folder, if they have them. Raises CorpusError.
         """
-        rules = ReadSettings(**reading)
-        yield from in_groups(self.texts(files, rules, target, warn, run_columns(run)))
+        rules = file_rules(reading, target, warn, run_columns(run))
+        yield from in_groups(self.texts(files, replace(rules, needed=False)))
 
-    def texts(
-        self,
-        files: Sequence[str],
-        rules: ReadSettings,
-        target: str | None,
-        warn: "Warn",
-        columns: Columns,
-    ) -> Iterator[Any]:
-        """Yield the texts of files; `target` names what lies beside them, which is left out."""
+    def texts(self, files: Sequence[str], rules: FileRules) -> Iterator[Any]:
+        """Yield the texts of files, "" for rows without text; what lies beside them is left out."""
         raise NotImplementedError
 
 
@@ -195,6 +190,17 @@ def held_out(run: TaskRun[Any], noun: str = "texts") -> dict[str, Any]:
             f"this run keeps no held-out {noun}; expected some to evaluate. Use --file"
         )
     return parts
+
+
+def file_rules(
+    reading: Mapping[str, Any] | None, target: str | None, warn: "Warn", columns: Columns
+) -> FileRules:
+    """Return the rules by which files are read for a run; `reading` has fields of `ReadSettings`.
+
+    `columns` are those of the run, or of several, by which tables are read if they have them.
+    """
+    settings = ReadSettings(**(reading or {}))
+    return FileRules(settings=settings, target=target, warn=warn, columns=columns)
 
 
 def in_groups(values: Iterable[T]) -> Iterator[list[T]]:

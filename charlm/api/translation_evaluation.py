@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from charlm.api.comparison import common_parts
-from charlm.api.task_api import FROM_FILES, held_out
+from charlm.api.task_api import FROM_FILES, file_rules, held_out
 from charlm.api.translations import check_beam
 from charlm.commands import command
-from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError
 from charlm.inference.figures import TaskComparison
 from charlm.inference.search import BEAM
@@ -22,7 +21,7 @@ from charlm.runs.columns import common_columns, run_columns
 from charlm.runs.locate import run_name
 from charlm.runs.translate_run import TranslateRun
 from charlm.text.parallel_files import read_pairs
-from charlm.text.sources.rows import Columns
+from charlm.text.sources.text_lines import FileRules
 from charlm.units import count_of
 
 Pairs = Sequence[tuple[str, str]]
@@ -46,8 +45,8 @@ def evaluate_translations(
     check_beam(beam)
     notes: list[str] = []
     if files:
-        found = pairs_of(run, files, target, reading, notes, run_columns(run.path))
-        parts = {FROM_FILES: run.encoded(found)}
+        rules = file_rules(reading, target, notes.append, run_columns(run.path))
+        parts = {FROM_FILES: run.encoded(pairs_of(run, files, rules))}
     else:
         parts = held_out(run)
     counts, floors, worst_texts = {}, {}, {}
@@ -81,7 +80,7 @@ def compare_translations(
     pairs: Pairs
     if files:
         columns = common_columns([run.path for run in runs], files, reading, target)
-        pairs = pairs_of(runs[0], files, target, reading, notes, columns)
+        pairs = pairs_of(runs[0], files, file_rules(reading, target, notes.append, columns))
     else:
         kept, paths = [held_out(run) for run in runs], [run.path for run in runs]
         parts = common_parts(paths, kept, notes, lambda part: len(part.pairs))
@@ -99,22 +98,9 @@ def compare_translations(
     )
 
 
-def pairs_of(
-    run: TranslateRun,
-    files: Sequence[str],
-    target: str | None,
-    reading: Mapping[str, Any] | None,
-    notes: list[str],
-    columns: Columns,
-) -> list[tuple[str, str]]:
-    """Return the texts of files that have a translation, with it. Raises CorpusError for none.
-
-    `columns` are those that tables are read by if they have them.
-    """
-    rules = ReadSettings(**(reading or {}))
-    every = list(
-        read_pairs(files, rules, target, notes.append, needs_targets=True, columns=columns)
-    )
+def pairs_of(run: TranslateRun, files: Sequence[str], rules: FileRules) -> list[tuple[str, str]]:
+    """Return the texts of files that have a translation, with it. Raises CorpusError for none."""
+    every = list(read_pairs(files, rules))
     pairs = [(each.source, each.target) for each in every if each.source and each.target]
     where = ", ".join(files)
     if not pairs:
@@ -125,5 +111,5 @@ def pairs_of(
         )
     if skipped := len(every) - len(pairs):
         rows = count_of(skipped, "row")
-        notes.append(f"{where}: {rows} without a text or a translation skipped")
+        rules.warn(f"{where}: {rows} without a text or a translation skipped")
     return pairs

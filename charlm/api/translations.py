@@ -1,19 +1,14 @@
 """The translator of a run: translations of texts. Nothing is printed."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from charlm.api.task_api import TaskApi, TaskModel, checked_texts, in_groups
-from charlm.config.corpus import ReadSettings
 from charlm.errors import UsageError, named
 from charlm.inference.search import BEAM, MAX_BEAM
 from charlm.inference.translating import Text
 from charlm.inference.translation_counts import TranslationCounts
 from charlm.runs.translate_run import TranslateRun
-from charlm.text.sources.rows import Columns
-
-if TYPE_CHECKING:
-    from charlm.text.sources.rows import Warn
+from charlm.text.sources.text_lines import FileRules
 
 
 class TranslateModel(TaskModel):
@@ -90,19 +85,11 @@ class TranslateApi(TaskApi):
     evaluation = "charlm.api.translation_evaluation:evaluate_translations"
     comparison = "charlm.api.translation_evaluation:compare_translations"
 
-    def texts(
-        self,
-        files: Sequence[str],
-        rules: ReadSettings,
-        target: str | None,
-        warn: "Warn",
-        columns: Columns,
-    ) -> Iterator[str]:
-        """Yield the texts of files, "" for rows without one; `target` is that of translations."""
+    def texts(self, files: Sequence[str], rules: FileRules) -> Iterator[str]:
+        """See `TaskApi.texts`."""
         from charlm.text.parallel_files import read_pairs
 
-        pairs = read_pairs(files, rules, target, warn, needs_targets=False, columns=columns)
-        return (pair.source or "" for pair in pairs)
+        return (pair.source or "" for pair in read_pairs(files, rules))
 
 
 TRANSLATE_API = TranslateApi()

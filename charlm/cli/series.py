@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from charlm.cli.output import say, say_all, write, write_json_line
+from charlm.cli.output import say, write, write_json_line
 from charlm.errors import UsageError, naming
 
 
@@ -57,13 +57,10 @@ def _prime(prime: str, file: Path | None, run: Path) -> Any:
     from charlm.text.series import checked_numbers, read_numbers
 
     if file:
-        from charlm.config.corpus import ReadSettings
         from charlm.runs.columns import run_columns
+        from charlm.text.sources.text_lines import FileRules
 
-        notes: list[str] = []
-        _, values = read_numbers([str(file)], ReadSettings(), notes.append, run_columns(run))
-        say_all(notes)
-        return values
+        return read_numbers([str(file)], FileRules(warn=say, columns=run_columns(run)))[1]
     if not prime:
         return None
     cells = ((f"number {index:,}", cell) for index, cell in enumerate(prime.split(), 1))

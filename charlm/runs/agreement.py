@@ -1,12 +1,13 @@
-"""Checks that several runs agree: that they have the same labels, and one text."""
+"""Checks that several runs, or a run and a text, agree: on the labels, and on one text."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from charlm.errors import UsageError
+from charlm.errors import CorpusError, UsageError, named
 from charlm.runs.layout import RECORD, home, read_record
 from charlm.runs.locate import run_name
 from charlm.text.labels import few_names
+from charlm.units import count_of
 
 
 def check_same_labels(
@@ -26,6 +27,26 @@ def check_same_labels(
             f"{first} and {run_name(path)} have different {noun} ({differing}); expected runs of "
             f"the same {noun}"
         )
+
+
+def unknown_names(
+    path: Path, known: Sequence[str], names: Sequence[str], where: str, noun: str, unit: str
+) -> list[str]:
+    """Return a sentence about names of labels, each that of one `unit`, which a run does not know.
+
+    `where` names their files. Raises CorpusError if the run knows none of them.
+    """
+    unknown = [name for name in names if name not in known]
+    few = few_names(list(dict.fromkeys(unknown)))
+    if len(unknown) == len(names):
+        raise CorpusError(
+            f"{where}: none of its {noun}s ({few}) is one of run {path.name} ({few_names(known)}). "
+            f"Name the column of the {noun}s with {named('target')}"
+        )
+    if not unknown:
+        return []
+    units = count_of(len(unknown), unit)
+    return [f"{units} with {noun}s that the run does not know ({few}) count as errors"]
 
 
 def check_same_text(paths: Sequence[Path]) -> None:

@@ -11,6 +11,7 @@ them.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +26,18 @@ from charlm.errors import CorpusError, UsageError, named
 from charlm.text.advice import size_advice
 from charlm.text.dataset import Dataset
 from charlm.text.encoded import EncodedText
-from charlm.text.examples import Example
+from charlm.text.examples import Example, read_examples
 from charlm.text.labelled import (
     LabelledText,
     Texts,
+    given_examples,
     held_out_parts,
-    read_parts,
+    read_splits,
 )
 from charlm.text.labels import UNSEEN, Labelled, Labels, natural_order, read_targets
 from charlm.text.sources.files import shown
-from charlm.text.sources.rows import Columns, Warn
+from charlm.text.sources.rows import Warn
+from charlm.text.sources.text_lines import FileRules
 from charlm.text.task_text import NOTHING, Given, TaskText, gold_of
 from charlm.text.tokenizers.tokenizer_json import EOS
 from charlm.units import count_of
@@ -121,15 +124,16 @@ class ConditionedText(LabelledText):
         corpus: CorpusSettings,
         task: TaskSettings,
         examples: Sequence[tuple[str, str]] | None,
-        warn: Warn,
-        columns: Columns | None = None,
+        rules: FileRules,
     ) -> tuple[dict[str, Texts], Labels]:
-        """Return the texts of each split, with a held-out part, and the conditions of training.
-
-        `columns` is filled in.
-        """
+        """Return the texts of each split, with a held-out part, and the conditions of training."""
         column = task.condition or ""
-        parts = read_parts(corpus, column, examples, warn, _with_text, "condition", columns)
+        rules = replace(rules, target=column)
+        parts = read_splits(
+            corpus, examples, given_examples,
+            lambda names: read_examples(names, rules, "condition"),
+            partial(_with_text, warn=rules.warn),
+        )  # fmt: skip
         conditions = _conditions(parts["train"].labels, column)
         return held_out_parts(parts, conditions, corpus.valid_frac), conditions
 

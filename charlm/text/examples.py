@@ -7,7 +7,7 @@ pos,A stirring film.   __label__neg Dull.                 train/neg/2.txt
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +20,6 @@ from charlm.text.sources.kinds import LABEL_PREFIX
 from charlm.text.sources.names import Source, find, reads_once
 from charlm.text.sources.rows import (
     TEXT_NAMES,
-    Columns,
     Nested,
     Opened,
     Rows,
@@ -30,7 +29,7 @@ from charlm.text.sources.rows import (
     listed,
     target_columns,
 )
-from charlm.text.sources.text_lines import LineReader
+from charlm.text.sources.text_lines import FileRules, LineReader
 from charlm.units import count_of
 
 PEEK_LINES = 100
@@ -53,41 +52,17 @@ class Example(NamedTuple):
 
 
 def read_examples(
-    sources: Sequence[str],
-    reading: ReadSettings,
-    target: str | None,
-    warn: Warn,
-    reported: dict[str, str] | None = None,
-    setting: str = "target",
-    columns: Columns | None = None,
+    sources: Sequence[str], rules: FileRules, setting: str = "target", *, compared: bool = False
 ) -> Iterator[Example]:
-    """Yield the texts of sources with their labels; `target` names the column of labels.
+    """Yield the texts of sources with their labels, or if these are not needed, what there is.
 
-    Sources that share `reported` report only once how their tables are read, and those that share
-    `columns` read the columns of the first table where others have them too. `setting` is the one
-    that named the column, for messages. Raises CorpusError for a source without labels.
+    A file of plain text has a text on each line then. `setting` is the one that named the column of
+    the labels, for messages. Answers of a run are `compared` with the labels, so that those of
+    another column than that of training may be wrong ones. Raises CorpusError for a source without
+    labels that are needed, and for a table without the columns of the run if another choice is not
+    clear.
     """
-    reader = _Reader(reading, target, warn, setting=setting, columns=columns)
-    return reader.read(sources, reported)
-
-
-def read_texts(
-    sources: Sequence[str],
-    reading: ReadSettings,
-    target: str | None,
-    warn: Warn,
-    columns: Columns | None = None,
-    *,
-    compared: bool = False,
-) -> Iterator[Example]:
-    """Yield the texts of sources, with the labels that they have, else each line without a label.
-
-    Rows without text are texts too, "". `columns` are those of the run that answers; answers are
-    `compared` with the labels, so that those of another column may be wrong ones. Raises
-    CorpusError for a table without these columns if another choice is not clear.
-    """
-    reader = _Reader(reading, target, warn, needed=False, columns=columns, compared=compared)
-    return (each._replace(text=each.text or "") for each in reader.read(sources, None))
+    return _Reader(rules, setting, compared=compared).read(sources)
 
 
 def near_targets(sources: Sequence[str], reading: ReadSettings, target: str | None) -> str:
@@ -124,11 +99,6 @@ class LabelColumns(TwoColumns):
     def noun(self) -> str:
         """Noun of a cell of the column."""
         return "condition" if self.setting == "condition" else "label"
-
-    @property
-    def names_labels(self) -> bool:
-        """True if the condition of a text is its label in lines of fastText or its folder."""
-        return self.setting == "condition" and self.target == "label"
 
     def choose(
         self, label: str, columns: Sequence[str], texts: Sequence[str], named: str | None
@@ -190,28 +160,17 @@ class LabelColumns(TwoColumns):
 class _Reader(LineReader):
     """Reader of the sources of one split."""
 
-    def __init__(
-        self,
-        reading: ReadSettings,
-        target: str | None,
-        warn: Warn,
-        *,
-        needed: bool = True,
-        setting: str = "target",
-        columns: Columns | None = None,
-        compared: bool = False,
-    ) -> None:
-        super().__init__(reading, warn)
-        self.columns = columns or Columns()
-        self.needed = needed
-        self.rule = LabelColumns(target, needed, setting=setting, compared=compared)
+    def __init__(self, rules: FileRules, setting: str, *, compared: bool) -> None:
+        super().__init__(rules)
+        self.setting, self.compared = setting, compared
 
-    def read(self, names: Sequence[str], reported: dict[str, str] | None) -> Iterator[Example]:
-        sources = find(names, self.reading, self.warn, reported, self.columns)
+    def read(self, names: Sequence[str]) -> Iterator[Example]:
+        sources = self.find(names)
         no_table = not any(isinstance(source, Rows) for source in sources)
-        if self.rule.target and no_table and not self.rule.names_labels:
+        is_label = self.setting == "condition" and self.target == "label"  # of a line or a folder
+        if self.target and no_table and not is_label:
             raise UsageError(
-                f"{named(self.rule.setting)} was given, but no source is a table. Leave it out, or "
+                f"{named(self.setting)} was given, but no source is a table. Leave it out, or "
                 "name a table"
             )
         folders = _label_folders(names, sources, self.warn)
@@ -230,13 +189,7 @@ class _Reader(LineReader):
             )
 
     def _rows(self, rows: Rows) -> Iterator[Example]:
-        known = self.columns.apart_from(self.reading.column, self.rule.target)
-        rule = replace(
-            self.rule,
-            usual=known.text or self.rule.usual,
-            usual_target=known.target,
-            run=known.run if known.text else "",
-        )
+        rule = self.column_rule(LabelColumns, setting=self.setting, compared=self.compared)
         table: Opened = rows.read(self.warn, True, None, rule)
         if not table.columns:
             return
@@ -244,7 +197,7 @@ class _Reader(LineReader):
         if target == table.column:
             raise CorpusError(
                 f'{rows.label}: the column "{shown(target)}" is read as text; expected another for '
-                f"the {self.rule.noun}s. {listed(table.columns)} Name the texts with "
+                f"the {rule.noun}s. {listed(table.columns)} Name the texts with "
                 f"{named('column')}"
             )
         if target is not None:
@@ -255,7 +208,7 @@ class _Reader(LineReader):
             if target is not None and isinstance(label, Nested):
                 raise CorpusError(
                     f'{place}: the column "{shown(target)}" holds {label:.40}, expected one '
-                    f"{self.rule.noun}. Choose another with {named(self.rule.setting)}"
+                    f"{rule.noun}. Choose another with {named(self.setting)}"
                     f"{label.advice(str(target))}"
                 )
             yield Example(record.text, label.strip() or None, place)

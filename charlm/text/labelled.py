@@ -4,7 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,12 +28,14 @@ from charlm.text.labels import UNSEEN, Labelled, Labels, Targets, read_targets
 from charlm.text.sources.files import shown
 from charlm.text.sources.names import find, safe_name, short_name
 from charlm.text.sources.rows import MISSING, Columns, Warn
+from charlm.text.sources.text_lines import FileRules
 from charlm.text.splits import HOLD_OUT_SEED, VALID_FRACTION, Split
 from charlm.text.task_text import NOTHING, Given, Gold, TaskText, gold_of
 from charlm.text.tokenizers.building import BuiltVocabulary
 from charlm.text.tokenizers.vocabulary import Ids, Vocabulary
 from charlm.units import count_of
 
+R = TypeVar("R")
 P = TypeVar("P")
 MIN_COVERAGE = 0.75
 """Fraction of training tokens in a vocabulary of their own below which there is a warning; words
@@ -130,10 +132,9 @@ class LabelledText:
 
         Raises CorpusError for texts that cannot be read, or whose labels cannot be learned.
         """
-        corpus, task = settings.corpus, settings.task
-        warnings: list[str] = []
-        columns = Columns()
-        parts, labels = self.parts(corpus, task, given.examples, collector(warnings), columns)
+        task, warnings = settings.task, list[str]()
+        rules = FileRules(settings=settings.corpus, warn=collector(warnings))
+        parts, labels = self.parts(settings.corpus, task, given.examples, rules)
         splits = {name: part.split() for name, part in parts.items()}
         built = training_vocabulary(
             splits["train"], settings.vocabulary, given.vocabulary, grow=given.grow
@@ -151,7 +152,7 @@ class LabelledText:
             parts, encoded, built, settings, given,
             warnings=[*warnings, *built.warnings, *advice],
             labelled=Labelled(labels=labels, targets=targets),
-            columns=columns,
+            columns=rules.columns,
         )  # fmt: skip
 
     def parts(
@@ -159,14 +160,14 @@ class LabelledText:
         corpus: CorpusSettings,
         task: TaskSettings,
         examples: Sequence[tuple[str, str]] | None,
-        warn: Warn,
-        columns: Columns | None = None,
+        rules: FileRules,
     ) -> tuple[dict[str, Texts], Labels]:
-        """Return the texts of each split, with a held-out part, and the labels of training.
-
-        `columns` is filled in.
-        """
-        parts = read_parts(corpus, task.target, examples, warn, columns=columns)
+        """Return the texts of each split, with a held-out part, and the labels of training."""
+        rules = replace(rules, target=task.target)
+        parts = read_splits(
+            corpus, examples, given_examples, lambda names: read_examples(names, rules),
+            partial(complete, warn=rules.warn),
+        )  # fmt: skip
         try:
             labels = Labels.of(parts["train"].labels)
         except CorpusError as error:
@@ -181,7 +182,7 @@ class LabelledText:
 
     def fingerprint(self, corpus: CorpusSettings, task: TaskSettings) -> str:
         """Read the texts and return the fingerprint of their dataset."""
-        return parts_fingerprint(self.parts(corpus, task, None, lambda _: None)[0])
+        return parts_fingerprint(self.parts(corpus, task, None, FileRules(settings=corpus))[0])
 
     def read(
         self, path: Path, config: Mapping[str, Any], splits: Mapping[str, EncodedText]
@@ -215,55 +216,30 @@ def run_name(corpus: CorpusSettings, examples: Sequence[tuple[str, str]] | None)
     return short_name(first, find(corpus.sources, corpus, lambda _: None) if is_pattern else [])
 
 
-def read_parts(
-    corpus: CorpusSettings,
-    column: str | None,
-    examples: Sequence[tuple[str, str]] | None,
-    warn: Warn,
-    kept: Callable[[Iterable[Example], str, Warn], Texts] | None = None,
-    setting: str = "target",
-    columns: Columns | None = None,
-) -> dict[str, Texts]:
-    """Return the texts of each split that has sources.
-
-    `column` is that of the labels, by the setting of this name. `kept` returns the texts of
-    examples that are used, by default those of `complete`. `columns` is filled in.
-    """
-    kept, columns = kept or complete, columns or Columns()
-    reported: dict[str, str] = {}
-
-    def read(names: Sequence[str]) -> Texts:
-        """Return the texts of sources."""
-        found = read_examples(names, corpus, column, warn, reported, setting, columns)
-        return kept(found, ", ".join(names), warn)
-
-    return read_splits(
-        corpus, examples, lambda pairs: kept(_given(pairs), "The examples", warn), read
-    )
-
-
 def read_splits(
     corpus: CorpusSettings,
     examples: Sequence[Any] | None,
-    given: Callable[[Sequence[Any]], P],
-    read: Callable[[Sequence[str]], P],
+    given: Callable[[Sequence[Any]], Iterable[R]],
+    read: Callable[[Sequence[str]], Iterable[R]],
+    kept: Callable[[Iterable[R], str], P],
     unit: str = "texts",
 ) -> dict[str, P]:
-    """Return what `read` makes of the sources of each split that has some.
+    """Return what `kept` makes of the rows of each split that has sources, and of their name.
 
-    `examples` replace the sources of the training text; `given` reads them.
+    `read` yields the rows of sources, and `given` those of `examples`, which replace the sources
+    of the training text.
     """
     parts: dict[str, P] = {}
     for name, names in zip(SPLITS, (corpus.sources, corpus.valid, corpus.test), strict=True):
         if name == "train" and examples is not None:
-            parts[name] = given(examples)
+            parts[name] = kept(given(examples), "The examples")
         elif names:
             with phase(f"reading the {name} text", unit=unit):
-                parts[name] = read(names)
+                parts[name] = kept(read(names), ", ".join(names))
     return parts
 
 
-def _given(examples: Sequence[tuple[str, str]]) -> Iterable[Example]:
+def given_examples(examples: Sequence[tuple[str, str]]) -> Iterable[Example]:
     """Yield pairs given in Python as examples. Raises CorpusError for a lone surrogate."""
     for number, (text, label) in enumerate(examples, 1):
         place = f"example {number:,}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -36,7 +37,8 @@ from charlm.text.labels import Labels
 from charlm.text.pair_batches import pair_lengths
 from charlm.text.parallel_files import Pair, read_pairs
 from charlm.text.sources.names import find
-from charlm.text.sources.rows import Columns, Rows, Warn
+from charlm.text.sources.rows import Rows
+from charlm.text.sources.text_lines import FileRules
 from charlm.text.task_text import NOTHING, Given, TaskText
 from charlm.text.tokenizers.vocabulary import Vocabulary, load_vocabulary
 from charlm.units import count_of
@@ -93,8 +95,8 @@ class ParallelText:
         """
         corpus, task = settings.corpus, settings.task
         warnings: list[str] = []
-        columns = Columns()
-        parts = _read(corpus, task, given.examples, collector(warnings), columns)
+        rules = FileRules(settings=corpus, target=task.target, warn=collector(warnings))
+        parts = _read(corpus, given.examples, rules)
         rule = settings.vocabulary
         unit_is_open = given.vocabulary is None and "vocabulary.unit" in given.open_settings
         if unit_is_open and _is_short(parts["train"]):
@@ -126,7 +128,7 @@ class ParallelText:
                     if name != "train"
                 },
             ),
-            columns=columns,
+            columns=rules.columns,
         )
 
     def check_example(self, pair: Any) -> str:
@@ -136,7 +138,9 @@ class ParallelText:
 
     def fingerprint(self, corpus: CorpusSettings, task: TaskSettings) -> str:
         """Read pairs and return the fingerprint of their dataset."""
-        return parts_fingerprint(_read(corpus, task, None, lambda _: None))
+        return parts_fingerprint(
+            _read(corpus, None, FileRules(settings=corpus, target=task.target))
+        )
 
     def read(
         self, path: Path, config: Mapping[str, Any], splits: Mapping[str, EncodedText]
@@ -164,30 +168,14 @@ PARALLEL: TaskText = ParallelText()
 
 
 def _read(
-    corpus: CorpusSettings,
-    task: TaskSettings,
-    examples: Sequence[tuple[str, str]] | None,
-    warn: Warn,
-    columns: Columns | None = None,
+    corpus: CorpusSettings, examples: Sequence[tuple[str, str]] | None, rules: FileRules
 ) -> dict[str, Texts]:
-    """Return the pairs of each split, with a held-out part; `columns` is filled in."""
-    reported: dict[str, str] = {}
-    columns = columns or Columns()
+    """Return the pairs of each split, with a held-out part."""
     like = _first_file(corpus) if examples is None else None
-
-    def read(names: Sequence[str]) -> Texts:
-        """Return the pairs of sources."""
-        pairs = read_pairs(
-            names, corpus, task.target, warn,
-            needs_targets=True, like=like, reported=reported, columns=columns,
-        )  # fmt: skip
-        return complete(pairs, ", ".join(names), warn, TRANSLATION)
-
-    def given(pairs: Sequence[tuple[str, str]]) -> Texts:
-        """Return pairs given in Python."""
-        return complete(_given(pairs), "The examples", warn, TRANSLATION)
-
-    parts = read_splits(corpus, examples, given, read)
+    parts = read_splits(
+        corpus, examples, _given, lambda names: read_pairs(names, rules, like),
+        partial(complete, warn=rules.warn, noun=TRANSLATION),
+    )  # fmt: skip
     return held_out_parts(parts, Labels(()), corpus.valid_frac)  # at random: there are no labels
 
 

@@ -11,22 +11,11 @@ from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
-from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError, UsageError, named
 from charlm.text.sources.files import Spool, TextFile, shown
 from charlm.text.sources.kinds import MAX_LINES
-from charlm.text.sources.names import find
-from charlm.text.sources.rows import (
-    Columns,
-    Nested,
-    Rows,
-    TextColumn,
-    TwoColumns,
-    Warn,
-    chosen_column,
-    listed,
-)
-from charlm.text.sources.text_lines import LineReader
+from charlm.text.sources.rows import Nested, Rows, TwoColumns, chosen_column, listed
+from charlm.text.sources.text_lines import FileRules, LineReader
 
 
 class Pair(NamedTuple):
@@ -40,28 +29,15 @@ class Pair(NamedTuple):
     """Place for messages, such as "pairs.tsv: line 7"."""
 
 
-def read_pairs(
-    sources: Sequence[str],
-    reading: ReadSettings,
-    target: str | None,
-    warn: Warn,
-    *,
-    needs_targets: bool,
-    like: str | None = None,
-    reported: dict[str, str] | None = None,
-    columns: Columns | None = None,
-) -> Iterator[Pair]:
+def read_pairs(sources: Sequence[str], rules: FileRules, like: str | None = None) -> Iterator[Pair]:
     """Yield the pairs of tables, or of files and the files that run parallel to them.
 
-    `target` names a column of tables or, for plain text, the file that is parallel to the file
-    `like` (by default the first source); the names of other parallel files follow from the two (see
-    `parallel_name`). Without `needs_targets`, the lines of a file have no translation. Sources that
-    share `reported` report only once how their tables are read, and those that share `columns` read
-    the columns of the first table, or of a run, where others have them too. Raises CorpusError and
-    UsageError.
+    The target of the rules names a column of tables or, for plain text, the file that is parallel
+    to the file `like` (by default the first source); the names of other parallel files follow from
+    the two (see `parallel_name`). If translations are not needed, the lines of a file have none.
+    Raises CorpusError and UsageError.
     """
-    reader = _Reader(reading, target, warn, needs_targets, columns or Columns())
-    return reader.read(sources, like, reported)
+    return _Reader(rules).read(sources, like)
 
 
 def parallel_name(source: str, target: str, other: str) -> str:
@@ -177,21 +153,8 @@ class PairColumns(TwoColumns):
 class _Reader(LineReader):
     """Reader of the sources of one split."""
 
-    def __init__(
-        self,
-        reading: ReadSettings,
-        target: str | None,
-        warn: Warn,
-        needs_targets: bool,
-        columns: Columns,
-    ) -> None:
-        super().__init__(reading, warn)
-        self.target, self.needed, self.columns = target, needs_targets, columns
-
-    def read(
-        self, names: Sequence[str], like: str | None, reported: dict[str, str] | None
-    ) -> Iterator[Pair]:
-        sources = find(names, self.reading, self.warn, reported, self.columns)
+    def read(self, names: Sequence[str], like: str | None) -> Iterator[Pair]:
+        sources = self.find(names)
         with self.opened(sources):
             for source in sources:
                 if isinstance(source, Rows):
@@ -200,14 +163,7 @@ class _Reader(LineReader):
                     yield from self._file(source, like or sources[0].label)
 
     def _rows(self, rows: Rows) -> Iterator[Pair]:
-        known = self.columns.apart_from(self.reading.column, self.target)
-        rule = PairColumns(
-            self.target,
-            self.needed,
-            usual=known.text or TextColumn.usual,
-            usual_target=known.target,
-            run=known.run if known.text else "",
-        )
+        rule = self.column_rule(PairColumns)
         table = rows.read(self.warn, True, None, rule)
         if not table.columns:
             return

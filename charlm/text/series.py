@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.config.corpus import CorpusSettings, ReadSettings
+from charlm.config.corpus import CorpusSettings
 from charlm.config.settings import Settings
 from charlm.config.task import TaskSettings
 from charlm.errors import CorpusError, RunError, UsageError, named
@@ -29,9 +29,8 @@ from charlm.text.labelled import run_name
 from charlm.text.series_floors import Values
 from charlm.text.series_rows import SeriesRows
 from charlm.text.sources.files import shown
-from charlm.text.sources.names import find
 from charlm.text.sources.rows import Columns, Rows, TextColumn, Warn, chosen_column
-from charlm.text.sources.text_lines import LineReader
+from charlm.text.sources.text_lines import FileRules, LineReader
 from charlm.text.splits import VALID_FRACTION
 from charlm.text.task_text import NOTHING, Given
 from charlm.text.tokenizers.numbers import NumberVocabulary
@@ -164,16 +163,14 @@ class NumberColumn(TextColumn):
         return str(value)
 
 
-def read_numbers(
-    names: Sequence[str], reading: ReadSettings, warn: Warn, columns: Columns | None = None
-) -> tuple[str, Values]:
+def read_numbers(names: Sequence[str], rules: FileRules) -> tuple[str, Values]:
     """Return the column and the numbers of one file: a column of a table, or a number a line.
 
-    The text column of `columns` is the one to read if the settings name none. Raises CorpusError,
-    with the place, for anything that is not a number; what may be misread goes to `warn`.
+    The text column of the rules is the one to read if the settings name none. Raises CorpusError,
+    with the place, for anything that is not a number, and warns of what may be misread.
     """
-    reader, columns = LineReader(reading, warn), columns or Columns()
-    sources = find(names, reader.reading, warn, None, columns)
+    reader, warn, columns = LineReader(rules), rules.warn, rules.columns
+    sources = reader.find(names)
     if len(sources) != 1:
         labels = ", ".join(source.label for source in sources[:3])
         raise CorpusError(
@@ -310,7 +307,9 @@ def _read(corpus: CorpusSettings, warn: Warn) -> tuple[str, dict[str, Values], d
     for name, names in sources.items():
         if names:
             with phase(f"reading the {name} series"):
-                own, values[name] = read_numbers(names, corpus, warn, Columns(text=column or None))
+                known = Columns(text=column or None)
+                rules = FileRules(settings=corpus, warn=warn, columns=known)
+                own, values[name] = read_numbers(names, rules)
             column = own if name == "train" else column
             least = MIN_VALUES if name == "train" else 2
             if len(values[name]) < least:

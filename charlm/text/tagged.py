@@ -39,7 +39,7 @@ from charlm.text.labels import (
 )
 from charlm.text.sentence_files import read_kept, write_sentences
 from charlm.text.sentences import Sentences, encode_sentences
-from charlm.text.sources.rows import Columns, Warn
+from charlm.text.sources.text_lines import FileRules
 from charlm.text.spans import OUTSIDE, as_iob2, is_span_tag, scheme_of, stray_inner
 from charlm.text.splits import VALID_FRACTION
 from charlm.text.tagged_files import Sentence, read_sentences
@@ -97,9 +97,8 @@ class TaggedText:
         corpus, task = settings.corpus, settings.task
         warnings: list[str] = []
         warn = collector(warnings)
-        columns = Columns()
-        read = _read(corpus, task, given.examples, warn, columns)
-        parts = _held_out(read, corpus.valid_frac)
+        rules = FileRules(settings=corpus, target=task.target, warn=warn)
+        parts = _held_out(_read(corpus, given.examples, rules), corpus.valid_frac)
         tags = {name: [list(each.tags or ()) for each in part] for name, part in parts.items()}
         if scheme := scheme_of(tags["train"]):
             warn(_scheme_note(scheme, tags["train"]))
@@ -140,7 +139,7 @@ class TaggedText:
                 sentences=sentences,
                 letters=letters,
             ),
-            columns=columns,
+            columns=rules.columns,
         )
 
     def check_example(self, pair: Any) -> str:
@@ -162,8 +161,8 @@ class TaggedText:
 
     def fingerprint(self, corpus: CorpusSettings, task: TaskSettings) -> str:
         """Read the sentences and return the fingerprint of their dataset."""
-        parts = _held_out(_read(corpus, task, None, lambda _: None), corpus.valid_frac)
-        return parts_fingerprint(_texts(parts))
+        rules = FileRules(settings=corpus, target=task.target)
+        return parts_fingerprint(_texts(_held_out(_read(corpus, None, rules), corpus.valid_frac)))
 
     def read(
         self, path: Path, config: Mapping[str, Any], splits: Mapping[str, EncodedText]
@@ -190,32 +189,12 @@ TAGGED: TaskText = TaggedText()
 Parts = dict[str, list[Sentence]]
 
 
-def _read(
-    corpus: CorpusSettings,
-    task: TaskSettings,
-    examples: Any,
-    warn: Warn,
-    columns: Columns | None = None,
-) -> Parts:
-    """Return the sentences of each split that has sources; `columns` is filled in."""
-    reported: dict[str, str] = {}
-    columns = columns or Columns()
-
-    def read(names: Sequence[str]) -> list[Sentence]:
-        """Return the sentences of sources."""
-        return list(
-            read_sentences(
-                names,
-                corpus,
-                task.target,
-                warn,
-                needs_tags=True,
-                reported=reported,
-                columns=columns,
-            )
-        )
-
-    parts = read_splits(corpus, examples, lambda pairs: list(_given(pairs)), read, unit="sentences")
+def _read(corpus: CorpusSettings, examples: Any, rules: FileRules) -> Parts:
+    """Return the sentences of each split that has sources."""
+    parts = read_splits(
+        corpus, examples, _given, lambda names: read_sentences(names, rules),
+        lambda sentences, _: list(sentences), unit="sentences",
+    )  # fmt: skip
     if not parts["train"]:
         raise CorpusError("the training text has no sentences; expected some. Give other examples")
     return parts

@@ -12,16 +12,14 @@ from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError, UsageError, named
 from charlm.text.sentences import split_words
 from charlm.text.sources.compressed import PACKED
 from charlm.text.sources.files import Spool, TextFile, shown
 from charlm.text.sources.kinds import MAX_LINES, is_conll
-from charlm.text.sources.names import find
-from charlm.text.sources.rows import Columns, Rows, Warn
-from charlm.text.sources.text_lines import LineReader
-from charlm.text.tagged_tables import table_sentences
+from charlm.text.sources.rows import Rows
+from charlm.text.sources.text_lines import FileRules, LineReader
+from charlm.text.tagged_tables import WordColumns, table_sentences
 from charlm.units import count_of
 
 SUFFIXES = (".conll", ".iob", ".bio", ".conllu")
@@ -48,27 +46,15 @@ class Sentence(NamedTuple):
     """Place for messages, such as "train.conll: line 7"."""
 
 
-def read_sentences(
-    sources: Sequence[str],
-    reading: ReadSettings,
-    target: str | None,
-    warn: Warn,
-    *,
-    needs_tags: bool,
-    reported: dict[str, str] | None = None,
-    columns: Columns | None = None,
-) -> Iterator[Sentence]:
-    """Yield the sentences of sources; `target` names the column of the tags.
+def read_sentences(sources: Sequence[str], rules: FileRules) -> Iterator[Sentence]:
+    """Yield the sentences of sources; the target of the rules names the column of the tags.
 
-    It is the number of a column, or a name of `COLUMNS` for CoNLL-U. Without `needs_tags`, each
+    It is the number of a column, or a name of `COLUMNS` for CoNLL-U. If tags are not needed, each
     line of a file that does not look like CoNLL is a sentence of words between blanks, and files
-    may lack tags. Sources that share `reported` report only once how they are read; `columns` are
-    those of a run, or filled in by the first file. Raises CorpusError for a source without tags,
-    and for rows that do not match.
+    may lack tags. Raises CorpusError for a source without tags that are needed, and for rows that
+    do not match.
     """
-    reported = {} if reported is None else reported
-    reader = _Reader(reading, target, warn, needs_tags, reported, columns or Columns())
-    return reader.read(sources)
+    return _Reader(rules).read(sources)
 
 
 Numbered = Iterable[tuple[int, str]]
@@ -98,21 +84,8 @@ def _sentences(rows: Iterable[_Row | None], label: str) -> Iterator[Sentence]:
 class _Reader(LineReader):
     """Reader of the sources of one split."""
 
-    def __init__(
-        self,
-        reading: ReadSettings,
-        target: str | None,
-        warn: Warn,
-        needs_tags: bool,
-        reported: dict[str, str],
-        columns: Columns,
-    ) -> None:
-        super().__init__(reading, warn)
-        self.target, self.needed, self.reported = target, needs_tags, reported
-        self.columns = columns
-
     def read(self, names: Sequence[str]) -> Iterator[Sentence]:
-        sources = find(names, self.reading, self.warn, self.reported, self.columns)
+        sources = self.find(names)
         with self.opened(sources):
             for source in sources:
                 found = False
@@ -127,7 +100,7 @@ class _Reader(LineReader):
 
     def _table(self, rows: Rows) -> Iterator[Sentence]:
         """Yield the sentences of a table."""
-        found = table_sentences(rows, self.target, self.columns, self.warn, needs_tags=self.needed)
+        found = table_sentences(rows, self.column_rule(WordColumns), self.rules)
         return self._checked((Sentence(*each) for each in found), rows.label)
 
     def _file(self, source: TextFile | Spool) -> Iterator[Sentence]:
@@ -153,7 +126,7 @@ class _Reader(LineReader):
 
     def _report(self, label: str, sentence: str) -> None:
         """Warn of a fact about a file, unless it was reported of another one."""
-        if self.reported.setdefault(sentence, label) == label:
+        if self.rules.reported.setdefault(sentence, label) == label:
             self.warn(f"{label} {sentence}")
 
     def _checked(self, sentences: Iterable[Sentence], label: str) -> Iterator[Sentence]:

@@ -17,7 +17,6 @@ from charlm.text.sentences import split_words
 from charlm.text.sources.files import shown
 from charlm.text.sources.rows import (
     PEEK_ROWS,
-    Columns,
     Nested,
     Record,
     Rows,
@@ -27,6 +26,7 @@ from charlm.text.sources.rows import (
     kind_of,
     listed,
 )
+from charlm.text.sources.text_lines import FileRules
 from charlm.units import count_of
 
 WORD_NAMES = ("tokens", "words", "token", "word", "form")
@@ -140,22 +140,13 @@ def _first_of(names: Sequence[str], columns: Sequence[str]) -> str | None:
     return next((folded[name] for name in names if name in folded), None)
 
 
-def table_sentences(
-    rows: Rows, target: str | None, columns: Columns, warn: Warn, *, needs_tags: bool
-) -> Iterator[Words]:
-    """Yield the sentences of a table; `target` names the column of the tags.
+def table_sentences(rows: Rows, rule: WordColumns, rules: FileRules) -> Iterator[Words]:
+    """Yield the sentences of a table; `rule` chooses the columns.
 
-    `columns` are those of a run or of an earlier table, or filled in. Without `needs_tags`, rows
-    may have texts, whose words are those between blanks. Raises CorpusError for rows that have
-    no words, or not a tag for each.
+    If tags are not needed, rows may have texts, whose words are those between blanks. Raises
+    CorpusError for rows that have no words, or not a tag for each.
     """
-    rule = WordColumns(
-        target,
-        needs_tags,
-        usual=columns.text or "",
-        usual_target=columns.target,
-        run=columns.run if columns.text else "",
-    )
+    warn, needs_tags = rules.warn, rules.needed
     table = rows.read(warn, True, None, rule)
     if not table.columns:
         return
@@ -166,7 +157,7 @@ def table_sentences(
             f"tags. {listed(table.columns)} Name the words with {named('column')}"
         )
     if needs_tags:
-        columns.keep(table.column, tags)
+        rules.columns.keep(table.column, tags)
     head = list(islice(table.records, PEEK_ROWS))
     records = chain(head, table.records)
     trained = rule.found(rule.usual or None, table.columns)

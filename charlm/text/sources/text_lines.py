@@ -1,8 +1,9 @@
-"""Lines of the files of a split, for texts that have labels, tags, translations or numbers."""
+"""Files of a split, for texts that have labels, tags, translations or numbers, and their lines."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError
@@ -12,18 +13,55 @@ from charlm.text.sources.encodings import invalid, own_encoding
 from charlm.text.sources.files import Spool, TextFile, blocks
 from charlm.text.sources.kinds import advice_for
 from charlm.text.sources.line_ends import LineEnds
-from charlm.text.sources.names import Source
-from charlm.text.sources.rows import Warn
+from charlm.text.sources.names import Source, find
+from charlm.text.sources.rows import Columns, TwoColumns, Warn
+
+R = TypeVar("R", bound=TwoColumns)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileRules:
+    """Rules by which the files of a task are read. Files that share them are reported once."""
+
+    settings: ReadSettings = field(default_factory=ReadSettings)
+    target: str | None = None
+    """Column, or file, of what lies beside the texts, as the user named it."""
+    needed: bool = True
+    """True if texts with nothing beside them are refused."""
+    warn: Warn = lambda _: None
+    columns: Columns = field(default_factory=Columns)
+    """Columns of a run, or of the first table, by which others are read; filled in."""
+    reported: dict[str, str] = field(default_factory=dict)
+    """First file of those that are read in one way, by a sentence about that way; filled in."""
 
 
 class LineReader:
-    """Reader of lines, which decodes each file and unifies its line ends."""
+    """Reader of files, which decodes each one and unifies its line ends."""
 
-    def __init__(self, reading: ReadSettings, warn: Warn) -> None:
+    def __init__(self, rules: FileRules) -> None:
+        reading = rules.settings
         if reading.encoding != AUTO:
             reading = replace(reading, encoding=codec_name(reading.encoding))
-        self.reading, self.warn = reading, warn
+        self.reading, self.rules = reading, rules
+        self.target, self.needed, self.warn = rules.target, rules.needed, rules.warn
+        self.columns = rules.columns
         self._ends = LineEnds("line", keep=None)
+
+    def find(self, names: Sequence[str]) -> list[Source]:
+        """Return the sources of names; see `charlm.text.sources.names.find`."""
+        return find(names, self.reading, self.warn, self.rules.reported, self.columns)
+
+    def column_rule(self, kind: type[R], **options: Any) -> R:
+        """Return the rule of this kind that chooses the columns of a table."""
+        known = self.columns.apart_from(self.reading.column, self.target)
+        return kind(
+            self.target,
+            self.needed,
+            usual=known.text or kind.usual,
+            usual_target=known.target,
+            run=known.run if known.text else "",
+            **options,
+        )
 
     def lines(self, source: TextFile | Spool) -> Iterator[str]:
         """Yield the lines of a file. Raises CorpusError if it cannot be decoded."""
