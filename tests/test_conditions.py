@@ -510,7 +510,7 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             "hold_out end has no effect with condition genre; expected one of th",
         ),
         ({"condition": "gener"}, 'has no column "gener".*Did you mean "genre"'),
-        ({"condition": "text", "column": "text"}, "is read as text; expected another for the cond"),
+        ({"condition": "text", "column": "text"}, "holds the texts; expected another for the cond"),
         ({"task": "classify"}, "condition genre has no effect with task classify; expected task"),
         ({"target": "genre"}, "target genre has no effect with task language-model"),
         ({"condition": ""}, "condition is empty; expected the name of a column"),

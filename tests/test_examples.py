@@ -233,7 +233,7 @@ def test_quotes_of_a_tsv_file_are_text() -> None:
         ("x.tsv", "stars\ttext\na\tb\n", "star", 'Did you mean "stars"?'),
         ("x.tsv", "stars\ttext\na\tb\n", None, "x.tsv has no column with a name of labels. Its"),
         ("x.tsv", "label\ta\tb\nx\ty\tz\n", None, "several columns of text. Its columns: label"),
-        ("x.tsv", "text\ta\nx\ty\n", "text", 'the column "text" is read as text; expected another'),
+        ("x.tsv", "text\ta\nx\ty\n", "text", 'the column "text" holds the texts; expected another'),
         (
             "x.tsv",
             "0\tA dull film.\n4\tb\n",

@@ -143,11 +143,11 @@ def test_bad_tables_are_refused(tmp_path):
     assert 'three.tsv has no column "dee". Its columns: id, en, de. Did you mean "de"?' in problem(
         three, "dee", column="en"
     )
-    assert 'the column "en" is both source and translation' in problem(three, "en", column="en")
+    assert 'the column "en" holds the texts; expected another' in problem(three, "en", column="en")
     one = written(tmp_path / "one.tsv", "en\nx\n")
     assert problem(one).startswith("one.tsv has one column, en; expected another with the transla")
     nested = written(tmp_path / "x.jsonl", '{"en": "x", "de": ["y"]}\n')
-    assert """line 1: the column "de" holds ["y"], expected a text""" in problem(
+    assert """line 1: the column "de" holds ["y"], expected one translation""" in problem(
         nested, "de", column="en"
     )
 

@@ -141,7 +141,7 @@ def test_columns_are_preferred_named_or_those_of_a_run(tmp_path: Path) -> None:
     assert filled.record() == {"text": "tokens", "target": "ner_tags"}
     unknown = Columns(text="tokens", target="chunks", run="r")
     assert 'no column "chunks", on which run r was trained' in refused(path, columns=unknown)
-    assert 'the column "tokens" is read as words' in refused(path, target="tokens")
+    assert 'the column "tokens" holds the words' in refused(path, target="tokens")
     assert 'no column "tgs"' in refused(path, target="tgs")
     assert 'no column "words"' in refused(path, column="words")
     assert "1 word and 2 tags" in refused(path, column="raw")

@@ -26,7 +26,7 @@ from charlm.errors import CorpusError, UsageError, named
 from charlm.text.advice import size_advice
 from charlm.text.dataset import Dataset
 from charlm.text.encoded import EncodedText
-from charlm.text.examples import Example, read_examples
+from charlm.text.examples import ConditionColumns, Example, read_examples
 from charlm.text.labelled import (
     LabelledText,
     Texts,
@@ -131,7 +131,7 @@ class ConditionedText(LabelledText):
         rules = replace(rules, target=column)
         parts = read_splits(
             corpus, examples, given_examples,
-            lambda names: read_examples(names, rules, "condition"),
+            lambda names: read_examples(names, rules, ConditionColumns),
             partial(_with_text, warn=rules.warn),
         )  # fmt: skip
         conditions = _conditions(parts["train"].labels, column)

@@ -7,7 +7,6 @@ pos,A stirring film.   __label__neg Dull.                 train/neg/2.txt
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
@@ -20,14 +19,11 @@ from charlm.text.sources.kinds import LABEL_PREFIX
 from charlm.text.sources.names import Source, find, reads_once
 from charlm.text.sources.rows import (
     TEXT_NAMES,
-    Nested,
-    Opened,
     Rows,
     TwoColumns,
     Warn,
     chosen_column,
-    listed,
-    target_columns,
+    columns_named,
 )
 from charlm.text.sources.text_lines import FileRules, LineReader
 from charlm.units import count_of
@@ -51,18 +47,45 @@ class Example(NamedTuple):
     """Place for messages, such as "train.tsv: line 7"."""
 
 
+class LabelColumns(TwoColumns):
+    """Rule that chooses the columns of texts and labels in a table."""
+
+    def choose(
+        self, label: str, columns: Sequence[str], texts: Sequence[str], named: str | None
+    ) -> str:
+        """Return the column that is named, else one of `TEXT_NAMES`, else the only one of text."""
+        labels = self.second_column(label, columns)
+        others = [name for name in texts if name != labels]
+        if named is None and (usual := self.found(self.usual, others)):
+            return usual
+        if named is None and self.is_bound(columns):
+            return self.trained_column(label, columns, others)
+        if named is None and (known := columns_named(TEXT_NAMES, others)):
+            return known[0]
+        return chosen_column(label, columns, others, named)
+
+
+class ConditionColumns(LabelColumns):
+    """Rule that chooses the columns of texts and conditions in a table."""
+
+    setting = noun = "condition"
+
+
 def read_examples(
-    sources: Sequence[str], rules: FileRules, setting: str = "target", *, compared: bool = False
+    sources: Sequence[str],
+    rules: FileRules,
+    kind: type[LabelColumns] = LabelColumns,
+    *,
+    compared: bool = False,
 ) -> Iterator[Example]:
     """Yield the texts of sources with their labels, or if these are not needed, what there is.
 
-    A file of plain text has a text on each line then. `setting` is the one that named the column of
-    the labels, for messages. Answers of a run are `compared` with the labels, so that those of
-    another column than that of training may be wrong ones. Raises CorpusError for a source without
-    labels that are needed, and for a table without the columns of the run if another choice is not
-    clear.
+    A file of plain text has a text on each line then. `kind` chooses the columns of tables. Answers
+    of a run are `compared` with the labels, so that those of another column than that of training
+    may be wrong ones. Raises CorpusError for a source without labels that are needed, and for a
+    table without the columns of the run if another choice is not clear.
     """
-    return _Reader(rules, setting, compared=compared).read(sources)
+    return _Reader(rules, kind, compared=compared).read(sources)
 
 
 def near_targets(sources: Sequence[str], reading: ReadSettings, target: str | None) -> str:
@@ -76,7 +99,7 @@ def near_targets(sources: Sequence[str], reading: ReadSettings, target: str | No
     for source in find(sources, reading, lambda _: None):
         if not isinstance(source, Rows):
             continue
-        table = source.read(lambda _: None, True, None, LabelColumns(target))
+        table = source.read(lambda _: None, True, None, LabelColumns(target=target))
         rows = [record.cells for record in islice(table.records, MAX_COMPARED)]
         for column in table.columns:
             values = {cells.get(column, "") for cells in rows} - {""}
@@ -86,99 +109,29 @@ def near_targets(sources: Sequence[str], reading: ReadSettings, target: str | No
     return ""
 
 
-@dataclass(frozen=True)
-class LabelColumns(TwoColumns):
-    """Rule that chooses the columns of texts and labels in a table."""
-
-    setting: str = "target"
-    """Setting that names the column: target for labels, condition for conditions."""
-    compared: bool = False
-    """True if answers of the run are compared with the labels."""
-
-    @property
-    def noun(self) -> str:
-        """Noun of a cell of the column."""
-        return "condition" if self.setting == "condition" else "label"
-
-    def choose(
-        self, label: str, columns: Sequence[str], texts: Sequence[str], named: str | None
-    ) -> str:
-        """Return the column that is named, else one of `TEXT_NAMES`, else the only one of text."""
-        labels = self.label_column(label, columns)
-        others = [name for name in texts if name != labels]
-        if named is None and (usual := self.found(self.usual, others)):
-            return usual
-        if named is None and self.is_bound(columns):
-            return self.trained_column(label, columns, others)
-        folded = {name.casefold(): name for name in reversed(others)}
-        known = [folded[name] for name in TEXT_NAMES if name in folded]
-        if named is None and known:
-            return known[0]
-        return chosen_column(label, columns, others, named)
-
-    def is_silent(self, named: str | None) -> bool:
-        """Return True if the user named both columns, or that of the texts if labels are extra."""
-        are_used = self.needed or self.compared
-        return named is not None and (self.target is not None or not are_used)
-
-    def described(self, label: str, column: str, columns: Sequence[str]) -> str:
-        """Return a clause that names both columns."""
-        labels = self.label_column(label, columns)
-        text = f'"{shown(column)}"' + self.as_trained(column, self.usual, columns)
-        found = f', {self.noun}s in "{shown(labels)}"' if labels is not None else ""
-        if found:
-            found += self.as_trained(labels, self.usual_target, columns)
-        return f"{label}: texts are in the column {text}{found}"
-
-    def label_column(self, label: str, columns: Sequence[str]) -> str | None:
-        """Return the column of the labels: the one named, else the first of `TARGET_NAMES`.
-
-        Raises CorpusError if a column that is needed or named is not there.
-        """
-        if self.target is None:
-            if usual := self.known_target(columns):
-                return usual
-            known = target_columns(columns)
-            is_bound = self.is_bound(columns)
-            if is_bound and self.usual_target and self.compared and len(known) > 1:
-                raise CorpusError(
-                    f"{label} has no column {self.lacks(self.usual_target)}, and several others "
-                    f"with a name of {self.noun}s. {listed(columns)} Choose one with "
-                    f"{named(self.setting)}",
-                    columns=columns,
-                )
-            if known or not self.needed:
-                return known[0] if known else None
-            raise CorpusError(
-                f"{label} has no column with a name of {self.noun}s. {listed(columns)} Name it "
-                f"with {named(self.setting)}",
-                columns=columns,
-            )
-        return self.typed_target(label, columns, self.target)
-
-
 class _Reader(LineReader):
     """Reader of the sources of one split."""
 
-    def __init__(self, rules: FileRules, setting: str, *, compared: bool) -> None:
+    def __init__(self, rules: FileRules, kind: type[LabelColumns], *, compared: bool) -> None:
         super().__init__(rules)
-        self.setting, self.compared = setting, compared
+        self.rule = self.column_rule(kind, compared=compared)
 
     def read(self, names: Sequence[str]) -> Iterator[Example]:
-        sources = self.find(names)
+        sources, setting = self.find(names), self.rule.setting
         no_table = not any(isinstance(source, Rows) for source in sources)
-        is_label = self.setting == "condition" and self.target == "label"  # of a line or a folder
+        is_label = setting == "condition" and self.target == "label"  # of a line or a folder
         if self.target and no_table and not is_label:
             raise UsageError(
-                f"{named(self.setting)} was given, but no source is a table. Leave it out, or "
-                "name a table"
+                f"{named(setting)} was given, but no source is a table. Leave it out, or name a "
+                "table"
             )
         folders = _label_folders(names, sources, self.warn)
         beside: list[str] = []
         with self.opened(sources):
             for source in sources:
                 if isinstance(source, Rows):
-                    yield from self._rows(source)
+                    for text, cell, place in self.cells(source, self.rule):
+                        yield Example(text, cell.strip() or None, place)
                 elif (label := folders.get(source.label, "")) is None:
                     beside.append(source.label)
                 else:
@@ -187,31 +140,6 @@ class _Reader(LineReader):
             self.warn(
                 f"{beside[0]}{_others(beside)} skipped, beside folders whose names are labels."
             )
-
-    def _rows(self, rows: Rows) -> Iterator[Example]:
-        rule = self.column_rule(LabelColumns, setting=self.setting, compared=self.compared)
-        table: Opened = rows.read(self.warn, True, None, rule)
-        if not table.columns:
-            return
-        target = rule.label_column(rows.label, table.columns)
-        if target == table.column:
-            raise CorpusError(
-                f'{rows.label}: the column "{shown(target)}" is read as text; expected another for '
-                f"the {rule.noun}s. {listed(table.columns)} Name the texts with "
-                f"{named('column')}"
-            )
-        if target is not None:
-            self.columns.keep(table.column, target)
-        for record in table.records:
-            label = record.cells.get(target, "") if target is not None else ""
-            place = f"{rows.label}: {record.place}"
-            if target is not None and isinstance(label, Nested):
-                raise CorpusError(
-                    f'{place}: the column "{shown(target)}" holds {label:.40}, expected one '
-                    f"{rule.noun}. Choose another with {named(self.setting)}"
-                    f"{label.advice(str(target))}"
-                )
-            yield Example(record.text, label.strip() or None, place)
 
     def _file(self, source: TextFile | Spool, label: str) -> Iterator[Example]:
         """Yield the text of a file under the label of its folder, or that of each line."""

@@ -6,7 +6,6 @@ A dog runs.,Ein Hund läuft.    line 1: A dog runs.            line 1: Ein Hund 
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +13,7 @@ from typing import NamedTuple
 from charlm.errors import CorpusError, UsageError, named
 from charlm.text.sources.files import Spool, TextFile, shown
 from charlm.text.sources.kinds import MAX_LINES
-from charlm.text.sources.rows import Nested, Rows, TwoColumns, chosen_column, listed
+from charlm.text.sources.rows import Rows, TwoColumns, chosen_column, listed
 from charlm.text.sources.text_lines import FileRules, LineReader
 
 
@@ -69,9 +68,10 @@ def _parts(name: str) -> list[str]:
     return re.split(r"([^A-Za-z0-9]+)", name)
 
 
-@dataclass(frozen=True)
 class PairColumns(TwoColumns):
     """Rule that chooses the columns of the sources and the translations in a table."""
+
+    noun = "translation"
 
     def choose(
         self, label: str, columns: Sequence[str], texts: Sequence[str], named: str | None
@@ -82,63 +82,38 @@ class PairColumns(TwoColumns):
         usual = self.found(self.usual, texts)
         if self.usual_target is not None and usual:
             return usual
-        others = [name for name in texts if name != self._named_target(label, columns)]
+        others = [name for name in texts if name != self.named_target(label, columns)]
         if self.is_bound(columns):
             return self.trained_column(label, columns, others)
         if len(others) == 1 or (self.target is None and len(others) == 2):
             return others[0]
         raise self._unclear(label, columns, "texts" if self.target else "texts and translations")
 
-    def target_column(self, label: str, columns: Sequence[str], source: str) -> str | None:
+    def second_column(self, label: str, columns: Sequence[str], first: str = "") -> str | None:
         """Return the column of the translations: the one named, else the only other one.
 
         Raises CorpusError if a column that is needed or named is not there.
         """
-        target = self._named_target(label, columns)
-        if target is None:
-            others = [name for name in columns if name != source]
-            if self.is_bound(columns) and self.usual_target:
-                if not self.needed:
-                    return None
-                raise CorpusError(
-                    f"{label} has no column {self.lacks(self.usual_target)}; expected that of the "
-                    f"translations. {listed(columns)} Name it with {named('target')}",
-                    columns=columns,
-                )
-            if len(others) == 1:
-                return others[0]
-            if self.needed and not others:
-                raise CorpusError(
-                    f"{label} has one column, {shown(source)}; expected another with the "
-                    f"translations. Add it, or give a file of them with {named('target')}",
-                    columns=columns,
-                )
-            if self.needed:
-                raise self._unclear(label, columns, "translations")
-        if target == source:
+        if known := self.named_target(label, columns):
+            return known
+        others = [name for name in columns if name != first]
+        if self.is_bound(columns) and self.usual_target:
+            if not self.needed:
+                return None
             raise CorpusError(
-                f'{label}: the column "{shown(source)}" is both source and translation; expected '
-                f"two. {listed(columns)} Name them with {named('column')} and {named('target')}"
+                f"{label} has no column {self.lacks(self.usual_target)}; expected that of the "
+                f"translations. {listed(columns)} Name it with {named('target')}",
+                columns=columns,
             )
-        return target
-
-    def is_silent(self, named: str | None) -> bool:
-        """Return True if the user named both columns."""
-        return named is not None and (self.target is not None or not self.needed)
-
-    def described(self, label: str, column: str, columns: Sequence[str]) -> str:
-        """Return a clause that names both columns."""
-        target = self.target_column(label, columns, column)
-        text = f'"{shown(column)}"' + self.as_trained(column, self.usual, columns)
-        found = f', translations in "{shown(target)}"' if target is not None else ""
-        if found and self.needed:
-            found += self.as_trained(target, self.usual_target, columns)
-        return f"{label}: texts are in the column {text}{found}"
-
-    def _named_target(self, label: str, columns: Sequence[str]) -> str | None:
-        if self.target is None:
-            return self.known_target(columns)
-        return self.typed_target(label, columns, self.target)
+        if len(others) == 1 or not self.needed:
+            return others[0] if len(others) == 1 else None
+        if others:
+            raise self._unclear(label, columns, "translations")
+        raise CorpusError(
+            f"{label} has one column, {shown(first)}; expected another with the translations. Add "
+            f"it, or give a file of them with {named('target')}",
+            columns=columns,
+        )
 
     def _unclear(self, label: str, columns: Sequence[str], what: str) -> CorpusError:
         flags = {"texts": "column", "translations": "target"}
@@ -158,27 +133,10 @@ class _Reader(LineReader):
         with self.opened(sources):
             for source in sources:
                 if isinstance(source, Rows):
-                    yield from self._rows(source)
+                    for text, cell, place in self.cells(source, self.column_rule(PairColumns)):
+                        yield Pair(_kept(text), _kept(cell), place)
                 else:
                     yield from self._file(source, like or sources[0].label)
-
-    def _rows(self, rows: Rows) -> Iterator[Pair]:
-        rule = self.column_rule(PairColumns)
-        table = rows.read(self.warn, True, None, rule)
-        if not table.columns:
-            return
-        target = rule.target_column(rows.label, table.columns, table.column)
-        if target is not None:
-            self.columns.keep(table.column, target)
-        for record in table.records:
-            place = f"{rows.label}: {record.place}"
-            text = record.cells.get(target, "") if target is not None else ""
-            if isinstance(text, Nested):
-                raise CorpusError(
-                    f'{place}: the column "{shown(str(target))}" holds {text:.40}, expected a '
-                    f"text. Choose another with {named('target')}{text.advice(str(target))}"
-                )
-            yield Pair(_kept(record.text), _kept(text), place)
 
     def _file(self, source: TextFile | Spool, like: str) -> Iterator[Pair]:
         """Yield the lines of a file, with the lines of the file that is parallel to it."""

@@ -122,22 +122,16 @@ def read_values(folder: Path, steps: int) -> Values:
 # ------------------------------------------------------------------ reading
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NumberColumn(TextColumn):
     """Rule that chooses the column of the numbers of a table."""
 
     usual: str = "value"
-    run: str = ""
     holds = "numbers"
     json_rows = (
         'an object such as {"value": 1.5}. Write the numbers so, or one on each line of a text file'
     )
     skips_blank = False
-
-    @classmethod
-    def of(cls, columns: Columns) -> "NumberColumn":
-        """Return the rule for a table beside those that have these columns."""
-        return cls(columns.text, columns.run) if columns.text else cls()
 
     def fits(self, cells: Iterable[object]) -> bool:
         """Return whether all cells are numbers."""

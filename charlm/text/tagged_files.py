@@ -19,7 +19,7 @@ from charlm.text.sources.files import Spool, TextFile, shown
 from charlm.text.sources.kinds import MAX_LINES, is_conll
 from charlm.text.sources.rows import Rows
 from charlm.text.sources.text_lines import FileRules, LineReader
-from charlm.text.tagged_tables import WordColumns, table_sentences
+from charlm.text.tagged_tables import table_sentences
 from charlm.units import count_of
 
 SUFFIXES = (".conll", ".iob", ".bio", ".conllu")
@@ -100,8 +100,7 @@ class _Reader(LineReader):
 
     def _table(self, rows: Rows) -> Iterator[Sentence]:
         """Yield the sentences of a table."""
-        found = table_sentences(rows, self.column_rule(WordColumns), self.rules)
-        return self._checked((Sentence(*each) for each in found), rows.label)
+        return self._checked((Sentence(*each) for each in table_sentences(rows, self)), rows.label)
 
     def _file(self, source: TextFile | Spool) -> Iterator[Sentence]:
         numbered = enumerate(self.lines(source), 1)

@@ -23,10 +23,11 @@ from charlm.text.sources.rows import (
     TwoColumns,
     Warn,
     chosen_column,
+    columns_named,
     kind_of,
     listed,
 )
-from charlm.text.sources.text_lines import FileRules
+from charlm.text.sources.text_lines import LineReader
 from charlm.units import count_of
 
 WORD_NAMES = ("tokens", "words", "token", "word", "form")
@@ -52,12 +53,13 @@ Words = tuple[tuple[str, ...], tuple[str, ...] | None, str]
 """Words of a sentence, their tags or None, and where it was read."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WordColumns(TwoColumns):
     """Rule that chooses the columns of words and tags in a table."""
 
     usual: str = ""
-    holds = "words"
+    holds = texts = "words"
+    noun, target_names = "tag", TAG_NAMES
     json_rows = f"{EXPECTED}. Write them so"
     skips_blank = False
 
@@ -89,43 +91,15 @@ class WordColumns(TwoColumns):
             return chosen_column(label, columns, texts, named, self.holds)
         if usual := self.found(self.usual or None, columns):
             return usual
-        words = _first_of(WORD_NAMES, columns)
+        if words := columns_named(WORD_NAMES, columns):
+            return words[0]
         others = ["text"] if "text" in texts else [*texts]
-        if words is None and not self.needed and len(others) == 1:
-            return others[0]
-        if words is None:
+        if self.needed or len(others) != 1:
             raise self.lacking(label, columns, "words", "column")
-        return words
-
-    def tag_column(self, label: str, columns: Sequence[str]) -> str | None:
-        """Return the column of the tags. Raises CorpusError if one that is needed is missing."""
-        if self.target is not None:
-            return self.typed_target(label, columns, self.target)
-        if usual := self.known_target(columns):
-            return usual
-        tags = _first_of(TAG_NAMES, columns)
-        several = sum(column.casefold() in TAG_NAMES for column in columns) > 1
-        if self.run and self.usual_target and self.needed and several:
-            raise CorpusError(
-                f"{label} has no column {self.lacks(self.usual_target)}, and several others with a "
-                f"name of tags. {listed(columns)} Choose one with {named('target')}",
-                columns=columns,
-            )
-        if tags is None and self.needed:
-            raise self.lacking(label, columns, "tags", "target")
-        return tags
-
-    def described(self, label: str, column: str, columns: Sequence[str]) -> str:
-        """Return a clause that names both columns."""
-        words = f'"{shown(column)}"' + self.as_trained(column, self.usual or None, columns)
-        tags = self.tag_column(label, columns) if self.needed else None
-        if tags is None:
-            return f"{label}: words are in the column {words}"
-        end = self.as_trained(tags, self.usual_target, columns)
-        return f'{label}: words are in the column {words}, tags in "{shown(tags)}"{end}'
+        return others[0]
 
     def lacking(self, label: str, columns: Sequence[str], what: str, setting: str) -> CorpusError:
-        """Return the error of a table without a column of words or tags."""
+        """Return the error of a table without a column of `what`, words or tags."""
         return CorpusError(
             f"{label} is a table; expected a CoNLL file, or a column of {what}: {EXPECTED}. "
             f"{listed(columns)} Name it with {named(setting)}, or add {named('input_format')} text "
@@ -134,30 +108,15 @@ class WordColumns(TwoColumns):
         )
 
 
-def _first_of(names: Sequence[str], columns: Sequence[str]) -> str | None:
-    """Return the column with the first of these names, in any case, or None."""
-    folded = {column.casefold(): column for column in reversed(columns)}
-    return next((folded[name] for name in names if name in folded), None)
-
-
-def table_sentences(rows: Rows, rule: WordColumns, rules: FileRules) -> Iterator[Words]:
-    """Yield the sentences of a table; `rule` chooses the columns.
+def table_sentences(rows: Rows, reader: LineReader) -> Iterator[Words]:
+    """Yield the sentences of a table.
 
     If tags are not needed, rows may have texts, whose words are those between blanks. Raises
     CorpusError for rows that have no words, or not a tag for each.
     """
-    warn, needs_tags = rules.warn, rules.needed
-    table = rows.read(warn, True, None, rule)
-    if not table.columns:
-        return
-    tags = rule.tag_column(rows.label, table.columns)
-    if tags == table.column:
-        raise CorpusError(
-            f'{rows.label}: the column "{shown(tags)}" is read as words; expected another for the '
-            f"tags. {listed(table.columns)} Name the words with {named('column')}"
-        )
-    if needs_tags:
-        rules.columns.keep(table.column, tags)
+    warn, needs_tags = reader.warn, reader.needed
+    rule = reader.column_rule(WordColumns, compared=needs_tags)
+    table, tags = reader.open_table(rows, rule)
     head = list(islice(table.records, PEEK_ROWS))
     records = chain(head, table.records)
     trained = rule.found(rule.usual or None, table.columns)
@@ -167,9 +126,9 @@ def table_sentences(rows: Rows, rule: WordColumns, rules: FileRules) -> Iterator
     elif needs_tags or (are_words and not _have_blanks(head)):
         if needs_tags:
             _check_one_word(head, rows.label, tags or "")
-        key = _first_of(SENTENCE_NAMES, table.columns)
-        keys = [key, _first_of(DOCUMENT_NAMES, table.columns)] if key is not None else []
-        divider = [name for name in keys if name is not None]
+        divider = columns_named(SENTENCE_NAMES, table.columns)[:1]
+        if divider:
+            divider += columns_named(DOCUMENT_NAMES, table.columns)[:1]
         yield from _joined(records, rows.label, tags, divider, warn, needs_tags)
     else:
         for record in records:

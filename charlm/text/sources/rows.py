@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 from charlm.commands import command
 from charlm.errors import CorpusError, named
@@ -98,13 +98,16 @@ class Columns:
         return {name: column for name, column in known.items() if column}
 
 
+@dataclass(frozen=True, kw_only=True)
 class TextColumn:
     """Rule that chooses the column of the texts of a table."""
 
+    usual: str = "text"
+    """Column that is read if it is there and none is named: that of an earlier table, or a run."""
+    run: str = ""
+    """Run that was trained on the usual columns, or ""; see `Columns`."""
     no_header = "--no-header"
     """Flags of a table whose first row is data, but for --column."""
-    usual = "text"
-    """Column that is read without asking if it is there."""
     holds = "text"
     """Kind of the cells of the column, for messages."""
     json_rows = (
@@ -114,8 +117,11 @@ class TextColumn:
     """Expected form of rows of JSON, and advice on others, for messages."""
     skips_blank = True
     """True if a blank line of a table with several columns is no row."""
-    run = ""
-    """Run that was trained on the usual columns, or ""; see `Columns`."""
+
+    @classmethod
+    def of(cls, columns: Columns) -> Self:
+        """Return the rule for a table beside those that have these columns."""
+        return cls(usual=columns.text, run=columns.run) if columns.text else cls()
 
     def fits(self, cells: Iterable[object]) -> bool:
         """Return whether a column with these cells, None for an empty one, may be the column."""
@@ -214,23 +220,71 @@ class TextColumn:
         return f'"{shown(trained)}", on which run {shown(self.run)} was trained'
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TwoColumns(TextColumn):
     """Rule that chooses the column of the texts of a table, and that of what lies beside them."""
 
-    target: str | None
+    target: str | None = None
     """Second column as the user named it."""
     needed: bool = True
     """True if a table without the second column is refused."""
-    usual: str = "text"
-    """Column of the texts if none is named: that of an earlier table, if there was one."""
+    compared: bool = False
+    """True if answers of the run are compared with the second column."""
     usual_target: str | None = None
     """Second column of an earlier table, which is read if none is named."""
-    run: str = ""
-    """Run that was trained on these columns, or ""; see `Columns`."""
     no_header = "--no-header --target N"
     setting = "target"
     """Setting that names the second column."""
+    texts, noun = "texts", "label"
+    """Nouns of the first column, and of a cell of the second one, for messages."""
+    target_names: ClassVar[Sequence[str]] = TARGET_NAMES
+    """Names of a second column, in the order of preference."""
+
+    def second_column(self, label: str, columns: Sequence[str], first: str = "") -> str | None:
+        """Return the second column: the one named, else that of a run, else one of a usual name.
+
+        `first` is the column of the texts. Raises CorpusError if a column that is needed or named
+        is not there, or if several may be that of the run.
+        """
+        if known := self.named_target(label, columns):
+            return known
+        own = columns_named(self.target_names, columns)
+        if self.is_bound(columns) and self.usual_target and self.compared and len(own) > 1:
+            raise CorpusError(
+                f"{label} has no column {self.lacks(self.usual_target)}, and several others with a "
+                f"name of {self.noun}s. {listed(columns)} Choose one with {named(self.setting)}",
+                columns=columns,
+            )
+        if not own and self.needed:
+            raise self.lacking(label, columns, f"{self.noun}s", self.setting)
+        return own[0] if own else None
+
+    def named_target(self, label: str, columns: Sequence[str]) -> str | None:
+        """Return the second column that the user named, else that of a run, or None."""
+        if self.target is None:
+            return self.known_target(columns)
+        return self.typed_target(label, columns, self.target)
+
+    def lacking(self, label: str, columns: Sequence[str], what: str, setting: str) -> CorpusError:
+        """Return the error of a table without a column of `what`, by the setting that names it."""
+        return CorpusError(
+            f"{label} has no column with a name of {what}. {listed(columns)} Name it with "
+            f"{named(setting)}",
+            columns=columns,
+        )
+
+    def described(self, label: str, column: str, columns: Sequence[str]) -> str:
+        """Return a clause that names both columns."""
+        end = self.as_trained(column, self.usual or None, columns)
+        if (second := self.second_column(label, columns, column)) is not None:
+            trained = self.as_trained(second, self.usual_target, columns)
+            end += f', {self.noun}s in "{shown(second)}"{trained}'
+        return f'{label}: {self.texts} are in the column "{shown(column)}"{end}'
+
+    def is_silent(self, named: str | None) -> bool:
+        """Return True if the user named both columns, or that of the texts if others are extra."""
+        are_used = self.needed or self.compared
+        return named is not None and (self.target is not None or not are_used)
 
     def names_nothing(self, named: str | None) -> bool:
         """Return True if the user named no column."""
@@ -271,19 +325,6 @@ TEXT_COLUMN = TextColumn()
 
 
 @dataclass(frozen=True)
-class SharedColumn(TextColumn):
-    """Rule that prefers the column of another table, or of the text of a run."""
-
-    usual: str = TextColumn.usual
-    run: str = ""
-
-    @classmethod
-    def of(cls, columns: Columns) -> TextColumn:
-        """Return the rule for a table beside those that have these columns."""
-        return cls(columns.text, columns.run) if columns.text else TEXT_COLUMN
-
-
-@dataclass(frozen=True)
 class Rows:
     """Table in which one column is text."""
 
@@ -303,7 +344,7 @@ class Rows:
         reached.
         """
         column, columns, records = self.read(warn, False)
-        if labels := [name for name in target_columns(columns) if name != column]:
+        if labels := [name for name in columns_named(TARGET_NAMES, columns) if name != column]:
             label = shown(labels[0])
             note(f"{self.label} has a column of labels ({label}); --task classify reads it")
         skipped = 0
@@ -325,7 +366,7 @@ class Rows:
             """Open the table; see `Rows.read`."""
             if rule is not TEXT_COLUMN:
                 return self.read(warn, cells, column, rule)
-            opened = self.read(warn, cells, column, SharedColumn.of(columns))
+            opened = self.read(warn, cells, column, TextColumn.of(columns))
             if opened.columns:
                 columns.keep(opened.column)
             return opened
@@ -447,10 +488,10 @@ def near_column(typed: str, columns: Sequence[str]) -> str:
     return folded[alike[0]] if alike else ""
 
 
-def target_columns(columns: Sequence[str]) -> list[str]:
-    """Return the columns with a name of `TARGET_NAMES`, in any case, the preferred ones first."""
+def columns_named(names: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """Return the columns that have one of these names, in any case, in the order of the names."""
     folded = {name.casefold(): name for name in reversed(columns)}
-    return [folded[name] for name in TARGET_NAMES if name in folded]
+    return [folded[name] for name in names if name in folded]
 
 
 def listed(columns: Sequence[str]) -> str:

@@ -6,15 +6,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from charlm.config.corpus import ReadSettings
-from charlm.errors import CorpusError
+from charlm.errors import CorpusError, named
 from charlm.text.documents import lines
 from charlm.text.sources.decoding import AUTO, codec_name, decode
 from charlm.text.sources.encodings import invalid, own_encoding
-from charlm.text.sources.files import Spool, TextFile, blocks
+from charlm.text.sources.files import Spool, TextFile, blocks, shown
 from charlm.text.sources.kinds import advice_for
 from charlm.text.sources.line_ends import LineEnds
 from charlm.text.sources.names import Source, find
-from charlm.text.sources.rows import Columns, TwoColumns, Warn
+from charlm.text.sources.rows import Columns, Nested, Opened, Rows, TwoColumns, Warn, listed
 
 R = TypeVar("R", bound=TwoColumns)
 
@@ -55,13 +55,45 @@ class LineReader:
         """Return the rule of this kind that chooses the columns of a table."""
         known = self.columns.apart_from(self.reading.column, self.target)
         return kind(
-            self.target,
-            self.needed,
+            target=self.target,
+            needed=self.needed,
             usual=known.text or kind.usual,
             usual_target=known.target,
             run=known.run if known.text else "",
             **options,
         )
+
+    def open_table(self, rows: Rows, rule: TwoColumns) -> tuple[Opened, str | None]:
+        """Open a table; return also the column beside the texts, or None.
+
+        Raises CorpusError if one column is to be both.
+        """
+        table = rows.read(self.warn, True, None, rule)
+        if not table.columns:
+            return table, None
+        second = rule.second_column(rows.label, table.columns, table.column)
+        if second == table.column:
+            raise CorpusError(
+                f'{rows.label}: the column "{shown(second)}" holds the {rule.texts}; expected '
+                f"another for the {rule.noun}s. {listed(table.columns)} Name the {rule.texts} with "
+                f"{named('column')}"
+            )
+        if second is not None:
+            self.columns.keep(table.column, second)
+        return table, second
+
+    def cells(self, rows: Rows, rule: TwoColumns) -> Iterator[tuple[str | None, str, str]]:
+        """Yield the text of each row of a table, the cell beside it, and their place."""
+        table, second = self.open_table(rows, rule)
+        for record in table.records:
+            place = f"{rows.label}: {record.place}"
+            cell = record.cells.get(second, "") if second is not None else ""
+            if second is not None and isinstance(cell, Nested):
+                raise CorpusError(
+                    f'{place}: the column "{shown(second)}" holds {cell:.40}, expected one '
+                    f"{rule.noun}. Choose another with {named(rule.setting)}{cell.advice(second)}"
+                )
+            yield record.text, cell, place
 
     def lines(self, source: TextFile | Spool) -> Iterator[str]:
         """Yield the lines of a file. Raises CorpusError if it cannot be decoded."""
