@@ -11,8 +11,7 @@ from rich.console import Console
 from charlm.errors import UsageError
 from charlm.files.atomic import json_bytes
 from charlm.inference.counts import LabelCounts
-from charlm.inference.figures import TaskComparison
-from charlm.inference.label_results import AccuracyDifference
+from charlm.inference.figures import TaskComparison, TaskDifference
 from charlm.report import labels
 from charlm.report.axes import RunLog
 from charlm.report.curves import plot_of
@@ -191,7 +190,7 @@ def test_curves_of_labels_are_in_nats_per_text() -> None:
 def test_a_comparison_has_a_line_for_each_run_at_80_columns() -> None:
     """The story: "no difference shown" took three lines."""
     counts = LabelCounts(confusion=((40, 10), (10, 40)))
-    change = AccuracyDifference(accuracy=-0.014, low=-0.032, high=0.0, p=0.17)
+    change = TaskDifference("accuracy", -0.014, low=-0.032, high=0.0, p=0.17)
     result = TaskComparison(
         names=["movies", "small"], counts=[counts] * 2, differences=[None, change], notes=[]
     )

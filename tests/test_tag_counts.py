@@ -9,6 +9,7 @@ from charlm.backends.softmax import log_softmax
 from charlm.config.corpus import VocabularySettings
 from charlm.inference.bootstrap import fraction_interval
 from charlm.inference.crf import Answers, tag_nats
+from charlm.inference.figures import TaskDifference
 from charlm.inference.tag_counts import (
     SPAN_FIGURES,
     Known,
@@ -194,6 +195,6 @@ def test_a_run_does_not_differ_from_itself_and_a_worse_one_does():
     one, other = (
         TagCounts.of_sentences(each, targets, made, NAMES).rows for each in (answers, worse)
     )
-    assert paired_difference(one, one, "f1") == (0.0, 0.0, 0.0, 1.0)
+    assert paired_difference(one, one, "f1") == TaskDifference("f1", 0.0, 0.0, 0.0, 1.0)
     change = paired_difference(one, other, "f1")
     assert change.low < change.value < change.high < 0 < change.p < 0.01

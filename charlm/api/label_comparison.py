@@ -12,8 +12,7 @@ from charlm.api.label_evaluation import (
 )
 from charlm.api.task_api import file_rules
 from charlm.inference.counts import mcnemar, paired_interval
-from charlm.inference.figures import TaskComparison
-from charlm.inference.label_results import AccuracyDifference
+from charlm.inference.figures import TaskComparison, TaskDifference
 from charlm.runs.agreement import check_same_labels
 from charlm.runs.columns import common_columns
 from charlm.runs.label_run import LabelRun
@@ -50,9 +49,8 @@ def compare_labels(
         counts.append(run.counts(logits, part.targets))
         right.append(logits.argmax(axis=1) == part.targets)
     differences = [
-        AccuracyDifference(accuracy=change, low=low, high=high, p=mcnemar(right[0], each))
+        TaskDifference("accuracy", *paired_interval(right[0], each, seed), mcnemar(right[0], each))
         for each in right[1:]
-        for change, low, high in [paired_interval(right[0], each, seed)]
     ]
     return TaskComparison(
         names=[run_name(run.path) for run in runs],

@@ -11,7 +11,8 @@ from charlm.api.task_api import FROM_FILES, file_rules, held_out
 from charlm.backends.softmax import log_softmax
 from charlm.commands import command
 from charlm.errors import CorpusError
-from charlm.inference.label_results import LabelEvaluation, WrongText
+from charlm.inference.figures import TaskEvaluation
+from charlm.inference.labelling import WrongText
 from charlm.phases import phase
 from charlm.runs.agreement import unknown_names
 from charlm.runs.columns import run_columns
@@ -43,7 +44,7 @@ def evaluate_labels(
     target: str | None = None,
     reading: Mapping[str, Any] | None = None,
     worst: int = 0,
-) -> LabelEvaluation:
+) -> TaskEvaluation:
     """Return the figures of files with labels, or of the texts that the run held out.
 
     `target` is the column of the labels and `reading` has fields of `ReadSettings`. The `worst`
@@ -62,7 +63,7 @@ def evaluate_labels(
         logits = logits_of(run, part, name)
         counts[name] = run.counts(logits, part.targets)
         worst_texts[name] = _worst(run, logits, part, worst)
-    return LabelEvaluation(
+    return TaskEvaluation(
         labels=run.labels.names,
         counts=counts,
         floors={name: _floors(run, name, part) for name, part in parts.items()},

@@ -9,8 +9,9 @@ from numpy.typing import ArrayLike
 from charlm.api.task_api import TaskApi, TaskModel, file_rules, held_out
 from charlm.commands import command
 from charlm.errors import CorpusError, UsageError, check_count, named
+from charlm.inference.figures import TaskEvaluation
 from charlm.inference.samplers import Sampling, fresh_seed
-from charlm.inference.series_counts import SeriesCounts, SeriesEvaluation
+from charlm.inference.series_counts import SeriesCounts
 from charlm.phases import phase
 from charlm.runs.columns import run_columns
 from charlm.runs.layout import TASK
@@ -134,7 +135,7 @@ class SeriesApi(TaskApi):
         *,
         reading: Mapping[str, Any] | None = None,
         **options: Any,
-    ) -> SeriesEvaluation:
+    ) -> TaskEvaluation:
         """Return the figures of a file, or of the series that the run held out.
 
         The held-out end is forecast after what comes before it. Raises UsageError if the run keeps
@@ -156,7 +157,7 @@ class SeriesApi(TaskApi):
         for name, (values, steps) in parts.items():
             with phase(f"evaluating: {name}"):
                 counts[name] = run.evaluate(values, steps)
-        return SeriesEvaluation(counts=counts, notes=notes)
+        return TaskEvaluation(counts=counts, notes=notes)
 
     def compare(self, runs: Sequence[SeriesRun], *_: Any, **__: Any) -> NoReturn:
         """Raise UsageError: errors on different series are not paired."""

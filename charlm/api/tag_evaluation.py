@@ -9,9 +9,9 @@ import numpy as np
 from charlm.api.comparison import common_parts
 from charlm.api.task_api import FROM_FILES, file_rules, held_out
 from charlm.inference.crf import Answers
-from charlm.inference.figures import TaskComparison
+from charlm.inference.figures import TaskComparison, TaskEvaluation
 from charlm.inference.tag_counts import Known, TagCounts, paired_difference
-from charlm.inference.tag_results import TagDifference, TagEvaluation, WrongSentence
+from charlm.inference.tagging import WrongSentence
 from charlm.phases import phase
 from charlm.runs.agreement import check_same_labels, unknown_names
 from charlm.runs.columns import common_columns, run_columns
@@ -36,7 +36,7 @@ def evaluate_tags(
     target: str | None = None,
     reading: Mapping[str, Any] | None = None,
     worst: int = 0,
-) -> TagEvaluation:
+) -> TaskEvaluation:
     """Return the figures of files with tags, or of the sentences that the run held out.
 
     `target` is the column of the tags and `reading` has fields of `ReadSettings`. The `worst`
@@ -56,7 +56,7 @@ def evaluate_tags(
     for name, part in parts.items():
         with phase(f"evaluating: {name}"):
             counts[name], answers[name] = run.counts(*part, known)
-    return TagEvaluation(
+    return TaskEvaluation(
         labels=run.labels.names,
         counts=counts,
         floors={name: _floor(run, name, part, train) for name, part in parts.items()},
@@ -153,7 +153,7 @@ def compare_tags(
         differences=[
             None,
             *(
-                TagDifference(figure, *paired_difference(rows[0], each, figure, seed))
+                paired_difference(rows[0], each, figure, seed)
                 for each in rows[1:]
                 if rows[0] is not None and each is not None
             ),

@@ -8,14 +8,9 @@ from charlm.api.task_api import FROM_FILES, file_rules, held_out
 from charlm.api.translations import check_beam
 from charlm.commands import command
 from charlm.errors import CorpusError
-from charlm.inference.figures import TaskComparison
+from charlm.inference.figures import TaskComparison, TaskEvaluation
 from charlm.inference.search import BEAM
-from charlm.inference.translation_counts import copy_floor
-from charlm.inference.translation_results import (
-    TranslationEvaluation,
-    differences,
-    worst_translations,
-)
+from charlm.inference.translation_counts import copy_floor, differences, worst_translations
 from charlm.phases import phase
 from charlm.runs.columns import common_columns, run_columns
 from charlm.runs.locate import run_name
@@ -35,7 +30,7 @@ def evaluate_translations(
     reading: Mapping[str, Any] | None = None,
     worst: int = 0,
     beam: int = BEAM,
-) -> TranslationEvaluation:
+) -> TaskEvaluation:
     """Return the figures of files with translations, or of the texts that the run held out.
 
     `target` is the column of the translations, or their file; `reading` has fields of
@@ -58,9 +53,7 @@ def evaluate_translations(
         if worst and rows is not None:
             outputs = [each.text for each in answers]
             worst_texts[name] = worst_translations(part.pairs, outputs, rows, worst)
-    return TranslationEvaluation(
-        beam=beam, counts=counts, floors=floors, worst=worst_texts, notes=notes
-    )
+    return TaskEvaluation(beam=beam, counts=counts, floors=floors, worst=worst_texts, notes=notes)
 
 
 def compare_translations(

@@ -36,6 +36,16 @@ class Label(NamedTuple):
         return ranked[:count]
 
 
+class WrongText(NamedTuple):
+    """A text with its gold label, the predicted one, and the probability of both."""
+
+    text: str
+    gold: str
+    predicted: str
+    probability: float
+    gold_probability: float
+
+
 class LabelReader(Protocol):
     """Computation of a classifier: an `ArrayReader`, or `nn.classifier.TorchReader`."""
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -123,11 +123,3 @@ class SeriesCounts:
     def sums(self) -> dict[str, Any]:
         """Return the raw sums, from which `figures_from` rebuilds the figures."""
         return {"kind": self.kind} | asdict(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SeriesEvaluation:
-    """Figures of series by their names."""
-
-    counts: Mapping[str, SeriesCounts]
-    notes: list[str] = field(default_factory=list)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from charlm.inference.bootstrap import bootstrap_interval, drawn_sums, interval, sign_p
 from charlm.inference.counts import Amounts, LabelCounts, LabelFigures
 from charlm.inference.crf import Answers
+from charlm.inference.figures import TaskDifference
 from charlm.text.labels import UNSEEN, Targets
 from charlm.text.sentences import Sentences
 from charlm.text.spans import OUTSIDE, is_iob2, spans_of
@@ -284,15 +285,6 @@ def _count_spans(
 # ------------------------------------------------------------------ intervals
 
 
-class Difference(NamedTuple):
-    """A figure of one run minus that of another, its 95 % interval, and its `sign_p`."""
-
-    value: float
-    low: float
-    high: float
-    p: float
-
-
 def drawn_figures(rows: Rows, seed: int = 0) -> dict[str, Amounts]:
     """Return accuracy, precision, recall and F1 of bootstrap samples of sentences, each (DRAWS,).
 
@@ -312,14 +304,14 @@ def _figures(sums: Rows) -> dict[str, Amounts]:
         }
 
 
-def paired_difference(one: Rows, other: Rows, figure: str, seed: int = 0) -> Difference:
+def paired_difference(one: Rows, other: Rows, figure: str, seed: int = 0) -> TaskDifference:
     """Return a figure of the second run minus that of the first, on the same sentences.
 
-    The interval is from a bootstrap over sentences (Efron 1979).
+    The interval and `sign_p` are from a bootstrap over sentences (Efron 1979).
     """
     value = [float(_figures(rows.sum(axis=0, keepdims=True))[figure][0]) for rows in (one, other)]
     drawn = drawn_figures(other, seed)[figure] - drawn_figures(one, seed)[figure]
     drawn = drawn[~np.isnan(drawn)]
     if not len(drawn):
-        return Difference(np.nan, np.nan, np.nan, np.nan)
-    return Difference(value[1] - value[0], *interval(drawn), sign_p(drawn))
+        return TaskDifference(figure, np.nan, np.nan, np.nan, np.nan)
+    return TaskDifference(figure, value[1] - value[0], *interval(drawn), sign_p(drawn))

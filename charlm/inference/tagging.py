@@ -50,6 +50,18 @@ class Tags(NamedTuple):
     probabilities: tuple[float, ...]
 
 
+class WrongSentence(NamedTuple):
+    """The words of a sentence, their gold and predicted tags, and the nats of the gold tags.
+
+    A gold tag that the run does not know is "?".
+    """
+
+    words: tuple[str, ...]
+    gold: tuple[str, ...]
+    predicted: tuple[str, ...]
+    nats: float
+
+
 class TagReader(Protocol):
     """Computation of a tagger: an `ArrayTagReader`, or `nn.tagger.TorchTagReader`."""
 

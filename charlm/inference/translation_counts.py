@@ -3,11 +3,12 @@
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from charlm.inference.bootstrap import drawn_sums, fraction_interval, interval
+from charlm.inference.bootstrap import drawn_sums, fraction_interval, interval, sign_p
+from charlm.inference.figures import TaskDifference
 from charlm.inference.text_metrics import (
     BLEU_SUMS,
     CHRF_SUMS,
@@ -184,6 +185,46 @@ def copy_floor(pairs: Sequence[tuple[str, str]]) -> dict[str, float]:
     sources, references = ([pair[side].strip() for pair in pairs] for side in (0, 1))
     counts = TranslationCounts.of(sources, references)
     return {name: getattr(counts, name) for name in (*DRAWN, "reference_letters")}
+
+
+class WorstTranslation(NamedTuple):
+    """A text with its reference and its output, and the chrF of the output."""
+
+    text: str
+    reference: str
+    output: str
+    chrf: float
+
+
+def worst_translations(
+    texts: Sequence[tuple[str, str]], outputs: Sequence[str], rows: Sums, number: int
+) -> list[WorstTranslation]:
+    """Return the texts whose outputs have the least chrF; of equal ones the first. None is exact.
+
+    `texts` are pairs of a text and its reference, `rows` those of `text_metrics.text_rows`.
+    """
+    scores = chrf2(rows[:, 1 + BLEU_SUMS :])
+    order = np.argsort(scores, kind="stable")
+    order = order[rows[order, 0] == 0][:number].tolist()
+    return [
+        WorstTranslation(
+            text=texts[at][0], reference=texts[at][1], output=outputs[at], chrf=float(scores[at])
+        )
+        for at in order
+    ]
+
+
+def differences(
+    first: TranslationCounts, other: TranslationCounts, seed: int = 0
+) -> dict[str, TaskDifference]:
+    """Return the differences of two runs on the same texts, paired text by text."""
+    assert first.rows is not None and other.rows is not None, "counts of texts that were read"
+    samples = drawn_figures(other.rows, seed) - drawn_figures(first.rows, seed)
+    found = {}
+    for name, drawn in zip(DRAWN, samples, strict=True):
+        value = getattr(other, name) - getattr(first, name)
+        found[name] = TaskDifference(name, value, *interval(drawn), sign_p(drawn))
+    return found
 
 
 def is_repetition(pieces: Sequence[Hashable]) -> bool:

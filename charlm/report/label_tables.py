@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from charlm.inference.counts import Confident, LabelCounts
-from charlm.inference.figures import TaskComparison
-from charlm.inference.label_results import NOT_SHOWN, LabelEvaluation, WrongText
+from charlm.inference.figures import NOT_SHOWN, TaskComparison, TaskEvaluation
+from charlm.inference.labelling import WrongText
 from charlm.report.tables import add_figures, change_cells, plain_table
 from charlm.report.text import number, shortened
 from charlm.units import finite
@@ -26,7 +26,7 @@ LABEL_WIDTH = 24
 """Maximum width of a label in a table."""
 
 
-def evaluation_tables(result: LabelEvaluation, width: int) -> Iterator[RenderableType]:
+def evaluation_tables(result: TaskEvaluation, width: int) -> Iterator[RenderableType]:
     """Yield the figures of all texts, then for the last text each label and the confusion.
 
     The worst texts of each come last; `width` is that of the terminal.
@@ -49,7 +49,7 @@ def heading(text: str) -> Text:
     return Text(f"\n{text}", style="italic")
 
 
-def figure_table(result: LabelEvaluation) -> Table:
+def figure_table(result: TaskEvaluation) -> Table:
     """Return a column of figures for each text."""
     table, every = plain_table("<", *result.counts), list(result.counts.items())
     intervals = [counts.intervals() for _, counts in every]
@@ -136,7 +136,7 @@ def worst_table(texts: Sequence[WrongText], width: int) -> Table:
     return table
 
 
-def text_json(result: LabelEvaluation, name: str) -> dict[str, Any]:
+def text_json(result: TaskEvaluation, name: str) -> dict[str, Any]:
     """Return the figures of one text as plain values."""
     counts = result.counts[name]
     per_label = zip(result.labels, counts.per_label(), strict=True)
@@ -166,7 +166,7 @@ def comparison_table(result: TaskComparison) -> Table:
         figures = [
             number(counts.accuracy, 4), number(counts.macro_f1, 4), number(counts.nats_per_text, 4)
         ]  # fmt: skip
-        more = change_cells(change, change.accuracy) if change else []
+        more = change_cells(change) if change else []
         more[-1:] = ["not shown" if text == NOT_SHOWN else text for text in more[-1:]]  # 80 columns
         table.add_row(Text(name), *figures, *more)
     return table

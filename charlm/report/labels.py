@@ -1,6 +1,7 @@
 """Reports of runs that give labels: the plan, the figures of texts, and the end of a training."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from charlm.report.predictions import LabelPredictions
 from charlm.report.task_reports import Json, Pairs, TaskReport, run_line, text_sizes
@@ -101,6 +102,11 @@ class LabelReport(TaskReport):
                 )
             )
         return pairs
+
+    def change_json(self, change: Any) -> dict[str, Any]:
+        """Return the difference of two runs as plain values, that of the accuracy by its name."""
+        plain = super().change_json(change)
+        return {plain.pop("figure"): plain.pop("value"), **plain}
 
 
 LABEL_REPORT: TaskReport = LabelReport()

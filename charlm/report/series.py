@@ -10,7 +10,7 @@ from charlm.report.text import number
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from charlm.inference.series_counts import SeriesEvaluation
+    from charlm.inference.figures import TaskEvaluation
 
 FLOORS = {"last_value": "last value", "recurrence": "linear recurrence of order 2"}
 """Names of the floors for people."""
@@ -62,9 +62,7 @@ class SeriesReport(TaskReport):
                 pairs += [(heading, self.figures_text(figures)), ("floor", _beside(figures))]
         return pairs
 
-    def evaluation_tables(
-        self, result: "SeriesEvaluation", width: int
-    ) -> Iterator["RenderableType"]:
+    def evaluation_tables(self, result: "TaskEvaluation", width: int) -> Iterator["RenderableType"]:
         """See `TaskReport.evaluation_tables`."""
         from charlm.report.tables import plain_table
 
@@ -82,9 +80,9 @@ class SeriesReport(TaskReport):
         table.add_row("nats per value", *(number(each["nats_per_value"], 3) for each in summaries))
         yield table
 
-    def text_json(self, result: "SeriesEvaluation", name: str) -> dict[str, Any]:
+    def text_json(self, result: "TaskEvaluation", name: str) -> dict[str, Any]:
         """See `TaskReport.text_json`."""
-        return result.counts[name].summary()
+        return dict(result.counts[name].summary())
 
 
 def floor_text(floors: Json | None) -> str:

@@ -14,6 +14,7 @@ from charlm.units import Tally
 if TYPE_CHECKING:
     from charlm.benchmark import Figure
     from charlm.inference.comparison import Difference, LineNats
+    from charlm.inference.figures import TaskDifference
     from charlm.inference.generation import NextToken
     from charlm.inference.word_errors import ErrorChange, ErrorRate
 
@@ -53,14 +54,14 @@ def add_figures(table: Table, label: str, cells: Sequence[str]) -> None:
         table.add_row(label, *cells)
 
 
-def change_cells(change: Any, value: float, *, scale: float = 100.0, digits: int = 2) -> list[str]:
+def change_cells(change: "TaskDifference", *, scale: float = 100.0, digits: int = 2) -> list[str]:
     """Return the cells of a difference from the first run: value, interval, p and verdict.
 
-    `value` and the ends of the interval are multiplied by `scale`: fractions become points.
+    The value and the ends of the interval are multiplied by `scale`: fractions become points.
     """
     low, high = scale * change.low, scale * change.high
     return [
-        f"{scale * value:+.{digits}f}", f"{low:+.{digits}f} to {high:+.{digits}f}",
+        f"{scale * change.value:+.{digits}f}", f"{low:+.{digits}f} to {high:+.{digits}f}",
         f"{change.p:.2g}", change.verdict,
     ]  # fmt: skip
 

@@ -8,9 +8,9 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from charlm.inference.figures import TaskComparison
+from charlm.inference.figures import TaskComparison, TaskEvaluation
 from charlm.inference.tag_counts import TagCounts, span_types
-from charlm.inference.tag_results import TagEvaluation, WrongSentence
+from charlm.inference.tagging import WrongSentence
 from charlm.report.label_tables import (
     LABEL_WIDTH,
     MAX_SQUARE,
@@ -35,7 +35,7 @@ OTHER_TYPES = "(other types)"
 """Name of the types of spans that training lacks, together."""
 
 
-def evaluation_tables(result: TagEvaluation, width: int) -> Iterator[RenderableType]:
+def evaluation_tables(result: TaskEvaluation, width: int) -> Iterator[RenderableType]:
     """Yield the figures of all texts, then for the last one each type or tag, and its errors.
 
     The worst sentences of each come last; `width` has no part, since rows are wrapped.
@@ -63,7 +63,7 @@ def evaluation_tables(result: TagEvaluation, width: int) -> Iterator[RenderableT
             yield worst_table(sentences)
 
 
-def figure_table(result: TagEvaluation) -> Table:
+def figure_table(result: TaskEvaluation) -> Table:
     """Return a column of figures for each text."""
     table, every = plain_table("<", *result.counts), list(result.counts.items())
     intervals = [counts.intervals() for _, counts in every]
@@ -120,7 +120,7 @@ def worst_table(sentences: Sequence[WrongSentence]) -> Table:
     return table
 
 
-def text_json(result: TagEvaluation, name: str) -> dict[str, Any]:
+def text_json(result: TaskEvaluation, name: str) -> dict[str, Any]:
     """Return the figures of one text as plain values."""
     counts = result.counts[name]
     types = zip([*span_types(result.labels), OTHER_TYPES], counts.per_type(), strict=False)
@@ -148,6 +148,6 @@ def comparison_table(result: TaskComparison) -> Table:
         figures = [
             number(finite(getattr(counts, figure)), 4), number(finite(counts.nats_per_tag), 4)
         ]  # fmt: skip
-        more = change_cells(change, change.value) if change else []
+        more = change_cells(change) if change else []
         table.add_row(Text(name), *figures, *more)
     return table

@@ -8,12 +8,9 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from charlm.inference.figures import TaskComparison
+from charlm.inference.figures import TaskComparison, TaskEvaluation
 from charlm.inference.text_metrics import SIGNATURE
-from charlm.inference.translation_results import (
-    TranslationEvaluation,
-    WorstTranslation,
-)
+from charlm.inference.translation_counts import WorstTranslation
 from charlm.report.tables import add_figures, change_cells, plain_table
 from charlm.report.text import number, shortened
 from charlm.report.translation_figures import NAMES, digits_of, shown_figures
@@ -22,7 +19,7 @@ TEXT_LINES = 2
 """Maximum number of lines of a text in a table."""
 
 
-def evaluation_tables(result: TranslationEvaluation, width: int) -> Iterator[RenderableType]:
+def evaluation_tables(result: TaskEvaluation, width: int) -> Iterator[RenderableType]:
     """Yield the figures of all texts, then the worst outputs; `width` is that of the terminal."""
     table = figure_table(result)
     yield table
@@ -34,7 +31,7 @@ def evaluation_tables(result: TranslationEvaluation, width: int) -> Iterator[Ren
             yield worst_table(texts, width)
 
 
-def figure_table(result: TranslationEvaluation) -> Table:
+def figure_table(result: TaskEvaluation) -> Table:
     """Return a column of figures for each text."""
     table, every = plain_table("<", *result.counts), list(result.counts.values())
     intervals = [counts.intervals() for counts in every]
@@ -76,7 +73,7 @@ def worst_table(texts: Sequence[WorstTranslation], width: int) -> Table:
     return table
 
 
-def text_json(result: TranslationEvaluation, name: str) -> dict[str, Any]:
+def text_json(result: TaskEvaluation, name: str) -> dict[str, Any]:
     """Return the figures of one text as plain values."""
     return {
         **result.counts[name].summary(),
@@ -100,6 +97,6 @@ def comparison_table(result: TaskComparison) -> Table:
             ]  # fmt: skip
             if changes:
                 change = changes[figure]
-                cells += change_cells(change, change.value, scale=1.0, digits=digits)
+                cells += change_cells(change, scale=1.0, digits=digits)
             table.add_row(*cells)
     return table

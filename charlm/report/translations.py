@@ -65,7 +65,8 @@ class TranslateReport(TaskReport):
 
     def change_json(self, change: Any) -> dict[str, Any]:
         """Return the differences of two runs as plain values, by figure."""
-        return {figure: each.to_dict() for figure, each in change.items()}
+        plain = (each.to_dict() for each in change.values())
+        return {each.pop("figure"): each for each in plain}
 
 
 TRANSLATE_REPORT: TaskReport = TranslateReport()

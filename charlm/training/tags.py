@@ -199,7 +199,8 @@ class TagTraining(LabelledTraining):
         own = self.figures(session, answers["test"], "test", 1.0)
         floor = frequent_tag(session.dataset, ["test"])["test"]
         assert own.rows is not None and floor.rows is not None, "counted here"
-        return {"difference": list(paired_difference(floor.rows, own.rows, own.headline))[:3]}
+        change = paired_difference(floor.rows, own.rows, own.headline)
+        return {"difference": [change.value, change.low, change.high]}
 
     def fit(
         self,
