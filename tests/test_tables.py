@@ -335,7 +335,7 @@ def test_parquet_of_no_rows_and_of_other_types(here) -> None:
     assert records("b.parquet", content) == [
         (1, None, "a", {"n": "1", "d": '{"x": 1.5}'}), (2, None, None, {"n": "2", "d": ""}),
     ]  # fmt: skip
-    assert 'column "n" holds int64' in refused("b.parquet", content, column="n")
+    assert 'column "n" holds the number 1' in refused("b.parquet", content, column="n")
     coded = pyarrow.array(["x", "y", "x"]).dictionary_encode()
     assert texts("c.parquet", parquet(**{"a.b": coded})) == ["x", "y", "x"]
     assert "cannot be read as Parquet" in refused("d.parquet", content[:-9])

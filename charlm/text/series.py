@@ -134,8 +134,9 @@ class NumberColumn(TextColumn):
     skips_blank = False
 
     def fits(self, cells: Iterable[object]) -> bool:
-        """Return whether all cells are numbers."""
-        return all(_NUMBER.fullmatch(str(cell).strip()) for cell in cells)
+        """Return whether all cells that are not missing are numbers, and some are."""
+        texts = [str(cell).strip() for cell in cells if cell is not None]
+        return bool(texts) and all(map(_NUMBER.fullmatch, texts))
 
     def choose(
         self, label: str, columns: Sequence[str], texts: Sequence[str], named: str | None

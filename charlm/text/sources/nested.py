@@ -40,30 +40,18 @@ def with_inner(row: Row, names: Sequence[str]) -> Row:
 
 
 def inner_texts(rows: Iterable[Row]) -> str:
-    """Return the names of the fields of text in objects, for a message, or ""."""
+    """Return the first names of the fields of text in objects, for a message, or ""."""
     fields = (pair for row in rows for pair in leaves(row))
-    return listed_fields(name for name, value in fields if type(value) is str and value)
-
-
-def listed_fields(names: Iterable[str]) -> str:
-    """Return the first names of fields, and the number of the others."""
-    every = list(dict.fromkeys(names))
-    more = f" and {len(every) - MAX_SHOWN:,} more" if len(every) > MAX_SHOWN else ""
-    return ", ".join(map(shown, every[:MAX_SHOWN])) + more
-
-
-def naming_advice(fields: str) -> str:
-    """Return what to do about texts in these fields of objects, as `listed_fields` names them."""
-    return (
-        f" Texts are inside objects: {fields}. Name one with {named('column')}." if fields else ""
-    )
+    names = list(dict.fromkeys(name for name, value in fields if type(value) is str and value))
+    more = f" and {len(names) - MAX_SHOWN:,} more" if len(names) > MAX_SHOWN else ""
+    return ", ".join(map(shown, names[:MAX_SHOWN])) + more
 
 
 def inner_advice(rows: Iterable[Row]) -> str:
     """Return what to do about rows whose texts are inside objects or lists, or ""."""
     rows = list(rows)
     if texts := inner_texts(rows):
-        return naming_advice(texts)
+        return f" Texts are inside objects: {texts}. Name one with {named('column')}."
     for name, value in (pair for row in rows for pair in row.items()):
         first = next(iter(value), None) if isinstance(value, list) else None
         if isinstance(first, Mapping):

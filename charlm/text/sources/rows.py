@@ -386,20 +386,21 @@ def named_records(
     cells: bool,
     show: Callable[[object], str] = str,
     rule: TextColumn = TEXT_COLUMN,
+    *,
+    again: Callable[[Sequence[str]], Iterator[tuple[int | None, Row]]] | None = None,
 ) -> Opened:
     """Open a table of rows that are mappings.
 
-    `rows` are pairs of line and row. `show` formats a cell that is not text for `Record.cells`.
+    `rows` are pairs of line and row. `show` formats a cell that is not text for `Record.cells`. If
+    the first rows are read for themselves, `again` reads all rows with the columns that are needed.
     """
     first = list(islice(rows, PEEK_ROWS))
     if not first:
         warn(f"{label} has no rows.")
         return Opened(named or "", (), iter(()))
     peeked = [row for _, row in first]
-    numbered: Iterator[tuple[int | None, Row]] = chain(first, rows)
     if inner := inner_names(peeked, rule.names(named)):
         peeked = [with_inner(row, inner) for row in peeked]
-        numbered = ((line, with_inner(row, inner)) for line, row in chain(first, rows))
     columns = list(dict.fromkeys(chain.from_iterable(peeked)))
     texts = [name for name in columns if rule.fits(row.get(name) for row in peeked)]
     try:
@@ -415,7 +416,13 @@ def named_records(
         warn(f"{label}: texts inside objects ({fields}) are not read unless they are named.")
     if len(columns) > 1 and not rule.is_silent(named):
         warn(f"{rule.described(label, column, columns)}. {listed(columns)}")
-    return Opened(column, columns, _records(label, numbered, column, cells, show, rule))
+    every: Iterator[tuple[int | None, Row]] = chain(first, rows)
+    if again:
+        own = [name for name in columns if name not in inner]
+        every = again(own if cells or inner else [column])
+    if inner:
+        every = ((line, with_inner(row, inner)) for line, row in every)
+    return Opened(column, columns, _records(label, every, column, cells, show, rule))
 
 
 def _records(
@@ -535,7 +542,7 @@ class Nested(str):
 
 def kind_of(value: object) -> str:
     """Return the kind of a value for a message."""
-    if isinstance(value, Number) or (isinstance(value, int | float) and value not in (True, False)):
-        return f"the number {value:.40}" if isinstance(value, str) else f"the number {value}"
+    if isinstance(value, Number | int | float) and not isinstance(value, bool):
+        return f"the number {value!s:.40}"
     names = {bool: "true or false", list: "a list", dict: "an object", str: "a text"}
     return "null" if value is None else names.get(type(value), type(value).__name__)
