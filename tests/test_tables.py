@@ -64,10 +64,9 @@ def in_pieces(text: str, cuts: list[int]) -> list[str]:
     return [text[a:b] for a, b in pairwise(places)]
 
 
-def opened(module, content: str, cuts: list[int], reading, **named) -> list[tuple]:
-    rows = module.open_table(
-        iter(in_pieces(content, cuts)), "x", reading, no_note, True, report=no_note, **named
-    ).records
+def opened(module, content: str, cuts: list[int], *how, **named) -> list[tuple]:
+    pieces = iter(in_pieces(content, cuts))
+    rows = module.open_table(pieces, "x", *how, True, report=no_note, **named).records
     return [(r.number, r.text, dict(r.cells)) for r in rows]
 
 
@@ -89,7 +88,7 @@ def test_csv_is_read_as_python_writes_it(rows, delimiter, end, cuts) -> None:
     quoting = csv.QUOTE_ALL if end == "\n" else csv.QUOTE_MINIMAL  # which leaves "\r" bare there
     writer = csv.writer(file, delimiter=delimiter, lineterminator=end, quoting=quoting)
     writer.writerows([("text", "other"), *rows])
-    table_rows = opened(delimited, file.getvalue(), cuts, rules(), kind="csv")
+    table_rows = opened(delimited, file.getvalue(), cuts, rules(), no_note, kind="csv")
     assert table_rows == [(n, a or None, {"other": b}) for n, (a, b) in enumerate(rows, 1)]
 
 
@@ -97,7 +96,7 @@ def test_csv_is_read_as_python_writes_it(rows, delimiter, end, cuts) -> None:
 def test_tsv_is_read_literally(rows, end) -> None:
     """Quotes have no meaning, at the beginning of a field or elsewhere."""
     content = "".join("\t".join(row) + end for row in [("text", "other"), *rows])
-    table_rows = opened(delimited, content, [], rules(), kind="tsv")
+    table_rows = opened(delimited, content, [], rules(), no_note, kind="tsv")
     assert table_rows == [(n, a or None, {"other": b}) for n, (a, b) in enumerate(rows, 1)]
 
 
@@ -116,7 +115,7 @@ def test_json_is_read_as_python_writes_it(rows, form, cuts) -> None:
         "in a row": "".join(json.dumps(v, indent=1) for v in values),
     }[form]
     read = json_rows.lines_of if form == "lines" else json_rows.values_of
-    table_rows = opened(json_rows, content, cuts, rules(), values=read)
+    table_rows = opened(json_rows, content, cuts, values=read)
     assert [(number, text) for number, text, _ in table_rows] == [
         (n, a) for n, (a, _) in enumerate(rows, 1)
     ]
@@ -413,7 +412,7 @@ def test_options_of_tables_need_one() -> None:
 class Digits(TextColumn):
     """Column of whole numbers."""
 
-    usual, holds, skips_blank = "n", "numbers", False
+    holds, skips_blank = "numbers", False
 
     def fits(self, cells) -> bool:
         return all(cell is None or str(cell).isdecimal() for cell in cells)
@@ -438,6 +437,6 @@ def test_a_rule_chooses_the_column_and_reads_its_cells(here, name, content) -> N
     else:
         Path(name).write_text(content)
     (rows,) = find([name], rules(), no_note)
-    opened = rows.read(no_note, False, None, Digits())
+    opened = rows.read(no_note, False, Digits())
     values = [record.text and record.text.rpartition(" ")[2] for record in opened.records]
     assert (opened.column, values) == ("m", ["1", None, "2"])

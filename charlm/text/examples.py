@@ -22,7 +22,6 @@ from charlm.text.sources.rows import (
     Rows,
     TwoColumns,
     Warn,
-    chosen_column,
     columns_named,
 )
 from charlm.text.sources.text_lines import FileRules, LineReader
@@ -50,19 +49,17 @@ class Example(NamedTuple):
 class LabelColumns(TwoColumns):
     """Rule that chooses the columns of texts and labels in a table."""
 
-    def choose(
-        self, label: str, columns: Sequence[str], texts: Sequence[str], named: str | None
-    ) -> str:
+    def choose(self, label: str, columns: Sequence[str], texts: Sequence[str]) -> str:
         """Return the column that is named, else one of `TEXT_NAMES`, else the only one of text."""
         labels = self.second_column(label, columns)
         others = [name for name in texts if name != labels]
-        if named is None and (usual := self.found(self.usual, others)):
+        if self.column is None and (usual := self.found(self.usual, others)):
             return usual
-        if named is None and self.is_bound(columns):
+        if self.column is None and self.is_bound(columns):
             return self.trained_column(label, columns, others)
-        if named is None and (known := columns_named(TEXT_NAMES, others)):
+        if self.column is None and (known := columns_named(TEXT_NAMES, others)):
             return known[0]
-        return chosen_column(label, columns, others, named)
+        return self.chosen(label, columns, others)
 
 
 class ConditionColumns(LabelColumns):
@@ -99,7 +96,7 @@ def near_targets(sources: Sequence[str], reading: ReadSettings, target: str | No
     for source in find(sources, reading, lambda _: None):
         if not isinstance(source, Rows):
             continue
-        table = source.read(lambda _: None, True, None, LabelColumns(target=target))
+        table = source.read(lambda _: None, True, LabelColumns(target=target))
         rows = [record.cells for record in islice(table.records, MAX_COMPARED)]
         for column in table.columns:
             values = {cells.get(column, "") for cells in rows} - {""}

@@ -12,9 +12,9 @@ from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError
 from charlm.text.documents import check_text
 from charlm.text.nbest import NBestLists
-from charlm.text.sources import decoding
-from charlm.text.sources.encodings import own_encoding
-from charlm.text.sources.files import TextFile, blocks, shown
+from charlm.text.sources.decoding import line_batches
+from charlm.text.sources.encodings import decoded
+from charlm.text.sources.files import TextFile, shown
 from charlm.text.sources.rows import Number
 from charlm.units import count_of
 
@@ -45,14 +45,7 @@ class NBestFiles:
         """Yield the text of a file in pieces. Raises CorpusError if it cannot be read."""
         if not path.exists():
             raise CorpusError(f"{shown(path)} does not exist; expected a file. Check the name")
-        source = TextFile(shown(path), path)
-        encoding = self.reading.encoding
-        if encoding == decoding.AUTO:
-            encoding = own_encoding(source, self.warn)
-        errors = self.reading.errors
-        return decoding.decode(
-            blocks(source), source.label, self.warn, encoding=encoding, errors=errors
-        )
+        return decoded(TextFile(shown(path), path), self.reading, self.warn)
 
     def unmarked(self, text: str, path: Path, line: int) -> str:
         """Return a text without <s> at its beginning and </s> at its end, and note its line.
@@ -80,7 +73,7 @@ class NBestFiles:
 
     def lines(self, path: Path) -> Iterator[tuple[int, str]]:
         """Yield the lines of a file that are not blank, with their numbers, without line ends."""
-        batches = decoding.line_batches(self.pieces(path), shown(path))
+        batches = line_batches(self.pieces(path), shown(path))
         for number, line in enumerate(chain.from_iterable(batches), start=1):
             if not line.isspace():
                 yield number, line.rstrip("\r\n")

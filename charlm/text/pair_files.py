@@ -18,7 +18,7 @@ from charlm.errors import CorpusError
 from charlm.text.corpus import Corpus
 from charlm.text.sources.files import TextFile, shown
 from charlm.text.sources.names import Source, find, short_name
-from charlm.text.sources.rows import Record, Rows, Warn, listed
+from charlm.text.sources.rows import Record, Rows, TextColumn, Warn, listed
 from charlm.text.syntaxgym import SuiteItem, is_suite, suite_items
 
 GOOD, BAD = "sentence_good", "sentence_bad"
@@ -143,7 +143,7 @@ def _table_pairs(rows: Rows, columns: Sequence[str], warn: Warn) -> Iterator[Pai
     """Yield the pairs of a table."""
     good, bad, *phenomenon = columns or (GOOD, BAD)
     try:
-        records = rows.read(warn, True, good).records
+        records = rows.read(warn, True, TextColumn(column=good)).records
     except CorpusError as error:
         if not error.columns:
             raise
@@ -151,7 +151,7 @@ def _table_pairs(rows: Rows, columns: Sequence[str], warn: Warn) -> Iterator[Pai
         if not good:
             raise _no_columns(rows.label, columns or (GOOD, BAD), error.columns) from error
         warn(f'{rows.label}: "{good}" is read as the good sentence, "{bad}" as the bad one.')
-        records = rows.read(warn, True, good).records
+        records = rows.read(warn, True, TextColumn(column=good)).records
     file = short_name(str(rows.path or rows.label), [rows])
     for row in records:
         for name in (bad, *phenomenon):

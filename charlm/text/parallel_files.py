@@ -13,7 +13,7 @@ from typing import NamedTuple
 from charlm.errors import CorpusError, UsageError, named
 from charlm.text.sources.files import Spool, TextFile, shown
 from charlm.text.sources.kinds import MAX_LINES
-from charlm.text.sources.rows import Rows, TwoColumns, chosen_column, listed
+from charlm.text.sources.rows import Rows, TwoColumns, listed
 from charlm.text.sources.text_lines import FileRules, LineReader
 
 
@@ -73,12 +73,10 @@ class PairColumns(TwoColumns):
 
     noun = "translation"
 
-    def choose(
-        self, label: str, columns: Sequence[str], texts: Sequence[str], named: str | None
-    ) -> str:
+    def choose(self, label: str, columns: Sequence[str], texts: Sequence[str]) -> str:
         """Return the column that is named, else the first of two, else the only one of text."""
-        if named is not None:
-            return chosen_column(label, columns, texts, named)
+        if self.column is not None:
+            return self.chosen(label, columns, texts)
         usual = self.found(self.usual, texts)
         if self.usual_target is not None and usual:
             return usual

@@ -29,7 +29,7 @@ from charlm.text.labelled import run_name
 from charlm.text.series_floors import Values
 from charlm.text.series_rows import SeriesRows
 from charlm.text.sources.files import shown
-from charlm.text.sources.rows import Columns, Rows, TextColumn, Warn, chosen_column
+from charlm.text.sources.rows import Columns, Rows, TextColumn, Warn
 from charlm.text.sources.text_lines import FileRules, LineReader
 from charlm.text.splits import VALID_FRACTION
 from charlm.text.task_text import NOTHING, Given
@@ -138,15 +138,13 @@ class NumberColumn(TextColumn):
         texts = [str(cell).strip() for cell in cells if cell is not None]
         return bool(texts) and all(map(_NUMBER.fullmatch, texts))
 
-    def choose(
-        self, label: str, columns: Sequence[str], texts: Sequence[str], named: str | None
-    ) -> str:
+    def choose(self, label: str, columns: Sequence[str], texts: Sequence[str]) -> str:
         """Return the column that is named, else the usual one, else the only one of numbers."""
-        if named is None and (usual := self.found(self.usual, columns)):
+        if self.column is None and (usual := self.found(self.usual, columns)):
             return usual
-        if named is None and self.is_bound(columns):
+        if self.column is None and self.is_bound(columns):
             return self.trained_column(label, columns, texts)
-        return chosen_column(label, columns, texts, named, holds=self.holds)
+        return self.chosen(label, columns, texts)
 
     def numbers_advice(self, columns: Sequence[str]) -> str:
         """Return why a column of a table without a column of numbers may be none."""
@@ -175,7 +173,7 @@ def read_numbers(names: Sequence[str], rules: FileRules) -> tuple[str, Values]:
     (source,) = sources
     with reader.opened(sources):
         if isinstance(source, Rows):
-            column, _, records = source.read(warn, True, None, NumberColumn.of(columns))
+            column, _, records = source.read(warn, True, NumberColumn.of(columns))
             rows = SeriesRows(records)
             advice = f"Choose a column of numbers with {named('column')}"
             values = checked_numbers(rows.cells(), source.label, advice)

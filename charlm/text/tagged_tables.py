@@ -22,7 +22,6 @@ from charlm.text.sources.rows import (
     Rows,
     TwoColumns,
     Warn,
-    chosen_column,
     columns_named,
     kind_of,
     listed,
@@ -83,12 +82,10 @@ class WordColumns(TwoColumns):
         check_text(value, place, "Correct that row.")
         return value
 
-    def choose(
-        self, label: str, columns: Sequence[str], texts: Sequence[str], named: str | None
-    ) -> str:
+    def choose(self, label: str, columns: Sequence[str], texts: Sequence[str]) -> str:
         """Return the column that is named, else that of a run, of `WORD_NAMES`, or of text."""
-        if named is not None:
-            return chosen_column(label, columns, texts, named, self.holds)
+        if self.column is not None:
+            return self.chosen(label, columns, texts)
         if usual := self.found(self.usual or None, columns):
             return usual
         if words := columns_named(WORD_NAMES, columns):

@@ -63,7 +63,7 @@ def open_table(
     begin = _first_rows(rows)
     if not begin:
         warn(f"{label} has no rows.")
-        return Opened(reading.column or "", (), iter(()))
+        return Opened(rule.column or "", (), iter(()))
     names = begin[-1][1]
     if form.quoted and reading.header is not False and _has_row_names(head, names, form):
         names = ["", *names]
@@ -81,9 +81,9 @@ def open_table(
             f"{label} has a header and no other row. {listed(names)} "
             f"If that row is data, add --no-header."
         )
-        return Opened(reading.column or "", names, iter(()))
+        return Opened(rule.column or "", names, iter(()))
     if reading.header is None:
-        _check_names(label, names, peeked, rule.names(reading.column))
+        _check_names(label, names, peeked, rule.names)
     index = column_index(label, names, peeked, reading, rule)
     unique = unique_names(names)
     if repeated := _repeated(names):
@@ -91,9 +91,9 @@ def open_table(
             f'{label} has {names.count(repeated)} columns "{shown(repeated)}"; each after the '
             f'first has a number, as in "{shown(repeated)}.1". {listed(unique)}'
         )
-    if reading.column != unique[index] or not (form.is_usual and rule.is_silent(reading.column)):
+    if rule.column != unique[index] or not (form.is_usual and rule.is_silent):
         what = rule.described(label, unique[index], unique)
-        report(what + _separation(unique, form, reading, rule.usual))
+        report(what + _separation(unique, form, reading, rule))
     kept: Iterator[Fields] = chain(peeked, fitted)
     if form.quoted and reading.quoting == "auto":
         kept = without_rows_inside(kept, peeked, form.delimiter, label)
@@ -101,9 +101,7 @@ def open_table(
     return Opened(column, unique, _checked(records, label, column, warn, literal=not form.quoted))
 
 
-def _check_names(
-    label: str, names: list[str], rows: list[Fields], known: Sequence[str | None]
-) -> None:
+def _check_names(label: str, names: list[str], rows: list[Fields], known: Sequence[str]) -> None:
     """Raise CorpusError if the row after the first one evidently holds the names of the columns.
 
     Spreadsheets have such rows below a title or merged cells, and surveys below short names: cells
@@ -112,7 +110,7 @@ def _check_names(
     """
     rows = list(dropwhile(lambda row: not any(row[1]), rows)) or rows
     line, second = rows[0]
-    usual = {"text", *TARGET_NAMES, *(name.casefold() for name in known if name)}
+    usual = {"text", *TARGET_NAMES, *(name.casefold() for name in known)}
     if any(cell.startswith('{"ImportId"') for _, row in rows[:2] for cell in row):
         found = "rows that describe its columns, as exports of Qualtrics have"
     elif usual & {name.casefold() for name in names}:
@@ -192,11 +190,11 @@ def _first_rows(rows: Iterator[Fields]) -> list[Fields]:
     return []
 
 
-def _separation(names: list[str], form: Form, reading: ReadSettings, usual: str) -> str:
+def _separation(names: list[str], form: Form, reading: ReadSettings, rule: TextColumn) -> str:
     """Return the end of a sentence about how a table is read."""
     separator = DELIMITER_NAMES.get(form.delimiter, repr(form.delimiter))
     words = f"; fields are separated by {separator}. {listed(names)}"
-    if reading.header is None and reading.column is None and usual not in names:
+    if reading.header is None and rule.column is None and rule.usual not in names:
         words += FIRST_ROW
     if form.kind == "tsv" and form.quoted and reading.quoting == "auto":
         words += " Its names are in quotes, so quotes enclose fields; else add --quoting none."
@@ -396,7 +394,7 @@ def column_index(
 
     Raises CorpusError if there is no such column, or if the first row is not a header.
     """
-    typed = reading.column
+    typed = rule.column
     name = typed if typed is not None else rule.usual
     if names.count(name) > 1:
         places = [str(place + 1) for place, other in enumerate(names) if other == name]
@@ -421,7 +419,7 @@ def column_index(
     unique = unique_names(names)
     texts = [unique[place] for place in _text_places(rows, len(names), rule)]
     try:
-        return unique.index(rule.choose(label, unique, texts, typed))
+        return unique.index(rule.choose(label, unique, texts))
     except CorpusError as error:
         problem = str(error) + ("" if str(error).endswith((".", "?")) else ".")
         if reading.header is None:

@@ -1,11 +1,12 @@
 """Encodings of files, recognised by a byte-order mark or by the content."""
 
 import codecs
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError
-from charlm.text.sources.decoding import SNIFF_BYTES, decode
+from charlm.text.sources.decoding import AUTO, SNIFF_BYTES, decode
 from charlm.text.sources.files import Spool, TextFile, blocks
 from charlm.text.sources.rows import Rows
 from charlm.text.sources.signatures import (
@@ -94,6 +95,17 @@ def own_encoding(source: TextFile | Spool, warn: Callable[[str], None]) -> str:
     elif not guess.sure:
         warn(f"{source.label} is read as UTF-8, as most of it is valid UTF-8.")
     return guess.name
+
+
+def decoded(
+    source: TextFile | Spool, reading: ReadSettings, warn: Callable[[str], None]
+) -> Iterator[str]:
+    """Yield the text of a file in pieces, in the encoding of the settings or in its own.
+
+    Raises CorpusError if it cannot be read or decoded.
+    """
+    encoding = own_encoding(source, warn) if reading.encoding == AUTO else reading.encoding
+    return decode(blocks(source), source.label, warn, encoding=encoding, errors=reading.errors)
 
 
 def invalid(sources: Iterable[object], encoding: str, error: CorpusError) -> CorpusError:

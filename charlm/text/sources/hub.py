@@ -29,7 +29,6 @@ def hub_rows(name: str, column: str | None) -> Rows:
     """Return the rows of `hf:org/name[:config][/split][#column]`. Raises UsageError."""
     parts = hub_parts(name)
     path, config, split = parts["path"], parts["config"], parts["split"] or "train"
-    named = parts["column"] or column
 
     def load() -> Iterable[Row]:
         """Stream the rows of the split."""
@@ -38,12 +37,11 @@ def hub_rows(name: str, column: str | None) -> Rows:
         rows: Iterable[Row] = datasets.load_dataset(path, config, split=split, streaming=True)
         return rows
 
-    def read(
-        warn: Warn, cells: bool, column: str | None = None, rule: TextColumn = TEXT_COLUMN
-    ) -> Opened:
+    def read(warn: Warn, cells: bool, rule: TextColumn = TEXT_COLUMN) -> Opened:
         """Open the split; see `Rows.read`."""
         numbered = ((None, row) for row in _guarded(name, load))
-        return named_records(name, numbered, column or named, warn, cells, shown_cell, rule)
+        own = rule.naming(parts["column"] or column)
+        return named_records(name, numbered, warn, cells, shown_cell, own)
 
     return Rows(name, read)
 

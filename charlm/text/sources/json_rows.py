@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, islice
 
-from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError
 from charlm.text.sources.decoding import MAX_LINE_CHARS, line_batches
 from charlm.text.sources.files import shown
@@ -29,8 +28,6 @@ _CUT_SHORT = 16
 def open_table(
     pieces: Iterator[str],
     label: str,
-    reading: ReadSettings,
-    warn: Warn,
     cells: bool,
     *,
     values: Callable[[Iterator[str], str], Iterator[tuple[int | None, object]]],
@@ -39,14 +36,13 @@ def open_table(
 ) -> Opened:
     """Open a table; `values` reads the rows, and `rule` chooses the column of the texts.
 
-    `report` takes how the table is read. Nothing unusual is accepted, so `warn` is not used.
+    `report` takes how the table is read. Nothing unusual is accepted, so nothing is warned of.
     """
-    del warn
     numbered: Iterator[tuple[int | None, object]] = values(pieces, label)
     if values is values_of:
-        numbered = _rows_of_member(numbered, label, reading.column, report)
+        numbered = _rows_of_member(numbered, label, rule.column, report)
     rows = ((line, _json_row(label, line, value, rule)) for line, value in numbered)
-    return named_records(label, rows, reading.column, report, cells, json_text, rule)
+    return named_records(label, rows, report, cells, json_text, rule)
 
 
 def _rows_of_member(

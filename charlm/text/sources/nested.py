@@ -25,7 +25,7 @@ def leaves(row: Row, before: str = "", depth: int = MAX_DEPTH) -> Iterator[tuple
             yield name, value
 
 
-def inner_names(rows: Iterable[Row], wanted: Iterable[str | None]) -> list[str]:
+def inner_names(rows: Iterable[Row], wanted: Iterable[str]) -> list[str]:
     """Return those of the names that are fields of an object in a row and no column."""
     rows = list(rows)
     columns = {name for row in rows for name in row}

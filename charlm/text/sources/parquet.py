@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError
 from charlm.text.sources.files import Spool, TextFile, readable, shown
 from charlm.text.sources.rows import (
@@ -30,7 +29,6 @@ BATCH_ROWS = 500
 
 def open_table(
     source: TextFile | Spool,
-    reading: ReadSettings,
     report: Warn,
     cells: bool,
     rule: TextColumn = TEXT_COLUMN,
@@ -49,9 +47,7 @@ def open_table(
         for batch in _batches(file, label, columns, size):
             yield from ((None, row) for row in batch.to_pylist())
 
-    return named_records(
-        label, rows(names, PEEK_ROWS), reading.column, report, cells, shown_cell, rule, again=rows
-    )
+    return named_records(label, rows(names, PEEK_ROWS), report, cells, shown_cell, rule, again=rows)
 
 
 def _parquet_file(source: TextFile | Spool) -> "pyarrow.parquet.ParquetFile":

@@ -102,6 +102,8 @@ class Columns:
 class TextColumn:
     """Rule that chooses the column of the texts of a table."""
 
+    column: str | None = None
+    """Column as the user named it."""
     usual: str = "text"
     """Column that is read if it is there and none is named: that of an earlier table, or a run."""
     run: str = ""
@@ -123,6 +125,10 @@ class TextColumn:
         """Return the rule for a table beside those that have these columns."""
         return cls(usual=columns.text, run=columns.run) if columns.text else cls()
 
+    def naming(self, column: str | None) -> Self:
+        """Return the rule with a column that the user named, unless one is known."""
+        return replace(self, column=column) if self.column is None else self
+
     def fits(self, cells: Iterable[object]) -> bool:
         """Return whether a column with these cells, None for an empty one, may be the column."""
         return any(type(cell) is str for cell in cells)
@@ -131,33 +137,53 @@ class TextColumn:
         """Return a cell of the column as text. Raises CorpusError for any that does not belong."""
         return checked_text(value, place, column)
 
-    def choose(
-        self, label: str, columns: Sequence[str], texts: Sequence[str], named: str | None
-    ) -> str:
-        """Return the column, as in `chosen_column`, or the usual one if it is there."""
-        if named is None and (usual := self.found(self.usual, texts)):
+    def choose(self, label: str, columns: Sequence[str], texts: Sequence[str]) -> str:
+        """Return the column, as in `chosen`, or the usual one if it is there."""
+        if self.column is None and (usual := self.found(self.usual, texts)):
             return usual
-        if named is None and self.is_bound(columns):
+        if self.column is None and self.is_bound(columns):
             return self.trained_column(label, columns, texts)
         is_plain = Path(label).suffix.lower() in PLAIN_TABLES
         as_text = ", or read every file as plain text with --input-format text" if is_plain else ""
-        return chosen_column(label, columns, texts, named, otherwise=as_text)
+        return self.chosen(label, columns, texts, otherwise=as_text)
 
-    def is_silent(self, named: str | None) -> bool:
-        """Return True if the user named every column that is read, so that nothing is reported."""
-        return named is not None
+    def chosen(
+        self, label: str, columns: Sequence[str], texts: Sequence[str], otherwise: str = ""
+    ) -> str:
+        """Return the column that was named, else "text", else the only one of `texts`.
 
-    def names_nothing(self, named: str | None) -> bool:
-        """Return True if the user named no column."""
-        return named is None
+        `otherwise` follows the advice to choose one. Raises CorpusError, with the names of the
+        columns, if there is no such column or several.
+        """
+        if self.column is not None:
+            if self.column in columns:
+                return self.column
+            near = near_column(self.column, columns)
+            advice = f'Did you mean "{shown(near)}"?' if near else "Give --column one of them."
+            problem = f'{label} has no column "{shown(self.column)}". {listed(columns)} {advice}'
+            raise CorpusError(problem, columns=columns)
+        if "text" in texts:
+            return "text"
+        if len(texts) == 1:
+            return texts[0]
+        problem = f"{'several columns' if texts else 'no column'} of {self.holds}"
+        problem = f"{label} has {problem}. {listed(columns)} Choose one with --column{otherwise}."
+        raise CorpusError(problem, columns=columns)
 
-    def names_numbers(self, named: str | None) -> bool:
-        """Return True if the user named columns by their numbers only."""
-        return named is None or named.isdecimal()
+    @property
+    def is_silent(self) -> bool:
+        """True if the user named every column that is read, so that nothing is reported."""
+        return self.column is not None
 
-    def names(self, named: str | None) -> list[str | None]:
-        """Return the columns that the user named, or that a run was trained on."""
-        return [named, self.usual]
+    @property
+    def typed(self) -> list[str]:
+        """Columns that the user named."""
+        return [] if self.column is None else [self.column]
+
+    @property
+    def names(self) -> list[str]:
+        """Columns that the user named, or that a run was trained on."""
+        return [*self.typed, self.usual]
 
     def numbers_advice(self, columns: Sequence[str]) -> str:
         """Return what to do about a training table without a column of text: it may be numbers."""
@@ -281,18 +307,21 @@ class TwoColumns(TextColumn):
             end += f', {self.noun}s in "{shown(second)}"{trained}'
         return f'{label}: {self.texts} are in the column "{shown(column)}"{end}'
 
-    def is_silent(self, named: str | None) -> bool:
-        """Return True if the user named both columns, or that of the texts if others are extra."""
+    @property
+    def is_silent(self) -> bool:
+        """True if the user named both columns, or that of the texts if others are extra."""
         are_used = self.needed or self.compared
-        return named is not None and (self.target is not None or not are_used)
+        return self.column is not None and (self.target is not None or not are_used)
 
-    def names_nothing(self, named: str | None) -> bool:
-        """Return True if the user named no column."""
-        return named is None and self.target is None
+    @property
+    def typed(self) -> list[str]:
+        """Columns that the user named."""
+        return [name for name in (self.column, self.target) if name is not None]
 
-    def names_numbers(self, named: str | None) -> bool:
-        """Return True if the user named columns by their numbers only."""
-        return all(name is None or name.isdecimal() for name in (named, self.target))
+    @property
+    def names(self) -> list[str]:
+        """Columns that the user named, or that a run was trained on."""
+        return [*super().names, *([self.usual_target] if self.usual_target else [])]
 
     def known_target(self, columns: Sequence[str]) -> str | None:
         """Return the second column of a run or of an earlier table, or None.
@@ -302,10 +331,6 @@ class TwoColumns(TextColumn):
         if self.run and not self.is_bound(columns):
             return None
         return self.found(self.usual_target, columns)
-
-    def names(self, named: str | None) -> list[str | None]:
-        """Return the columns that the user named, or that a run was trained on."""
-        return [named, self.target, self.usual, self.usual_target]
 
     def typed_target(self, label: str, columns: Sequence[str], target: str) -> str:
         """Return the second column, by its name or number. Raises CorpusError if it is missing."""
@@ -330,9 +355,9 @@ class Rows:
 
     label: str
     read: Callable[..., Opened]
-    """Function that opens the table: read(warn, cells, column=None, rule=TEXT_COLUMN). The other
-    cells of records are filled in if `cells` is true. `column` takes the place of the column in
-    the settings, and `rule` chooses if none is named."""
+    """Function that opens the table: read(warn, cells, rule=TEXT_COLUMN). The other cells of
+    records are filled in if `cells` is true. A column that `rule` names takes the place of that in
+    the settings."""
     path: Path | None = None
     """File of the table, if it is one."""
 
@@ -360,13 +385,11 @@ class Rows:
     def sharing(self, columns: Columns) -> "Rows":
         """Return the table, read by `columns` where no other rule is given, which it fills in."""
 
-        def read(
-            warn: Warn, cells: bool, column: str | None = None, rule: TextColumn = TEXT_COLUMN
-        ) -> Opened:
+        def read(warn: Warn, cells: bool, rule: TextColumn = TEXT_COLUMN) -> Opened:
             """Open the table; see `Rows.read`."""
-            if rule is not TEXT_COLUMN:
-                return self.read(warn, cells, column, rule)
-            opened = self.read(warn, cells, column, TextColumn.of(columns))
+            if type(rule) is not TextColumn:
+                return self.read(warn, cells, rule)
+            opened = self.read(warn, cells, TextColumn.of(columns).naming(rule.column))
             if opened.columns:
                 columns.keep(opened.column)
             return opened
@@ -381,7 +404,6 @@ class Rows:
 def named_records(
     label: str,
     rows: Iterator[tuple[int | None, Row]],
-    named: str | None,
     warn: Warn,
     cells: bool,
     show: Callable[[object], str] = str,
@@ -397,24 +419,24 @@ def named_records(
     first = list(islice(rows, PEEK_ROWS))
     if not first:
         warn(f"{label} has no rows.")
-        return Opened(named or "", (), iter(()))
+        return Opened(rule.column or "", (), iter(()))
     peeked = [row for _, row in first]
-    if inner := inner_names(peeked, rule.names(named)):
+    if inner := inner_names(peeked, rule.names):
         peeked = [with_inner(row, inner) for row in peeked]
     columns = list(dict.fromkeys(chain.from_iterable(peeked)))
     texts = [name for name in columns if rule.fits(row.get(name) for row in peeked)]
     try:
-        column = rule.choose(label, columns, texts, named)
+        column = rule.choose(label, columns, texts)
     except CorpusError as error:
-        is_inner = not texts or "." in (named or "")
+        is_inner = not texts or "." in (rule.column or "")
         advice = inner_advice(peeked) if is_inner else ""
         if not texts and not advice:
             numbers = [each for each in columns if _holds_numbers(row.get(each) for row in peeked)]
             advice = rule.numbers_advice(numbers)
         raise CorpusError(f"{error}{advice}", columns=error.columns) from error
-    if not inner and named is None and (fields := inner_texts(peeked)):
+    if not inner and rule.column is None and (fields := inner_texts(peeked)):
         warn(f"{label}: texts inside objects ({fields}) are not read unless they are named.")
-    if len(columns) > 1 and not rule.is_silent(named):
+    if len(columns) > 1 and not rule.is_silent:
         warn(f"{rule.described(label, column, columns)}. {listed(columns)}")
     every: Iterator[tuple[int | None, Row]] = chain(first, rows)
     if again:
@@ -457,35 +479,6 @@ def cell_text(cell: object, show: Callable[[object], str]) -> str:
     if isinstance(cell, str):
         return cell
     return Nested(show(cell)) if isinstance(cell, list | dict) else show(cell)
-
-
-def chosen_column(
-    label: str,
-    columns: Sequence[str],
-    texts: Sequence[str],
-    named: str | None,
-    holds: str = "text",
-    otherwise: str = "",
-) -> str:
-    """Return the column that was named, else "text", else the only one of `texts`.
-
-    `holds` is what these columns hold; `otherwise` follows the advice to choose one. Raises
-    CorpusError, with the names of the columns, if there is no such column or several.
-    """
-    if named is not None:
-        if named in columns:
-            return named
-        near = near_column(named, columns)
-        advice = f'Did you mean "{shown(near)}"?' if near else "Give --column one of them."
-        problem = f'{label} has no column "{shown(named)}". {listed(columns)} {advice}'
-        raise CorpusError(problem, columns=columns)
-    if "text" in texts:
-        return "text"
-    if len(texts) == 1:
-        return texts[0]
-    problem = f"{'several columns' if texts else 'no column'} of {holds}"
-    problem = f"{label} has {problem}. {listed(columns)} Choose one with --column{otherwise}."
-    raise CorpusError(problem, columns=columns)
 
 
 def near_column(typed: str, columns: Sequence[str]) -> str:

@@ -5,17 +5,14 @@ fit its table is refused with its line, so that no text is lost or moved to anot
 """
 
 import re
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from itertools import chain
 
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError, named
 from charlm.text.sources import delimited, json_rows, parquet
-from charlm.text.sources.decoding import AUTO, decode
-from charlm.text.sources.encodings import own_encoding
-from charlm.text.sources.files import Spool, TextFile, blocks
+from charlm.text.sources.encodings import decoded
+from charlm.text.sources.files import Spool, TextFile
 from charlm.text.sources.kinds import misnamed
 from charlm.text.sources.rows import (
     TARGET_NAMES,
@@ -37,6 +34,8 @@ TABLES = {
     ".parquet": "parquet",
 }
 """File suffix → format."""
+JSON_VALUES = {"jsonl": json_rows.lines_of, "json": json_rows.values_of}
+"""Format → function that reads the values of a text."""
 _UNLIKE_TRAINING = (
     ": the first row is read as the names of the columns, unlike in training. If it is data, add "
     "--no-header."
@@ -62,11 +61,9 @@ def table_rows(
     label = source.label
     first_sentences: dict[str, str] = {}
 
-    def read(
-        warn: Warn, cells: bool, column: str | None = None, rule: TextColumn = TEXT_COLUMN
-    ) -> Opened:
+    def read(warn: Warn, cells: bool, rule: TextColumn = TEXT_COLUMN) -> Opened:
         """Open the table; see `Rows.read`."""
-        rules = reading if column is None else replace(reading, column=column)
+        rule = rule.naming(reading.column)
 
         def report(sentence: str) -> None:
             """Warn how this table is read, unless another table was read in the same way.
@@ -78,24 +75,25 @@ def table_rows(
                 warn(first_sentences.setdefault(key, sentence))
 
         if kind == "parquet":
-            return parquet.open_table(source, rules, report, cells, rule)
-        encoding = rules.encoding
-        if encoding == AUTO:
-            encoding = own_encoding(source, warn)
-        pieces = decode(blocks(source), label, warn, encoding=encoding, errors=rules.errors)
-        if kind in ("csv", "tsv"):
-            head = next((piece for piece in pieces if piece), "")
-            if rules.input_format == "auto" and (problem := misnamed(head, kind)):
-                raise CorpusError(f"{label} {problem}")
-            pieces = chain([head], pieces)
-            form = columns.form if columns else {}
-            bare = form.get("header") is False and rules.header is None
-            numbers = bare and rule.names_numbers(rules.column)
-            if columns and (numbers or rule.names_nothing(rules.column)):
-                rules = _as_trained(rules, columns, head, label, report, rule.holds)
-            elif bare:
-                report(f"{label}{_UNLIKE_TRAINING}")
-        return READERS[kind](pieces, label, rules, warn, cells, report=report, rule=rule)
+            return parquet.open_table(source, report, cells, rule)
+        pieces = decoded(source, reading, warn)
+        if values := JSON_VALUES.get(kind):
+            return json_rows.open_table(
+                pieces, label, cells, values=values, report=report, rule=rule
+            )
+        head = next((piece for piece in pieces if piece), "")
+        if reading.input_format == "auto" and (problem := misnamed(head, kind)):
+            raise CorpusError(f"{label} {problem}")
+        rules, form = reading, columns.form if columns else {}
+        bare = form.get("header") is False and reading.header is None
+        numbers = bare and all(map(str.isdecimal, rule.typed))
+        if columns and (numbers or not rule.typed):
+            rules = _as_trained(reading, columns, head, label, report, rule.holds)
+        elif bare:
+            report(f"{label}{_UNLIKE_TRAINING}")
+        return delimited.open_table(
+            chain([head], pieces), label, rules, warn, cells, kind=kind, report=report, rule=rule
+        )
 
     return Rows(label, read, source.path if isinstance(source, TextFile) else None)
 
@@ -160,12 +158,3 @@ def _holds_names(row: str, holds: str) -> bool:
         return not re.search(r"(?:^|[\t,;|])[\s\"+-]*[.,]?\d", row)
     cells = {cell.strip(' "').casefold() for cell in re.split(r"[\t,;|]", row)}
     return "text" in cells or bool(cells & {*TEXT_NAMES} and cells & {*TARGET_NAMES})
-
-
-READERS: dict[str, Callable[..., Opened]] = {
-    "csv": partial(delimited.open_table, kind="csv"),
-    "tsv": partial(delimited.open_table, kind="tsv"),
-    "jsonl": partial(json_rows.open_table, values=json_rows.lines_of),
-    "json": partial(json_rows.open_table, values=json_rows.values_of),
-}
-"""Format → function that opens a table of decoded text."""

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError, named
 from charlm.text.documents import lines
-from charlm.text.sources.decoding import AUTO, codec_name, decode
-from charlm.text.sources.encodings import invalid, own_encoding
-from charlm.text.sources.files import Spool, TextFile, blocks, shown
+from charlm.text.sources.decoding import AUTO, codec_name
+from charlm.text.sources.encodings import decoded, invalid
+from charlm.text.sources.files import Spool, TextFile, shown
 from charlm.text.sources.kinds import advice_for
 from charlm.text.sources.line_ends import LineEnds
 from charlm.text.sources.names import Source, find
@@ -68,7 +68,7 @@ class LineReader:
 
         Raises CorpusError if one column is to be both.
         """
-        table = rows.read(self.warn, True, None, rule)
+        table = rows.read(self.warn, True, rule)
         if not table.columns:
             return table, None
         second = rule.second_column(rows.label, table.columns, table.column)
@@ -97,10 +97,7 @@ class LineReader:
 
     def lines(self, source: TextFile | Spool) -> Iterator[str]:
         """Yield the lines of a file. Raises CorpusError if it cannot be decoded."""
-        encoding, errors = self.reading.encoding, self.reading.errors
-        if encoding == AUTO:
-            encoding = own_encoding(source, self.warn)
-        pieces = decode(blocks(source), source.label, self.warn, encoding=encoding, errors=errors)
+        pieces = decoded(source, self.reading, self.warn)
         return lines(self._ends.read(pieces, source.label))
 
     def advise(self, head: Sequence[str], label: str) -> None:
