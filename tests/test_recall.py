@@ -82,10 +82,8 @@ def test_a_guess_recalls_more_than_a_quarter_of_the_letters_in_few_cases_only() 
     assert 0.01 < tail < 0.025
 
 
-SLOW = pytest.mark.slow
-
-
-@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=SLOW) for seed in (2, 3))])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3])
 def test_the_default_comparison_teaches(seed: int) -> None:
     """The lstm recalls all letters over 100 tokens, the rnn guesses, and the gradients say why."""
     settings = [recall_settings(cell, seed=seed) for cell in ("rnn", "lstm")]
