@@ -150,7 +150,11 @@ def test_open_settings_fit_a_short_series(folder) -> None:
     planned = plan_run(Request(flags=flags))
     training = planned.record["settings"]["training"]
     assert (training["minutes"], training["bptt"], training["batch_size"]) == (1.0, 64, 1)
-    assert planned.record["planned"]["passes"] > 10
+    assert planned.record["planned"]["passes"] > training["evals"] == 40  # not 8, far apart
+    assert (
+        plan_run(Request(flags=flags | nested(epochs=12.5))).record["settings"]["training"]["evals"]
+        == 13
+    )
     text, floor, model, run, *_, outlook = describe_plan(planned.record)
     assert "passes over the series" in outlook
     assert text == "series wave: 270 values of column value, 30 held out at the end"

@@ -55,7 +55,7 @@ class SeriesTraining(LabelledTraining):
 
     def plan(self, settings: Settings, dataset: Dataset, inputs: PlanInputs) -> Plan:
         """Decide every setting that is open."""
-        return plan_series(settings, len(dataset.train.ids), inputs)
+        return plan_series(settings, dataset, inputs)
 
     def table(self, settings: Settings, dataset: Dataset) -> dict[str, Any]:
         """Return the column, the scales of the training numbers, and how series are read."""

@@ -1,5 +1,6 @@
 """Planning of runs on a series of numbers: what the defaults of the task and the user left open."""
 
+import math
 from dataclasses import replace
 
 import torch
@@ -8,8 +9,10 @@ from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings
 from charlm.config.tasks import SERIES, TASKS
 from charlm.config.text_units import UNITS
+from charlm.config.training import TrainingSettings
 from charlm.nn.model import multiplied_weights
 from charlm.nn.series import SeriesModel
+from charlm.text.dataset import Dataset
 from charlm.training.plan import constants, speed
 from charlm.training.plan.memory import memory_of
 from charlm.training.plan.planner import Plan
@@ -23,8 +26,14 @@ SECONDS_PER_STEP = 5e-5
 """Seconds of training for each time step and layer that small layers take whatever their size."""
 
 
-def plan_series(settings: Settings, steps: int, inputs: PlanInputs) -> Plan:
-    """Decide what is open for a series of this many steps: windows, sizes, length, rates, seed."""
+MAX_EVALS = 40
+"""Greatest number of validations that is planned. A short series is over-fitted after few of its
+hundreds of passes, so that the best weights are missed between 8 validations."""
+
+
+def plan_series(settings: Settings, dataset: Dataset, inputs: PlanInputs) -> Plan:
+    """Decide what is open for a series: windows, sizes, length, rates, seed."""
+    steps = len(dataset.train.ids)
     reasons: dict[str, str] = {}
     choose = choices(reasons)
     training, model = settings.training, settings.model
@@ -50,6 +59,9 @@ def plan_series(settings: Settings, steps: int, inputs: PlanInputs) -> Plan:
     seconds = max(seconds, SECONDS_PER_STEP * (model.num_layers or 1) * steps / batch)
     updates = steps / (batch * bptt * training.accumulate)  # of a pass
     passes = passes_of(training, updates, seconds)
+    if training.evals == TrainingSettings().evals < passes and dataset.valid is not None:
+        evals = choose("training.evals", min(math.ceil(passes), MAX_EVALS), FOR_NUMBERS)
+        training = replace(training, evals=evals)
     return Plan(
         settings=replace(settings, model=model, training=training),
         reasons=reasons,
