@@ -90,6 +90,36 @@ def test_errors_that_may_be_chance_need_not_be_under_fitting() -> None:
     assert first.startswith("under-fitted, or as good as the texts allow: the network is hardly")
 
 
+def test_a_better_part_of_the_run_shows_that_texts_allow_more() -> None:
+    """The story: a network of two units was "as good as the texts allow" beside a bag of words
+    that was mixed in and had twice its accuracy."""
+    bag = Floor(name="the bag", figures="0.99", low=0.0, high=0.0, over_network=True)
+    noisy = replace(FIT, new=0.945, limits=FIT.limits._replace(noisy=True), floors=[bag])
+    _, verdict, _ = judged(noisy)
+    assert verdict.startswith("under-fitted: the network is hardly")
+    _, verdict, _ = judged(replace(noisy, floors=[replace(bag, over_network=False)]))
+    assert verdict.startswith("under-fitted, or as good as the texts allow")
+
+
+@pytest.mark.parametrize(
+    ("validations", "best_at", "improves"),
+    [
+        ([9.0, 7.0, 6.0, 5.9], 1.0, True), ([9.0, 7.0, 6.0, 5.99], 1.0, False),
+        ([9.0, 7.0, 6.0, 5.0], 0.5, False), ([9.0], 1.0, True), ([6.0, 5.0], 1.0, True),
+        ([-1.0, -3.0, -4.0, -4.5], 1.0, True), ([-1.0, -3.0, -4.0, -4.001], 1.0, False),
+    ],
+)  # fmt: skip
+def test_more_time_is_advised_only_while_validation_improves(
+    validations: list[float], best_at: float, improves: bool
+) -> None:
+    """The story: the best weights of a flat curve were the last ones, so more time was advised."""
+    course = replace(COURSE, validations=validations, best_at=best_at)
+    assert course.improves == improves
+    for new in (0.95, 0.9, 0.6):  # under-fitted, well fitted, over-fitted
+        advice = judged(replace(FIT, new=new, course=course))[-1]
+        assert ("more time (minutes)" in advice) == improves
+
+
 def test_losses_below_zero_can_get_worse() -> None:
     """Nats of numbers are negative where forecasts are narrow."""
     falling = replace(COURSE, best_at=0.5, validations=[-1.0, -5.0, -5.001])

@@ -14,6 +14,8 @@ from charlm.training.trainer import Trainer
 
 LATE = 0.75
 """Fraction of a run after which the best weights are not called early."""
+FLAT = 0.003
+"""Fraction of its loss by which validation must fall in the rest of a run for more time to help."""
 MAX_DROPOUT, MORE_DROPOUT = 0.5, 0.15
 """Greatest dropout that is advised, and how much more of it."""
 
@@ -67,6 +69,17 @@ class Course:
         """True if no validation was better than the first one."""
         return bool(self.validations) and min(self.validations) == self.validations[0]
 
+    @property
+    def improves(self) -> bool:
+        """True if validation still improved at the end; the weights of a flat curve are no sign.
+
+        Validations are equally far apart, as far as the length of steps allows.
+        """
+        if self.best_at < LATE or len(self.validations) < 2:
+            return self.best_at >= LATE
+        before = min(self.validations[: max(1, int(LATE * len(self.validations)))])
+        return before - min(self.validations) > FLAT * abs(before)
+
     def got_worse(self, fraction: float) -> bool:
         """Return whether the last validation was worse than the best by more than a fraction."""
         best = min(self.validations, default=0.0)
@@ -87,6 +100,8 @@ class Floor:
     """Ends of the interval of the run's gain over the rule, above zero if the run is better."""
     trivial: bool = False
     """True if the rule does not look at the text."""
+    over_network: bool = False
+    """True if the rule is a part of the run, and better than the network alone."""
 
     @property
     def sentence(self) -> str:
@@ -134,6 +149,11 @@ class Fit:
         return abs(self.train - self.perfect), abs((self.new or 0.0) - self.perfect)
 
     @property
+    def is_beaten(self) -> bool:
+        """True if a simple rule is better, so that there is more to learn."""
+        return any(floor.high < 0.0 or floor.over_network for floor in self.floors)
+
+    @property
     def gap(self) -> float:
         """Fraction of the error on new text that training text does not have."""
         train, new = self.errors
@@ -157,7 +177,7 @@ def judged(fit: Fit) -> list[str]:
             f"learned: almost no errors are left ({fit.figures})",
             check.format(fit.noun),
         ]
-    verdict, advice = _verdict(fit, any(floor.high < 0.0 or floor.trivial for floor in equals))
+    verdict, advice = _verdict(fit, is_trivial or fit.is_beaten)
     if is_trivial and fit.course.passes >= 1.0:
         advice = f"check that what is to be learned follows from the {fit.noun}; then {advice}"
     return [*lines, verdict, f"what helps most: {advice}"]
@@ -182,19 +202,21 @@ def _verdict(fit: Fit, beaten: bool) -> tuple[str, str]:
         return f"over-fitted: {best} ({figures})", f"{_against_memory(fit)}; {enough}"
     if memorised:
         much = f"the network does much better on training {noun} than on new {noun}"
-        return f"over-fitted: {much} ({figures})", _against_memory(fit)
+        also = f"; validation still improved, so that {time} helps, too" if course.improves else ""
+        return f"over-fitted: {much} ({figures})", f"{_against_memory(fit)}{also}"
     if beaten or fit.gap < fit.limits.small_gap:
         better = "hardly better" if train < new else "no better"
         like_new = f": the network is {better} on training {noun} than on new {noun}"
         why = like_new if fit.gap < fit.limits.small_gap else ""
         begin = "under-fitted"
-        if why and fit.limits.noisy:
+        if why and fit.limits.noisy and not fit.is_beaten:
             begin += f", or as good as the {noun} allow"
         less = "less dropout, then " if course.dropout > 0.1 else ""
-        larger = "a larger model" if early else f"{time}, and a larger model with it"
+        larger = f"{time}, and a larger model with it" if course.improves else "a larger model"
         advice = f"{less}{larger}"
         return f"{begin}{why} ({figures}), {passes}", advice
-    return f"well fitted ({figures}), {passes}", f"{'' if early else f'{time}, or '}more {noun}"
+    more_time = f"{time}, or " if course.improves else ""
+    return f"well fitted ({figures}), {passes}", f"{more_time}more {noun}"
 
 
 def _against_memory(fit: Fit) -> str:
