@@ -3,15 +3,20 @@
 import math
 from collections import Counter
 from itertools import pairwise, product
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from charlm.config.corpus import CorpusSettings
+from charlm.config.settings import Settings
 from charlm.text import bag_of_words, floors
 from charlm.text.bag_of_words import BagOfWords
 from charlm.text.encoded import EncodedText, TextCounts
 from charlm.text.floors import best_unit, majority
+from charlm.text.labelled import LABELLED, labelled_of
 from charlm.text.tokenizers.tokenizer_json import EOS
+from charlm.training.label_floors import floors_beside
 
 WORDS, LABELS = 9, 3
 
@@ -119,3 +124,20 @@ def test_the_unit_that_knows_the_label_is_found_and_judged_on_other_texts(labels
     other = targets[valid].copy()
     other[:5] = (other[:5] + 1) % labels
     assert best_unit(values[train], targets[train], values[valid], other, labels) == (3, 0.75)
+
+
+def test_a_bag_that_is_better_than_the_network_beside_it_is_reported(tmp_path: Path) -> None:
+    """The run is as good as the bag mixed into it, so it cannot show that the network is worse."""
+    (tmp_path / "a.tsv").write_text("label\ttext\n" + "a\tgood\nb\tbad\n" * 40, encoding="utf-8")
+    sources = [str(tmp_path / "a.tsv")]
+    dataset = LABELLED.load(Settings(corpus=CorpusSettings(sources=sources, valid=sources)))
+    right = np.eye(2)[labelled_of(dataset).targets["valid"]]
+    guess = np.eye(2)[np.zeros(len(right), np.int64)]
+
+    def over_network(network: np.ndarray, bag: np.ndarray | None) -> bool:
+        return floors_beside(dataset, "valid", right, network, bag)[1].over_network
+
+    assert over_network(guess, right)
+    assert not over_network(right, right)
+    assert not over_network(right, guess)
+    assert not over_network(guess, None)

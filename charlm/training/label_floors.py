@@ -77,12 +77,13 @@ def floors_beside(
     dataset: Dataset,
     split: str,
     logits: NDArray[np.float64],
+    network: NDArray[np.float64],
     mixed: NDArray[np.float64] | None,
 ) -> list[Floor]:
     """Return the most frequent label and the bag of words beside logits (N, K) of a split.
 
-    `mixed` are the logits of the bag of words that is mixed in; without one, the floor is naive
-    Bayes.
+    `network` are the logits without the bag of words, and `mixed` those of the bag that is mixed
+    in; without one, the floor is naive Bayes.
     """
     labelled, where = labelled_of(dataset), SPLIT_NAMES[split]
     targets = labelled.targets[split]
@@ -95,6 +96,8 @@ def floors_beside(
     own, most = float(right.mean()), float(frequent.mean())
     low, high = fraction_interval(int(right.sum()), len(right))
     _, *ends = paired_interval(bag, right)
+    alone = network.argmax(axis=1) == targets
+    over_network = mixed is not None and paired_interval(alone, bag)[1] > 0.0
     figures = f"accuracy {{:.3f}} on {len(right):,} {where} texts, this run {own:.3f}"
     return [
         Floor(
@@ -105,7 +108,7 @@ def floors_beside(
         Floor(
             name=name,
             figures=figures.format(bag.mean()),
-            low=ends[0], high=ends[1],
+            low=ends[0], high=ends[1], over_network=over_network,
         ),
     ]  # fmt: skip
 

@@ -205,7 +205,7 @@ class LabelTraining(LabelledTraining):
             limits=LIMITS,
             noun="texts",
             examples=dataset.train.documents,
-            floors=floors_beside(dataset, split, own.logits, own.bag),
+            floors=floors_beside(dataset, split, own.logits, own.network, own.bag),
             course=course,
         )
 
