@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 
 from charlm.training.fit import Course, Fit, Floor, Limits, judged
+from charlm.training.labels import LIMITS as LABEL_LIMITS
+from charlm.training.tags import LIMITS as TAG_LIMITS
 
 COURSE = Course(passes=5.0, best_at=1.0, validations=[9.0, 7.0, 6.0, 5.9], dropout=0.4)
 FIT = Fit(
@@ -47,6 +49,17 @@ def test_each_kind_of_run_has_its_verdict(train, new, course, verdict, advice) -
     assert not before
     assert verdict in first
     assert advice in second
+
+
+@pytest.mark.parametrize("limits", [LABEL_LIMITS, TAG_LIMITS])
+def test_a_gap_of_many_points_is_over_fitting(limits: Limits) -> None:
+    """The story: 0.865 of the training tweets and 0.687 of new ones were "well fitted"."""
+
+    def verdict(train: float, new: float) -> str:
+        return judged(replace(FIT, train=train, new=new, limits=limits))[0]
+
+    assert verdict(0.865, 0.687).startswith("over-fitted: the network does much better")
+    assert verdict(0.93, 0.86).startswith("well fitted")
 
 
 def test_a_run_without_a_parent_is_advised_to_start_from_one() -> None:

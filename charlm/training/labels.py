@@ -50,7 +50,7 @@ Chance saves half a nat.
 """
 
 
-LIMITS = Limits(small_gap=0.25, large_gap=0.75, almost_nothing=0.005, far=0.2, noisy=True)
+LIMITS = Limits(small_gap=0.25, large_gap=0.75, almost_nothing=0.005, far=0.15, noisy=True)
 """Limits of a `Fit`, for errors that are fractions of texts."""
 
 

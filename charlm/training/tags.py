@@ -47,7 +47,7 @@ MAX_LENGTHS = 3.0
 """Multiple of the usual length above which more minutes gain nothing."""
 DISTINCT = 0.6
 """Spellings of a batch of sentences, as a fraction of its words."""
-LIMITS = Limits(small_gap=0.25, large_gap=0.75, almost_nothing=0.005, far=0.2)
+LIMITS = Limits(small_gap=0.25, large_gap=0.75, almost_nothing=0.005, far=0.15)
 """Limits of a `Fit`, for errors that are fractions of words or spans."""
 OUTPUTS = {True: CRF, False: "softmax"}
 """Output layers by rule: tags that are spans depend on each other."""
