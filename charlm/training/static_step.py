@@ -414,7 +414,7 @@ def clear_rows(buffers: Buffers, first: int) -> None:
     They read padding for as long as the others have text. A state without a bound could become
     infinite in that time, and zero times infinity is a gradient that is not finite.
     """
-    for layer in buffers.hidden if first < len(buffers.inputs[0]) else ():
+    for layer in buffers.hidden if first < buffers.inputs.shape[1] else ():
         for tensor in layer:
             tensor[first:].zero_()
 
