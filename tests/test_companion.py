@@ -14,6 +14,8 @@ from charlm.backends.mixed import mixed_nats
 from charlm.backends.softmax import log_softmax
 from charlm.errors import EnvironmentFailure
 from charlm.files.atomic import json_bytes
+from charlm.inference.adapt.calibration import text_logits
+from charlm.inference.adapt.mixture import fit_to_ngrams
 from charlm.inference.likelihood import text_nats
 from charlm.ngrams.kneser_ney import fit
 from charlm.runs.layout import COMPANION, read_config, read_record, write_record
@@ -21,7 +23,7 @@ from charlm.runs.mixtures import scaled
 from charlm.runs.run import load_run
 from charlm.runs.verify import verify_run
 from charlm.text.tokenizers.tokenizer_json import EOS
-from charlm.training import companion
+from charlm.training import calibrating, companion
 from charlm.training.plan import constants
 from charlm.training.records import FinishedRecord
 from charlm.training.resume import resume
@@ -64,6 +66,27 @@ def test_its_figures_are_those_of_the_validation_text(tmp_path: Path) -> None:
     assert both == pytest.approx(by_hand.mean(), rel=1e-6)
     assert both <= min(found.network_nats_per_token, found.ngram_nats_per_token) + 1e-6
     assert found.bytes == (tmp_path / "x" / "ngram" / "ngrams.safetensors").stat().st_size
+
+
+@pytest.mark.parametrize("calibrate", [True, False])
+def test_its_factor_is_fitted_on_logits_that_are_computed_once(
+    calibrate: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those on which the network was calibrated; the factor is one beyond its calibration."""
+    read = []
+    monkeypatch.setattr(
+        calibrating, "text_logits", lambda *given: (read.append(given), text_logits(*given))[1]
+    )
+    record = finished(tmp_path, ngram=3, calibrate=calibrate, average=0)
+    assert len(read) == 1
+    assert (record.logit_scale == 1.0) == (not calibrate)
+    run = load_run(tmp_path / "x")
+    valid, ngrams = run.kept("valid"), load_run(tmp_path / "x" / COMPANION).backend.model
+    sample = text_logits(run.backend, valid)
+    alone, *_ = fit_to_ngrams(lambda factor: scaled(run, factor).backend, ngrams, valid, sample)
+    config = read_config(tmp_path / "x" / COMPANION)
+    assert config["mixture_scale"] == pytest.approx(alone.scale, rel=1e-4)
+    assert config["mixture_by_length"] == pytest.approx(alone.by_length, abs=1e-3)
 
 
 @pytest.mark.parametrize(("unit", "order"), [("char", 7), ("word", 5)])

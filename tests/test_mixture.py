@@ -1,5 +1,8 @@
 """Mixtures of models: the formula, the best weights, never worse than the best model."""
 
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 import pytest
 from helpers import encoded_stream
@@ -9,6 +12,7 @@ from hypothesis import strategies as st
 from charlm.backends.mixed import MixedBackend, mixed_nats
 from charlm.backends.ngram_backend import NgramBackend
 from charlm.backends.softmax import log_softmax
+from charlm.inference.adapt.calibration import text_logits
 from charlm.inference.adapt.mixture import fit_to_ngrams, fitted_weights
 from charlm.inference.likelihood import text_nats
 from charlm.ngrams.kneser_ney import fit
@@ -88,7 +92,9 @@ def test_the_mixture_with_n_grams_is_the_best_of_its_kind() -> None:
     def losses(factor: float) -> list[np.ndarray]:
         return [text_nats(Bigrams(ids, factor), text), ngrams.text_nats(text.ids)]
 
-    mixing, mixed, alone = fit_to_ngrams(lambda factor: Bigrams(ids, factor), ngrams, text)
+    network = partial(Bigrams, ids)
+    sample = replace(text_logits(network(2.0), text), scale=0.5)  # those of the factor 1
+    mixing, mixed, alone = fit_to_ngrams(network, ngrams, text, sample)
     assert np.array_equal(alone, ngrams.text_nats(text.ids))
     members = [Bigrams(ids, mixing.scale), NgramBackend(ngrams)]
     mixture = MixedBackend(members, mixing.weights, mixing.by_length)

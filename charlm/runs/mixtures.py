@@ -11,7 +11,7 @@ from charlm.backends.mixed import MixedBackend
 from charlm.backends.ngram_backend import NgramBackend
 from charlm.commands import command, run_word
 from charlm.errors import RunError, UsageError, named
-from charlm.inference.adapt.calibration import sample_of
+from charlm.inference.adapt.calibration import sample_of, sample_to_fit, text_logits
 from charlm.inference.adapt.mixture import Mixing, fit_to_ngrams, fitted_weights
 from charlm.inference.likelihood import text_nats
 from charlm.phases import phase
@@ -269,8 +269,9 @@ def _fitted(runs: Sequence[Run], given: Sequence[float | None], text: EncodedTex
     ngrams = others[0].backend
     with phase("fitting the mixture", total=len(runs) * len(text.ids)):
         if first.load_scaled and isinstance(ngrams, NgramBackend) and list(given) == [None]:
+            sample = text_logits(first.backend, sample_to_fit(text, ngrams.vocab_size))
             mixing, *_ = fit_to_ngrams(
-                lambda factor: scaled(first, factor).backend, ngrams.model, text
+                lambda factor: scaled(first, factor).backend, ngrams.model, text, sample
             )
             return mixing
         nats = [text_nats(run.backend, text) for run in runs]

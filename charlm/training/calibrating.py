@@ -9,7 +9,12 @@ import torch
 from numpy.typing import NDArray
 
 from charlm.backends.interface import Backend
-from charlm.inference.adapt.calibration import fitting_tokens, sample_to_fit, text_logits
+from charlm.inference.adapt.calibration import (
+    TargetLogits,
+    fitting_tokens,
+    sample_to_fit,
+    text_logits,
+)
 from charlm.inference.likelihood import evaluate
 from charlm.nn.model import RecurrentLanguageModel, multiplied_weights
 from charlm.nn.torch_backend import TorchBackend
@@ -40,13 +45,13 @@ def calibrate(
     assert text is not None and before is not None, "there are validation figures"
     enough = (1.0 - MIN_GAIN) * before.nats
     most = tokens_to_fit(trainer)
-    scale = _fitted(weights.backend(), text, most)
+    scale = _fitted(weights.sample_logits(text, most))
     after = before if scale == 1.0 else evaluate(weights.backend(scale), text)
     best = trainer.counters.best_step
     if trainer.state.average:
         model = cast(RecurrentLanguageModel, trainer.model)
         with trainer.state.kept_weights():
-            own_scale = _fitted(TorchBackend(model), text, most)
+            own_scale = _fitted(_sample_logits(TorchBackend(model), text, most))
             scaled = TorchBackend(model, own_scale)
             last = evaluate(scaled, text) if own_scale != 1.0 else before
             if last.nats < min(after.nats, enough):
@@ -68,9 +73,13 @@ def tokens_to_fit(trainer: Trainer) -> int:
     return fitting_tokens(multiplied_weights(model.settings, model.vocab_size))
 
 
-def _fitted(backend: Backend, text: EncodedText, most: int) -> float:
-    """Return the best factor for a backend on a sample of the text, or 1 if it gains too little."""
-    logits = text_logits(backend, sample_to_fit(text, backend.vocab_size, most))
+def _sample_logits(backend: Backend, text: EncodedText, most: int) -> TargetLogits:
+    """Return the logits of a backend for a sample of about `most` tokens of a text."""
+    return text_logits(backend, sample_to_fit(text, backend.vocab_size, most))
+
+
+def _fitted(logits: TargetLogits) -> float:
+    """Return the best factor on logits, or 1 if it gains too little."""
     scale = logits.best_factor()
     before, after = (float(logits.nats(factor).sum()) for factor in (1.0, scale))
     return scale if after <= (1.0 - MIN_GAIN) * before else 1.0
@@ -88,10 +97,20 @@ class BestWeights:
         self._device = trainer.state.generator.device
         self._arrays: dict[str, NDArray[np.float32]] | None = None
         self._network: RecurrentLanguageModel | None = None
+        self._logits: TargetLogits | None = None
 
     def forget(self) -> None:
         """Read the file again when a backend is needed, since it has changed."""
-        self._arrays = self._network = None
+        self._arrays = self._network = self._logits = None
+
+    def sample_logits(self, text: EncodedText, most: int) -> TargetLogits:
+        """Return the logits for a sample of about `most` tokens of a text.
+
+        They are computed once: all calls must give the same text.
+        """
+        if self._logits is None:
+            self._logits = _sample_logits(self.backend(), text, most)
+        return self._logits
 
     def backend(self, logit_scale: float = 1.0) -> Backend:
         """Return a backend that multiplies all logits by a factor."""

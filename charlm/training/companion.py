@@ -13,6 +13,7 @@ import numpy as np
 
 from charlm.backends.interface import Backend
 from charlm.files.atomic import commit_folder, json_bytes, remove_folder
+from charlm.inference.adapt.calibration import TargetLogits
 from charlm.inference.adapt.mixture import Mixing, fit_to_ngrams
 from charlm.ngrams.kneser_ney import fit
 from charlm.phases import phase
@@ -40,23 +41,23 @@ def fit_companion(
     order: int,
     dataset: Dataset,
     scaled: Callable[[float], Backend],
+    sample: TargetLogits,
     *,
     nats_per_token: float,
-    most: int,
 ) -> Companion:
     """Fit the companion of the run in `path` and write its folder; return its figures.
 
     `scaled(factor)` computes with the best weights and all logits multiplied by a factor. The
     mixture is fitted on the validation text, on which the network has `nats_per_token`; the factor
-    on about `most` tokens of it. Orders with which there would be more than MAX_NGRAMS n-grams are
-    left out. Raises EnvironmentFailure if the folder cannot be written.
+    on the logits of `scaled(1.0)` for a sample of it. Orders with which there would be more than
+    MAX_NGRAMS n-grams are left out. Raises EnvironmentFailure if the folder cannot be written.
     """
     valid = dataset.valid
     assert valid is not None, "there is a text to fit the weight on"
     with phase("fitting n-grams"):
         model, _ = fit(np.asarray(dataset.train.ids), len(dataset.vocabulary), order, MAX_NGRAMS)
     with phase("fitting the mixture", total=len(valid.ids)):
-        mixing, nats, own_nats = fit_to_ngrams(scaled, model, valid, most)
+        mixing, nats, own_nats = fit_to_ngrams(scaled, model, valid, sample)
     content = ngrams_to_bytes(model)
     companion = Companion(
         order=model.order,

@@ -164,6 +164,7 @@ class LanguageModelTraining:
             session.write_end(finished, whole=False)
             nats = valid.nats_per_token if valid else None
             companion = None if nats is None else _companion(session, weights, scale, nats)
+            weights.forget()  # what the review does not need
             ngrams = companion.ngram_nats_per_token if companion else None
             reviewed = review(trainer, dataset, backend, nats, ngrams)
             finished = replace(finished, review=reviewed, companion=companion)
@@ -199,11 +200,11 @@ def _companion(
     if not order or session.dataset.valid is None or session.dataset.labelled is not None:
         return None
     try:
+        sample = weights.sample_logits(session.dataset.valid, tokens_to_fit(session.trainer))
         return fit_companion(
             session.path, order, session.dataset,
-            lambda factor: weights.backend(factor * scale),
+            lambda factor: weights.backend(factor * scale), replace(sample, scale=scale),
             nats_per_token=nats,
-            most=tokens_to_fit(session.trainer),
         )  # fmt: skip
     except EnvironmentFailure as error:
         session.warnings.append(f"{error}. The run is complete without its n-grams")

@@ -85,12 +85,20 @@ class TargetLogits:
     """Logits in parts, (N, V) each, and the targets of each part, (N,), such as tokens or labels.
 
     A factor on logits changes no state of a network, so one reading of a text serves all factors.
+    All logits are multiplied by `scale`.
     """
 
     parts: Sequence[tuple[NDArray[np.floating], NDArray[np.integer]]]
+    scale: float = 1.0
+
+    @property
+    def targets(self) -> NDArray[np.integer]:
+        """The targets of all parts, (N,)."""
+        return np.concatenate([targets for _, targets in self.parts])
 
     def nats(self, factor: float) -> Nats:
         """Return the nats of each target, with all logits multiplied by a factor."""
+        factor *= self.scale
         return np.concatenate([_nats(logits, ids, factor) for logits, ids in self.parts])
 
     def best_factor(self) -> float:

@@ -11,12 +11,7 @@ from numpy.typing import NDArray
 
 from charlm.backends.interface import Backend
 from charlm.backends.mixed import mixed_nats
-from charlm.inference.adapt.calibration import (
-    MAX_TOKENS,
-    fit_scale,
-    sample_to_fit,
-    text_logits,
-)
+from charlm.inference.adapt.calibration import TargetLogits, fit_scale
 from charlm.inference.likelihood import text_nats
 from charlm.ngrams.model import NgramModel
 from charlm.products import product
@@ -85,21 +80,20 @@ def fit_to_ngrams(
     scaled: Callable[[float], Backend],
     ngrams: NgramModel,
     text: EncodedText,
-    most: int = MAX_TOKENS,
+    sample: TargetLogits,
 ) -> tuple[Mixing, Nats, Nats]:
     """Return the mixture of a network with n-grams that is best on a text, and nats there.
 
     These are the nats of the mixture and of the n-grams alone, (N,) each.
     `scaled(factor)` is the network with all logits multiplied by a factor, which is fitted first,
-    on a sample of about `most` tokens and with one weight. Then each length of context has its
-    weight, by EM.
+    on the logits of `scaled(1.0)` for a sample of the text and with one weight. Then each length of
+    context has its weight, by EM.
     """
-    sample = sample_to_fit(text, ngrams.vocab_size, most)
-    network, sample_nats = text_logits(scaled(1.0), sample), ngrams.text_nats(sample.ids)
+    sample_nats = ngrams.text_nats(sample.targets)
 
     def nats(factor: float) -> float:
         """Return the nats of the sample under the mixture with the best weight."""
-        both = [network.nats(factor), sample_nats]
+        both = [sample.nats(factor), sample_nats]
         return float(mixed_nats(both, fitted_weights(both)).sum())
 
     scale = fit_scale(nats)
