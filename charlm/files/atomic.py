@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -25,6 +26,10 @@ ADVICE = {
     errno.ENOENT: "Create the folder",
 }
 """Advice for an error of writing, if another place is not all that helps."""
+DENIED, IN_USE = 5, (32, 33)
+"""Numbers of the errors by which Windows refuses to rename or delete what a program has open."""
+PAUSES = tuple(0.01 * 2**turn for turn in range(8))
+"""Seconds to wait for such a program before each further attempt, 2.55 in all."""
 TEMPORARY = ".tmp-"
 OLDER = "~"
 """Suffix of a folder while a newer one replaces it."""
@@ -51,10 +56,35 @@ def explained(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         advice = ADVICE.get(error.errno or 0, "")
+        if _windows_error(error) in IN_USE:
+            advice = "Close the program that has it open"
         place = f"{advice}, or choose another place" if advice else "Choose another place"
         raise EnvironmentFailure(
             f"cannot write {path}: {error.strerror or error}. {place}"
         ) from error
+
+
+def _windows_error(error: OSError) -> int | None:
+    """Return the number that Windows gives an error; None on other systems."""
+    return getattr(error, "winerror", None)
+
+
+def move(path: Path, target: Path) -> None:
+    """Rename a file, which replaces another one, or a folder. Raises OSError.
+
+    Windows refuses that while a program has the file open, or one in the folder. Virus scanners
+    open each new file for a moment, so further attempts follow there.
+    """
+    rename = path.rename if path.is_dir() else path.replace
+    for seconds in PAUSES:
+        try:
+            rename(target)
+            return
+        except PermissionError as error:
+            if _windows_error(error) not in (DENIED, *IN_USE):
+                raise
+            time.sleep(seconds)
+    rename(target)
 
 
 def is_full(error: EnvironmentFailure) -> bool:
@@ -80,6 +110,8 @@ def replaced(path: Path) -> Iterator[IO[bytes]]:
     A device or pipe, such as /dev/stdout, is opened itself. Raises EnvironmentFailure.
     """
     with explained(path):
+        if path.is_dir():  # of which Windows says that access is denied
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if is_special(path):
             with path.open("wb") as file:
                 yield file
@@ -88,7 +120,7 @@ def replaced(path: Path) -> Iterator[IO[bytes]]:
         try:
             with _synced(temporary) as file:
                 yield file
-            temporary.replace(path)
+            move(temporary, path)
             reached(f"{path.name} replaced")
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -177,15 +209,15 @@ def commit_folder(folder: Path, files: Mapping[str, Content], about: Mapping[str
             reached(f"{folder.name} complete")
             if folder.exists():
                 shutil.rmtree(older, ignore_errors=True)
-                folder.rename(older)
+                move(folder, older)
                 reached(f"{folder.name} set aside")
-            temporary.rename(folder)
+            move(temporary, folder)
             reached(f"{folder.name} renamed")
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             if older.exists() and not folder.exists():
                 with contextlib.suppress(OSError):
-                    older.rename(folder)
+                    move(older, folder)
             raise
         sync_folder(folder.parent)
         reached(f"{folder.name} in place")
@@ -196,7 +228,7 @@ def remove_folder(folder: Path) -> None:
     """Rename a folder, then delete it, so that a half-deleted one never looks complete."""
     trash = folder.with_name(f"{TEMPORARY}trash-{folder.name}-{os.getpid()}")
     with contextlib.suppress(OSError):
-        folder.rename(trash)
+        move(folder, trash)
         reached(f"{folder.name} to be deleted")
         shutil.rmtree(trash, ignore_errors=True)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from charlm.errors import RunError, UsageError
 from charlm.files.archives import files_below, unpack
-from charlm.files.atomic import TEMPORARY, explained, replaced, sync_folder
+from charlm.files.atomic import TEMPORARY, explained, move, replaced, sync_folder
 from charlm.runs import layout
 from charlm.runs.folders import check_plain, check_writable
 from charlm.runs.locate import exists
@@ -92,6 +92,6 @@ def _settle(
     with explained(target):
         for inner in sorted(path for path in stage.rglob("*") if path.is_dir()):
             sync_folder(inner)
-        stage.rename(target)
+        move(stage, target)
         sync_folder(folder)
     return target

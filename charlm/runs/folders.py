@@ -145,11 +145,24 @@ def discard(path: Path) -> None:
         with explained(path):
             trash = path.with_name(f"{TEMPORARY}trash-{path.name}")
             shutil.rmtree(trash, ignore_errors=True)  # from a process that died while removing
-            path.rename(trash)
+            move_locked(path, trash, lock)
             atomic.reached(f"run {path.name} set aside")
             shutil.rmtree(trash)
     finally:
         lock.release()
+
+
+def move_locked(path: Path, target: Path, lock: "FileLock") -> None:
+    """Rename the folder of a run, which `lock` locks. Raises OSError.
+
+    Windows renames no folder with an open file, as that of the lock is. There the lock is released
+    first; if another process takes it before the folder is renamed, that still fails.
+    """
+    try:
+        path.rename(target)
+    except PermissionError:
+        lock.release()
+        atomic.move(path, target)
 
 
 ENTRIES_BEFORE_START = {layout.CONFIG, *layout.TOKENIZERS, MANIFEST, "data", ".lock", ".owner"}

@@ -9,7 +9,7 @@ from charlm.files.safe_read import read_bytes
 from charlm.runs import layout
 from charlm.runs.built_in import BUILT_IN_RUNS, is_built_in
 from charlm.runs.card import model_card
-from charlm.runs.folders import check_plain, discard, lock_run, other_file
+from charlm.runs.folders import check_plain, discard, lock_run, move_locked, other_file
 from charlm.runs.locate import exists, is_file, is_run
 from charlm.runs.overview import MARKS, list_runs
 from charlm.runs.pair import BACKWARD
@@ -68,7 +68,7 @@ def rename_run(path: Path, name: str) -> Path:
     lock = lock_run(path)
     try:
         with explained(new):
-            path.rename(new)
+            move_locked(path, new, lock)
             sync_folder(new.parent)
         set_name(new, name)
     finally:

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from charlm.errors import CorpusError, EnvironmentFailure
+from charlm.files.atomic import move
 from charlm.text.encoded import EncodedText, encode_chunks, encode_text, read_encoded, write_index
 from charlm.text.splits import Split
 from charlm.text.tokenizers.vocabulary import Vocabulary
@@ -53,8 +54,9 @@ def encode_split(
                 os.utime(folder)  # it is in use
             return encoded
         except CorpusError:  # missing or damaged
-            if existed:
-                _remove_damaged(folder)
+            pass
+        if existed:  # nothing maps its files any more, or Windows would not rename it
+            _remove_damaged(folder)
         _write_cache(folder, split, vocabulary, document)
     return _read_cache(folder)
 
@@ -92,7 +94,7 @@ def _remove_damaged(folder: Path) -> None:
     """Remove a damaged entry, renamed first, so that no process reads half of it."""
     with contextlib.suppress(OSError):
         aside = Path(tempfile.mkdtemp(prefix=".damaged-", dir=folder.parent))
-        folder.rename(aside / "x")
+        move(folder, aside / "x")
         shutil.rmtree(aside, ignore_errors=True)
 
 
@@ -131,7 +133,7 @@ def _write_cache(folder: Path, split: Split, vocabulary: Vocabulary, document: s
         write_index(building, ends, counts, document == "stream", vocabulary.dtype)
         (building / SUM).write_text(_sum_of(building), encoding="ascii")
         split.check()
-        building.rename(folder)
+        move(building, folder)
     except OSError as error:
         if not (folder / SUM).exists():  # else another process was faster
             raise EnvironmentFailure(

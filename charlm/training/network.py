@@ -16,8 +16,9 @@ from charlm.errors import EnvironmentFailure
 
 VARIABLE = "GLOO_SOCKET_IFNAME"
 """Environment variable of torch: the network interface through which processes connect."""
-LOOPBACK = "lo" if sys.platform == "linux" else ""
-"""Network interface for processes of one machine; unlike others, it never goes away."""
+LOOPBACK = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), "")
+"""Network interface for processes of one machine, on Linux or macOS; unlike others, it never goes
+away. Elsewhere gloo takes the one to which the name of the machine leads."""
 HOSTS = ("127.0.0.1", "::1")
 """Addresses of this machine in itself."""
 SIOCGIFADDR = 0x8915

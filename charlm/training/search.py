@@ -344,7 +344,9 @@ def _storage(optuna: Any, place: str) -> Any:
     """Return Optuna's storage in a database, by its URL, or in a journal file."""
     if "://" in place:
         return optuna.storages.RDBStorage(place)
-    return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(place))
+    journal = optuna.storages.journal
+    lock = journal.JournalFileOpenLock(place)  # the usual one is a link, which Windows may refuse
+    return optuna.storages.JournalStorage(journal.JournalFileBackend(place, lock_obj=lock))
 
 
 @contextlib.contextmanager
