@@ -5,7 +5,10 @@ command needs `--checkpoints` for any other folder.
 """
 
 import os
+import re
 import shlex
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 CHECKPOINTS = Path("checkpoints")
@@ -29,7 +32,26 @@ def command(*words: object, run: Path | str | None = None, checkpoints: Path | N
         parts += ["--run", run_word(run)]
     if checkpoints is not None and not _is_default(checkpoints):
         parts += ["--checkpoints", str(checkpoints)]
-    return shlex.join(parts)
+    return join_words(parts)
+
+
+def join_words(words: Iterable[str]) -> str:
+    """Return words as a command line, each quoted as in `quote`."""
+    return " ".join(map(quote, words))
+
+
+def quote(word: str) -> str:
+    """Return a word as it is typed in the shell of this system: in quotes, if it needs any.
+
+    The shells of Windows have double quotes in common. Programs read a backslash before such a
+    quote as one that escapes it.
+    """
+    if sys.platform != "win32":
+        return shlex.quote(word)
+    if re.fullmatch(r"[\w.:/\\+=@-]+", word):
+        return word
+    escaped = re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + found[2].replace('"', '\\"'), word)
+    return f'"{escaped}"'
 
 
 def resume_command(*more: object, run: Path | str, processes: int = 1) -> str:

@@ -11,10 +11,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from helpers import for_each
+from hypothesis import given
+from hypothesis import strategies as st
 from systems import SYSTEMS, environment
 
-from charlm.errors import EnvironmentFailure
+from charlm import commands
+from charlm.cli import output
+from charlm.errors import EnvironmentFailure, UsageError
 from charlm.files import atomic
+from charlm.runs import folders
 
 TINY = "--steps 3 --hidden 4 --layers 1 --batch 2 --bptt 4 --seed 1 --threads 1 --device cpu"
 COMMANDS = (
@@ -65,6 +71,62 @@ def test_commands_work_on_another_system(system: str, tmp_path: Path) -> None:
     listed = re.findall(r'"name": "(\w+)"', done.stdout.decode().rpartition('"runs"')[2])
     assert {"b", "n", "two"} <= set(listed) and not {"a", "c", "s"} & set(listed)
     assert (tmp_path / "checkpoints" / "b" / "config.json").read_bytes().count(b"\r") == 0
+
+
+@pytest.fixture
+def on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let modules that ask for the system see Windows."""
+    for module in (commands, folders, output):
+        monkeypatch.setattr(module, "sys", SimpleNamespace(platform="win32"))
+
+
+def arguments(line: str) -> list[str]:
+    """Return what a program of Windows gets, by the rules of Microsoft's C runtime."""
+    words, word, quoted, place = [], "", False, 0
+    while place < len(line):
+        slashes = len(line) - place - len(line[place:].lstrip("\\"))
+        place += slashes
+        if line[place : place + 1] == '"':
+            word += "\\" * (slashes // 2)
+            if slashes % 2:
+                word += '"'
+            else:
+                quoted = not quoted
+        else:
+            word += "\\" * slashes
+            if line[place : place + 1] == " " and not quoted:
+                words.append(word)
+                word = ""
+            else:
+                word += line[place : place + 1]
+        place += 1
+    return [*words, word]
+
+
+def test_a_command_for_windows_by_hand(on_windows: None) -> None:
+    """In cmd, single quotes are letters, and backslashes in a path need no quotes."""
+    line = commands.command("score", "some text", run=Path("D:\\runs\\tales"))
+    assert line == 'charlm score "some text" --run D:\\runs\\tales'
+    assert commands.quote('a "b"\\') == '"a \\"b\\"\\\\"'
+    assert commands.quote("rnn,lstm") == '"rnn,lstm"'  # a list of two in PowerShell
+    assert commands.quote("") == '""'
+
+
+@given(st.lists(st.text(alphabet='a é"\\,&', max_size=6), min_size=1))
+def test_a_program_of_windows_reads_a_command_back(words: list[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(commands, "sys", SimpleNamespace(platform="win32"))
+        assert arguments(commands.join_words(words)) == words
+
+
+@for_each(["con", "Aux.txt", "com1", "a:b", "what?", "ends.", "a|b"])
+def test_a_name_that_windows_refuses(name: str) -> None:
+    folders.check_plain(name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(folders, "sys", SimpleNamespace(platform="win32"))
+        with pytest.raises(UsageError, match="Windows"):
+            folders.check_plain(name)
+        folders.check_plain("console.1")
 
 
 class Refusing:
@@ -126,3 +188,23 @@ def test_other_systems_try_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(EnvironmentFailure, match="Allow writing there"):
         atomic.write_file(tmp_path / "file", b"new")
     assert refusing.pauses == 0
+
+
+def test_a_console_of_windows_reads_escapes(
+    on_windows: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a console that shows stdout, not of a stderr that is a file."""
+    import ctypes
+
+    modes = {-11: 3}
+
+    def mode_of(handle: int, mode: Any) -> bool:
+        mode._obj.value = modes.get(handle, 0)
+        return handle in modes
+
+    kernel = SimpleNamespace(
+        GetStdHandle=lambda number: number, GetConsoleMode=mode_of, SetConsoleMode=modes.__setitem__
+    )
+    monkeypatch.setattr(ctypes, "windll", SimpleNamespace(kernel32=kernel), raising=False)
+    output._read_escapes()
+    assert modes == {-11: 7}

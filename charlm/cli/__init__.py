@@ -4,7 +4,6 @@ import functools
 import importlib
 import os
 import re
-import shlex
 import sys
 from typing import Any
 
@@ -28,6 +27,7 @@ from charlm.cli.output import (
     say,
 )
 from charlm.cli.stdin import NO_TEXT
+from charlm.commands import join_words, quote
 from charlm.errors import CharlmError, UsageError, is_memory_full
 from charlm.files.escapes import escape_controls
 
@@ -118,7 +118,7 @@ def main(arguments: list[str] | None = None) -> None:
     prepare_streams()
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")  # looking for plugins is slow
     arguments = sys.argv[1:] if arguments is None else arguments
-    Verbosity.command = shlex.join(["charlm", *arguments])
+    Verbosity.words, Verbosity.command = arguments, join_words(["charlm", *arguments])
     status = 0
     try:
         _check_arguments(arguments)
@@ -159,11 +159,6 @@ def _check_arguments(arguments: list[str]) -> None:
             )
 
 
-def _words() -> list[str]:
-    """Return the words of the command line, without the program's name."""
-    return shlex.split(Verbosity.command)[1:]
-
-
 def _report(error: Exception, status: int, cause: BaseException | None = None) -> int:
     Verbosity.level = max(Verbosity.level, 1)
     _traceback(cause or error)
@@ -186,7 +181,7 @@ def _unexpected(error: Exception) -> int:
 
         context = getattr(error, "ctx", None)
         path = context.command_path if context else _command_path()
-        text = parse_problem(error, _words())
+        text = parse_problem(error, Verbosity.words)
         if context and "unexpected extra argument" in text:
             text = f"{text.removesuffix('.')}. {_about_arguments(context.command)}".rstrip(". ")
         text += _with_dash(error)
@@ -222,9 +217,9 @@ def _about_arguments(command: Any) -> str:
 
 def _command_path() -> str:
     """Return the name of the program and of the command that was typed."""
-    node: Any = typer.main.get_command(_app_for(_words()))
+    node: Any = typer.main.get_command(_app_for(Verbosity.words))
     path = ["charlm"]
-    for word in _words():
+    for word in Verbosity.words:
         inner = getattr(node, "commands", {}).get(word)
         if inner is not None:
             path, node = [*path, word], inner
@@ -238,12 +233,12 @@ def _with_dash(error: Any) -> str:
         return ""
     if not any(parameter.param_type_name == "argument" for parameter in context.command.params):
         return ""
-    for word in _words():
+    for word in Verbosity.words:
         is_typo = error.possibilities and word.startswith("--") and " " not in word
         if word.startswith(option) and not is_typo:
             return (
                 f'. Put an argument that begins with "-" last, after "--": {context.command_path}'
-                f" -- {shlex.quote(word)}"
+                f" -- {quote(word)}"
             )
     return ""
 

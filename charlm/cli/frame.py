@@ -21,7 +21,6 @@ import functools
 import inspect
 import os
 import re
-import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -196,7 +195,7 @@ def _marks(parameter: inspect.Parameter) -> list[SettingOptions]:
 
 def typed_flags(typed: dict[str, Any]) -> dict[str, str]:
     """Return the flags of settings in the spelling that was typed."""
-    words = {word.partition("=")[0] for word in shlex.split(Verbosity.command)}
+    words = {word.partition("=")[0] for word in Verbosity.words}
     flags = {}
     for name, value in typed.items():
         spellings = [*words_of(name, value)[:1], *table()[name].flags]

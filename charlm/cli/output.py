@@ -7,7 +7,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import typer
 
@@ -16,6 +16,8 @@ from charlm.errors import EnvironmentFailure
 if TYPE_CHECKING:
     from rich.table import Table
 
+STDOUT, STDERR, READ_ESCAPES = -11, -12, 4
+"""Numbers of Windows for the output streams, and for a console that reads escape sequences."""
 MIN_TEXT = 10
 """Minimum width of a text column, even on a narrow terminal."""
 
@@ -28,7 +30,10 @@ class Verbosity:
     stop_reported = False
     """True if a command has reported its interruption."""
     debug = False
+    words: ClassVar[list[str]] = []
+    """Words of the command, without the name of the program."""
     command = "charlm"
+    """The whole command, quoted for the shell."""
 
 
 class Line:
@@ -177,6 +182,23 @@ def prepare_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")
+    if sys.platform == "win32":
+        _read_escapes()
+
+
+def _read_escapes() -> None:
+    """Let the console of Windows 10 or later read colours and movements of the cursor.
+
+    Newer terminals do so by themselves.
+    """
+    import ctypes
+
+    with contextlib.suppress(AttributeError, OSError):
+        kernel, mode = ctypes.windll.kernel32, ctypes.c_ulong()  # type: ignore[attr-defined]
+        for number in (STDOUT, STDERR):
+            handle = kernel.GetStdHandle(number)
+            if kernel.GetConsoleMode(handle, ctypes.byref(mode)):
+                kernel.SetConsoleMode(handle, mode.value | READ_ESCAPES)
 
 
 def close_streams() -> None:

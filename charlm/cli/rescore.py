@@ -2,7 +2,6 @@
 
 import json
 import math
-import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 from charlm import api
 from charlm.cli import options
 from charlm.cli.output import on_terminal, render, rendered, say, write, write_json
+from charlm.commands import quote
 from charlm.errors import UsageError
 from charlm.files.atomic import explained, write_file
 from charlm.files.escapes import escape_controls
@@ -180,7 +180,7 @@ def _warn_of_signs(nbest: "NBestLists", weights: dict[str, float]) -> None:
             say(
                 f"{name} rises from the first to the last hypothesis of the lists, so it may be a "
                 "cost or a rank, but a greater feature counts for a hypothesis. Give it a negative "
-                f"weight, or 0: --weight {shlex.quote(name)}=-1"
+                f"weight, or 0: --weight {quote(name)}=-1"
             )
     if negative := [name for name, value in weights.items() if value < 0.0 and name != "words"]:
         say(
@@ -203,7 +203,7 @@ def _flags(weights: dict[str, float]) -> str:
     """Return the weights as flags that can be pasted."""
     flags = {"charlm": "--lm-weight ", "words": "--word-bonus "}
     return " ".join(
-        f"{flags.get(name) or f'--weight {shlex.quote(name)}='}{value:.6g}"
+        f"{flags.get(name) or f'--weight {quote(name)}='}{value:.6g}"
         for name, value in weights.items()
     )
 

@@ -9,7 +9,6 @@ is silent. So nothing hangs under cron, in CI or below a program that leaves its
 
 import contextlib
 import os
-import shlex
 import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from charlm.cli.output import Verbosity, say_all
+from charlm.commands import join_words
 from charlm.errors import CorpusError, UsageError
 
 READ_BYTES = 1 << 16
@@ -67,7 +67,7 @@ def check_unread(verb: str, takes: Takes, values: Values) -> None:
     if size:
         advice = "Save it as a file and name the file, since each trial reads it"
         if takes.stdin:
-            advice = f"{takes.purpose} with: {Verbosity.command} {shlex.join(takes.stdin)}"
+            advice = f"{takes.purpose} with: {Verbosity.command} {join_words(takes.stdin)}"
         raise UsageError(
             f"stdin holds {size:,} bytes that charlm {verb} would not read; expected a text as an "
             f"argument, or nothing on stdin. {advice}, or ignore it with < {os.devnull}"
@@ -168,4 +168,5 @@ def read_file(path: Path, run: Path | None = None) -> str:
 
 def stdin_blocks() -> Iterator[bytes]:
     """Yield standard input as it arrives."""
-    return iter(lambda: os.read(sys.stdin.fileno(), READ_BYTES), b"")
+    stream: Any = sys.stdin.buffer  # which has UTF-8 from a console of Windows, unlike os.read
+    return iter(lambda: stream.read1(READ_BYTES), b"")

@@ -1,6 +1,5 @@
 """Conditions of a run: the values of a column with which its texts begin, as in config.json."""
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from charlm.commands import command, run_word
+from charlm.commands import command, quote, run_word
 from charlm.errors import UsageError, named, near_name
 from charlm.runs.layout import CONDITIONS
 from charlm.text.encoded import EncodedText, count_text
@@ -61,7 +60,7 @@ def check_condition(path: Path, config: Mapping[str, Any], condition: str | None
             f"charlm.load({run_word(path)!r}, condition={usual!r}))"
         )
         if flag.startswith("--"):  # the command that was typed has the flag
-            advice = f". Use {flag} {shlex.quote(usual)}"
+            advice = f". Use {flag} {quote(usual)}"
         raise UsageError(
             f"run {path.name} begins each text with a condition ({listed(names, MAX_LISTED)}); "
             f"expected one{advice}"

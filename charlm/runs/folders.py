@@ -3,7 +3,9 @@
 import contextlib
 import os
 import platform
+import re
 import shutil
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +24,8 @@ if TYPE_CHECKING:  # a list of runs needs no locks of its own, and is shown at o
 
 MAX_NAME = 200
 """Bytes of a run's name: file systems allow 255, and temporary names are longer."""
+NOT_ON_WINDOWS = re.compile(r'(?i)[<>:"|?*]|\.$|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)')
+"""Names that Windows refuses, changes, or takes for a device."""
 
 
 def new_folder(folder: Path, name: str | None, corpus_name: str) -> "tuple[Path, FileLock]":
@@ -87,6 +91,11 @@ def check_plain(name: str, label: str = "--name") -> None:
     unseen = name != name.strip() or {"\n", "\t"} & set(name) or escape_controls(name) != name
     if not name or leads_out or unseen:
         raise UsageError(f"{label} is {name!r}; expected a plain name such as my-run")
+    if sys.platform == "win32" and NOT_ON_WINDOWS.search(name):
+        raise UsageError(
+            f"{label} is {name!r}, which Windows allows for no folder; expected a plain name such "
+            "as my-run"
+        )
     if len(name.encode("utf-8")) > MAX_NAME:
         raise UsageError(f"{label} is longer than {MAX_NAME} bytes; expected a shorter one")
 

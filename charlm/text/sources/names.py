@@ -12,13 +12,13 @@ import difflib
 import glob
 import os
 import re
-import shlex
 import stat
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from charlm.commands import quote
 from charlm.config.corpus import ReadSettings
 from charlm.config.fields import listed_names
 from charlm.config.settings import table
@@ -63,7 +63,7 @@ def find(
     if len(names) > 1 and not all(map(_is_there, names)) and _is_there(joined):
         raise CorpusError(
             f"{shown(joined)} was given as {len(names)} names. Put quotes around a name with "
-            f"blanks: {shlex.quote(joined)}."
+            f"blanks: {quote(joined)}."
         )
     sources: list[Source] = []
     spools: dict[str, Spool] = {}  # by label, since each can be read only once
