@@ -3,6 +3,8 @@
 import json
 import re
 import shlex
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,9 +20,13 @@ from systems import SYSTEMS, environment
 
 from charlm import commands
 from charlm.cli import output
+from charlm.cli.progress import _signals
 from charlm.errors import EnvironmentFailure, UsageError
 from charlm.files import atomic
 from charlm.runs import folders
+from charlm.server import log as server_log
+from charlm.server import run as server_run
+from charlm.training import launch
 
 TINY = "--steps 3 --hidden 4 --layers 1 --batch 2 --bptt 4 --seed 1 --threads 1 --device cpu"
 COMMANDS = (
@@ -76,7 +82,7 @@ def test_commands_work_on_another_system(system: str, tmp_path: Path) -> None:
 @pytest.fixture
 def on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let modules that ask for the system see Windows."""
-    for module in (commands, folders, output):
+    for module in (commands, folders, output, server_log, server_run):
         monkeypatch.setattr(module, "sys", SimpleNamespace(platform="win32"))
 
 
@@ -190,6 +196,22 @@ def test_other_systems_try_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert refusing.pauses == 0
 
 
+def test_a_log_in_a_file_has_its_lines_on_windows(
+    tmp_path: Path, on_windows: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All lines were lost: Windows waits for sockets alone."""
+
+    def refuse(*_: Any) -> None:
+        raise OSError("not a socket")
+
+    monkeypatch.setattr(server_log, "select", SimpleNamespace(select=refuse))
+    with (tmp_path / "log").open("wb") as file:
+        log = server_log.Log(file.fileno())
+        log.request("GET", b"/health", 200, 0.1)
+    assert log.lost == 0
+    assert b"GET /health 200" in (tmp_path / "log").read_bytes()
+
+
 def test_a_console_of_windows_reads_escapes(
     on_windows: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,3 +230,39 @@ def test_a_console_of_windows_reads_escapes(
     monkeypatch.setattr(ctypes, "windll", SimpleNamespace(kernel32=kernel), raising=False)
     output._read_escapes()
     assert modes == {-11: 7}
+
+
+def test_a_port_of_windows_is_not_shared(on_windows: None) -> None:
+    """With the option that other systems need, a second server would get its requests."""
+    with server_run.Address("127.0.0.1", 0).bind() as listener:
+        assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR) == 0
+
+
+@pytest.fixture
+def ctrl_break(monkeypatch: pytest.MonkeyPatch) -> int:
+    """A signal of this system in place of that of Ctrl-Break, which only Windows has."""
+    monkeypatch.setattr(signal, "SIGBREAK", signal.SIGURG, raising=False)
+    return signal.SIGURG
+
+
+def test_ctrl_break_stops_and_saves(ctrl_break: int) -> None:
+    asked: list[str] = []
+    session: Any = SimpleNamespace(waiting=False, trainer=SimpleNamespace(stop=asked.append))
+    with _signals(session) as stop:
+        signal.raise_signal(ctrl_break)
+    assert (asked, stop.status) == (["terminated"], 128 + ctrl_break)
+
+
+def test_ctrl_break_ends_a_server(ctrl_break: int) -> None:
+    server: Any = SimpleNamespace(stopped_by=None, should_exit=False)
+    with server_run.Server.capture_signals(server):
+        signal.raise_signal(ctrl_break)
+    assert (server.stopped_by, server.should_exit) == (ctrl_break, True)
+
+
+def test_a_process_is_started_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Out of reach of Ctrl-C, and without a library that torch 2.6 for Windows lacks."""
+    monkeypatch.setattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 512, raising=False)
+    monkeypatch.setattr(subprocess, "Popen", lambda words, **options: options)
+    options: Any = launch._start(1, 2, "127.0.0.1", 80)
+    assert (options["creationflags"], options["env"]["USE_LIBUV"]) == (512, "0")

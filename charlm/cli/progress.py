@@ -122,7 +122,7 @@ def _signals(session: "Session") -> Iterator[_Stop]:
     The first Ctrl-C, SIGTERM or SIGHUP stops after the step and saves; the second stops at once, as
     does the first after the last step, or while the end cannot be saved. A second SIGTERM or SIGHUP
     within `REPEAT_SECONDS` does nothing. SIGUSR1 saves. SIGCONT ends a pause, which is no time of
-    training. Ignored signals stay ignored (nohup).
+    training. Ctrl-Break of Windows is as SIGTERM. Ignored signals stay ignored (nohup).
     """
     stop = _Stop()
 
@@ -151,7 +151,7 @@ def _signals(session: "Session") -> Iterator[_Stop]:
         del number, frame
         session.trainer.clock.leave_out_pause()
 
-    handlers = dict.fromkeys(("SIGINT", "SIGTERM", "SIGHUP"), handle)
+    handlers = dict.fromkeys(("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"), handle)
     handlers |= {"SIGUSR1": save, "SIGCONT": resume}
     numbers = {getattr(signal, n): handler for n, handler in handlers.items() if hasattr(signal, n)}
     before = {

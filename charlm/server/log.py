@@ -14,6 +14,8 @@ from charlm.files.escapes import escape_unprintable
 
 MAX_PATH = 200
 """Maximum length of a path in a line."""
+MAX_LINE = getattr(select, "PIPE_BUF", 512)
+"""Maximum bytes of a line: the number that is written to a pipe as a whole or not at all."""
 
 
 class Log:
@@ -46,13 +48,18 @@ class Log:
             return
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         data = f"{now} {escape_unprintable(line)}\n".encode(errors="backslashreplace")
-        try:
-            if select.select([], [self.descriptor], [], 0)[1]:
-                os.write(self.descriptor, data[: select.PIPE_BUF])
+        with contextlib.suppress(OSError, ValueError):
+            if _takes_more(self.descriptor):
+                os.write(self.descriptor, data[:MAX_LINE])
                 return
-        except (OSError, ValueError):
-            pass
         self.lost += 1
+
+
+def _takes_more(descriptor: int) -> bool:
+    """Return whether a line can be written at once; on Windows, which cannot say it, always."""
+    if sys.platform == "win32":
+        return True
+    return bool(select.select([], [descriptor], [], 0)[1])
 
 
 class Problems(logging.Handler):

@@ -11,6 +11,7 @@ import ipaddress
 import logging
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -49,7 +50,8 @@ class Address:
         listener = socket.socket(family, kind, protocol)
         try:
             with self._failing():
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if sys.platform != "win32":  # where the option would share a port that is in use
+                    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 listener.bind(address)
                 listener.listen(BACKLOG)
         except EnvironmentFailure:
@@ -143,7 +145,8 @@ class Server(uvicorn.Server):
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        numbers = (signal.SIGINT, signal.SIGTERM)
+        names = ("SIGINT", "SIGTERM", "SIGBREAK")  # the last is Ctrl-Break of Windows
+        numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
         before = {number: signal.getsignal(number) for number in numbers}
         caught = [number for number in numbers if before[number] is not signal.SIG_IGN]
 

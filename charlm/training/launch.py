@@ -287,6 +287,7 @@ def _start(rank: int, count: int, host: str, port: int) -> subprocess.Popen[byte
         "RANK": rank, "WORLD_SIZE": count, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": count,
         "MASTER_ADDR": host, "MASTER_PORT": port, FOLLOWER: 1, THREADS: _threads(count),
         "PYTHONPATH": os.pathsep.join(map(str, sys.path)),
+        "USE_LIBUV": 0,  # which torch lacks on Windows; torch 2.6 would ask for it
     }  # fmt: skip
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "charlm", "train"],
@@ -294,6 +295,7 @@ def _start(rank: int, count: int, host: str, port: int) -> subprocess.Popen[byte
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         start_new_session=True,
+        creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # the same on Windows
     )
 
 
@@ -344,7 +346,7 @@ def follow(processes: Processes) -> int:
         offer: dict[str, Any] = processes.from_first(dict)
     except ProcessLost:  # it has nothing to train
         return 0
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"):  # process 0 decides
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGBREAK"):  # process 0 decides
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     try:
