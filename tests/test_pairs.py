@@ -16,7 +16,8 @@ import charlm
 from charlm.api.pairs import read_pairs
 from charlm.config.text_units import TEXT_UNITS
 from charlm.errors import CorpusError, EnvironmentFailure, UsageError
-from charlm.inference.pairs import PairsResult, score_questions, wilson_interval
+from charlm.inference.bootstrap import fraction_interval
+from charlm.inference.pairs import PairsResult, score_questions
 from charlm.inference.scoring import Scorer
 from charlm.inference.suites import score_items
 from charlm.text import splitting
@@ -304,9 +305,9 @@ def test_the_unk_penalty_decides_between_numbers_of_unknown_words() -> None:
 
 def test_the_interval_of_wilson() -> None:
     """Figures of Newcombe 1998, table I, method 3."""
-    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
-    assert wilson_interval(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
-    assert wilson_interval(29, 29) == pytest.approx((0.8830, 1.0), abs=5e-5)
+    assert fraction_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert fraction_interval(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
+    assert fraction_interval(29, 29) == pytest.approx((0.8830, 1.0), abs=5e-5)
 
 
 # Splitting

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 DRAWS = 2000
 """Samples of the bootstrap."""
+MIN_PARTS = 20
+"""Minimum number of parts of a text for an interval of a ratio."""
 TAILS = (0.025, 0.975)
 """Quantiles of the samples that bound an interval of 95 %."""
 NORMAL_975 = 1.959964
@@ -35,6 +37,23 @@ def interval(samples: NDArray[np.float64]) -> tuple[float, float]:
     """Return the ends of the central 95 % of bootstrap samples."""
     low, high = np.quantile(samples, TAILS).tolist()
     return low, high
+
+
+def ratio_interval(
+    amounts: NDArray[np.float64], sizes: NDArray[np.float64], *, draws: int = DRAWS, seed: int = 0
+) -> tuple[float, float] | tuple[None, None]:
+    """Return the central 95 % of the bootstrap samples of sum(amounts) / sum(sizes).
+
+    Both are of the parts of a text, shape (n,). Returns None for fewer than MIN_PARTS parts.
+    """
+    if len(amounts) < MIN_PARTS:
+        return None, None
+    random = np.random.default_rng(seed)
+    samples = np.empty(draws)
+    for draw in range(draws):
+        chosen = random.integers(0, len(sizes), len(sizes))
+        samples[draw] = amounts[chosen].sum() / sizes[chosen].sum()
+    return interval(samples)
 
 
 def fraction_interval(right: int, count: int) -> tuple[float, float]:

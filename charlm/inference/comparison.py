@@ -14,17 +14,14 @@ from numpy.typing import NDArray
 
 from charlm.backends.interface import Backend
 from charlm.errors import CorpusError, UsageError
+from charlm.inference.bootstrap import DRAWS, MIN_PARTS, ratio_interval
+from charlm.inference.figures import NOT_SHOWN
 from charlm.inference.likelihood import tally, text_nats
 from charlm.text.encoded import EncodedText
 from charlm.text.tokenizers.tokenizer_json import EOS, UNK
 from charlm.text.tokenizers.vocabulary import Vocabulary
 from charlm.units import Tally, bits
 
-DRAWS = 2000
-"""Samples of the bootstrap."""
-INTERVAL = 0.95
-MIN_PARTS = 20
-"""Minimum number of lines or blocks for an interval."""
 BLOCK = 100
 """Tokens of a block, in a text of few lines."""
 
@@ -82,7 +79,7 @@ class Difference:
 
 def _verdict(low: float, high: float) -> str:
     if low <= 0.0 <= high:
-        return "no difference shown"
+        return NOT_SHOWN
     return "better" if high < 0.0 else "worse"
 
 
@@ -178,25 +175,6 @@ def difference(
         nats_per_token=float(change.sum()) / first.tally.tokens if same else None,
         unknown=_uncharged(other) - _uncharged(first),
     )
-
-
-def ratio_interval(
-    amounts: NDArray[np.float64], sizes: NDArray[np.float64], *, draws: int = DRAWS, seed: int = 0
-) -> tuple[float, float] | tuple[None, None]:
-    """Return the central 95 % of the bootstrap samples of sum(amounts) / sum(sizes).
-
-    Both are of the parts of a text, shape (n,). Returns None for fewer than MIN_PARTS parts.
-    """
-    if len(amounts) < MIN_PARTS:
-        return None, None
-    random = np.random.default_rng(seed)
-    samples = np.empty(draws)
-    for draw in range(draws):
-        chosen = random.integers(0, len(sizes), len(sizes))
-        samples[draw] = amounts[chosen].sum() / sizes[chosen].sum()
-    tail = (1.0 - INTERVAL) / 2.0
-    low, high = np.quantile(samples, [tail, 1.0 - tail])
-    return float(low), float(high)
 
 
 def _uncharged(losses: LineNats) -> float:

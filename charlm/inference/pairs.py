@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from charlm.inference.bootstrap import fraction_interval
 from charlm.inference.scoring import Scorer
 from charlm.inference.suites import PredictionScore, score_items
 from charlm.listing import Listing
 from charlm.text.pair_files import Pair
 from charlm.text.syntaxgym import SuiteItem
 from charlm.units import finite
-
-NORMAL_QUANTILE = 1.959964
-"""Quantile 0.975 of the normal distribution, for intervals of 95 %."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +116,7 @@ class Accuracy:
 
     def summary(self) -> dict[str, Any]:
         """Return all numbers, with the 95 % interval of the accuracy (Wilson 1927)."""
-        low, high = wilson_interval(self.correct, self.pairs)
+        low, high = fraction_interval(self.correct, self.pairs)
         return {
             "name": self.name, "phenomenon": self.phenomenon, "pairs": self.pairs,
             "correct": self.correct, "ties": self.ties, "accuracy": self.accuracy,
@@ -205,16 +203,6 @@ def score_pairs(scorer: Scorer, pairs: Sequence[Pair]) -> list[PairScore]:
         )
         for pair in pairs
     ]
-
-
-def wilson_interval(correct: int, total: int) -> tuple[float, float]:
-    """Return the 95 % interval of a fraction (Wilson 1927); (nan, nan) for a total of 0."""
-    if not total:
-        return math.nan, math.nan
-    z, fraction = NORMAL_QUANTILE, correct / total
-    middle = fraction + z * z / (2 * total)
-    half = z * math.sqrt(fraction * (1 - fraction) / total + z * z / (4 * total * total))
-    return (middle - half) / (1 + z * z / total), (middle + half) / (1 + z * z / total)
 
 
 def _mean(values: Iterable[float | None]) -> float:

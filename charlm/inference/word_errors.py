@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import CorpusError
-from charlm.inference.comparison import ratio_interval
+from charlm.inference.bootstrap import ratio_interval
 
 Ints = NDArray[np.int64]
 NO_WORDS = "the references have no words; expected some to count errors in. Give other references"

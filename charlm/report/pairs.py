@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from charlm.inference.pairs import Accuracy, PairsResult, wilson_interval
+from charlm.inference.bootstrap import fraction_interval
+from charlm.inference.pairs import Accuracy, PairsResult
 from charlm.report.tables import plain_table
 from charlm.report.text import number, shortened
 from charlm.text.sources.delimited import quoted_field
@@ -45,9 +46,10 @@ def total_table(result: PairsResult) -> Table:
             total.equal_oov_correct,
         ),
     ):
-        low, high = wilson_interval(correct, pairs)
-        shown = f"{100 * low:.1f} to {100 * high:.1f} %" if pairs else "-"
-        fraction = correct / pairs if pairs else None
+        fraction, shown = None, "-"
+        if pairs:
+            fraction, (low, high) = correct / pairs, fraction_interval(correct, pairs)
+            shown = f"{100 * low:.1f} to {100 * high:.1f} %"
         figures = (number(pairs), number(ties), number(correct))
         table.add_row(name, *figures, percent(fraction), shown)
     if len(result.paradigms) > 1:
