@@ -16,8 +16,8 @@ from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings
 from charlm.config.task import TaskSettings
 from charlm.errors import CorpusError, UsageError
+from charlm.inference.figures import figures_from
 from charlm.inference.series import ArraySeries, evaluate_series, forecast, forecasts
-from charlm.inference.series_counts import SeriesCounts
 from charlm.nn.devices import Precision
 from charlm.nn.series import SeriesModel, TorchSeries
 from charlm.tasks.series import SeriesLoss
@@ -379,7 +379,7 @@ def test_figures_equal_those_of_scikit_learn_and_the_normal_density() -> None:
     ]
     assert counts.nats == pytest.approx(-np.sum(np.log(density)))
     assert counts.explained == pytest.approx(1 - counts.squares / np.sum((true - SCALES.mean) ** 2))
-    assert SeriesCounts.from_sums(json.loads(json.dumps(counts.sums()))) == counts
+    assert figures_from(json.loads(json.dumps(counts.sums()))) == counts
     assert counts.summary()["values"] == counts.tokens == 80
 
 

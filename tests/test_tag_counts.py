@@ -9,7 +9,7 @@ from charlm.backends.softmax import log_softmax
 from charlm.config.corpus import VocabularySettings
 from charlm.inference.bootstrap import fraction_interval
 from charlm.inference.crf import Answers, tag_nats
-from charlm.inference.figures import TaskDifference
+from charlm.inference.figures import TaskDifference, figures_from
 from charlm.inference.tag_counts import (
     SPAN_FIGURES,
     Known,
@@ -152,7 +152,7 @@ def test_tags_that_are_no_spans_have_accuracy_alone():
 def test_sums_and_summaries_rebuild_the_counts():
     counts = counted(known=Known(frozenset("ab"), frozenset()))
     sums = json.loads(json.dumps(counts.sums()))
-    assert sums["kind"] == "tag" and TagCounts.from_sums(sums) == counts
+    assert sums["kind"] == "tag" and figures_from(sums) == counts
     summary = json.loads(json.dumps(counts.summary()))
     assert {"tags", "nats_per_tag", "raw_nats_per_tag", "f1"} < set(summary)
     assert not any("text" in key for key in summary)
@@ -169,7 +169,7 @@ def test_intervals_hold_their_figures_and_shrink_with_more_sentences():
         assert low < getattr(counts, name) < high
     low, high = (counts + counts + counts + counts).intervals()["f1"]
     assert 0.4 < (high - low) / (intervals["f1"][1] - intervals["f1"][0]) < 0.6
-    assert TagCounts.from_sums(counts.sums()).intervals() == {}
+    assert figures_from(counts.sums()).intervals() == {}
 
 
 @pytest.mark.parametrize(("shift", "figure"), [(0, 1.0), (1, 0.0)])

@@ -11,6 +11,7 @@ import pytest
 
 from charlm.inference import text_metrics
 from charlm.inference.bootstrap import fraction_interval
+from charlm.inference.figures import figures_from
 from charlm.inference.text_metrics import (
     bleu,
     bleu_stats,
@@ -109,7 +110,7 @@ def test_counts_of_parts_add_up(cut: int) -> None:
         if each.name not in ("rows", "shared"):
             assert getattr(total, each.name) == getattr(whole, each.name)
     assert total.intervals() == whole.intervals()
-    again = TranslationCounts.from_sums(json.loads(json.dumps(whole.sums())))
+    again = figures_from(json.loads(json.dumps(whole.sums())))
     assert again == whole and again.intervals() == {}
     assert {**again.summary(), "intervals": 0} == {**whole.summary(), "intervals": 0}
     assert whole.exact == sum(a == b for a, b in zip(outputs, references, strict=True)) / 20

@@ -55,7 +55,7 @@ class TaskSpec:
     """Import path of the function `(settings, vocab_size, task)` that returns the shape of each
     tensor by its name, for cells that run without torch."""
     counts: str = ""
-    """Import path of the class of its figures, with the method `from_sums(sums)`."""
+    """Import path of the class of its figures, made from their sums by name."""
     run: str = ""
     """Import path of the function `(path, *, engine, threads)` that returns its `TaskRun`."""
     report: str = ""

@@ -110,12 +110,6 @@ class LabelCounts:
         """Return the counts of answers in a summary; nats and probabilities are left out."""
         return cls(confusion=_rows(summary["confusion"]), unseen=summary["unseen"])
 
-    @classmethod
-    def from_sums(cls, sums: Mapping[str, Any]) -> "LabelCounts":
-        """Return the counts with these sums, or with JSON of them."""
-        pairs = {key: tuple(map(tuple, sums[key])) for key in ("confusion", "bins")}
-        return cls(**{**sums, **pairs, "sure": tuple(sums["sure"])})
-
     def __repr__(self) -> str:
         return (
             f"LabelCounts(accuracy {self.accuracy:.4f}, {self.nats_per_text:.4f} nats/text, "

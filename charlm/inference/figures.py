@@ -94,6 +94,13 @@ class TaskComparison:
 
 
 def figures_from(sums: Mapping[str, Any]) -> Figures:
-    """Rebuild figures from their sums, or from JSON of these."""
+    """Rebuild figures from their sums, or from JSON of these; without rows for intervals."""
     kind = sums.get("kind", CLASSIFY if "confusion" in sums else "")
-    return cast(Figures, resolve(TASKS[kind].counts).from_sums(sums) if kind else Tally(**sums))
+    counts = resolve(TASKS[kind].counts) if kind else Tally
+    values = {key: _in_tuples(value) for key, value in sums.items() if key != "kind"}
+    return cast(Figures, counts(**values))
+
+
+def _in_tuples(value: Any) -> Any:
+    """Return a value with tuples in place of lists."""
+    return tuple(map(_in_tuples, value)) if isinstance(value, list) else value

@@ -1,7 +1,6 @@
 """Figures of a series: `SeriesCounts`, sums from which every figure follows."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
@@ -60,11 +59,6 @@ class SeriesCounts:
             last_squares=float(np.sum(np.diff(values)[-steps:] ** 2)),
             recurrence_squares=float(np.sum((true - floor) ** 2)),
         )
-
-    @classmethod
-    def from_sums(cls, sums: Mapping[str, Any]) -> "SeriesCounts":
-        """Rebuild the figures from `sums()`, or from JSON of these."""
-        return cls(**{key: value for key, value in sums.items() if key != "kind"})
 
     def __add__(self, other: "SeriesCounts") -> "SeriesCounts":
         """Add the sums of two series, field by field."""

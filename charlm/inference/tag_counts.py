@@ -112,14 +112,6 @@ class TagCounts(LabelCounts):
         return replace(counts, spans=spans, rows=rows, **shares)
 
     @classmethod
-    def from_sums(cls, sums: Mapping[str, Any]) -> "TagCounts":
-        """Rebuild counts from `sums`, or from JSON of these; without the sums of each sentence."""
-        values = {key: value for key, value in sums.items() if key != "kind"}
-        for key in ("confusion", "bins", "spans"):
-            values[key] = tuple(map(tuple, values[key]))
-        return cls(**values | {key: tuple(values[key]) for key in ("sure", *PAIRS)})
-
-    @classmethod
     def from_summary(cls, summary: Mapping[str, Any]) -> "TagCounts":
         """Return the counts of answers in a summary; nats and probabilities are left out."""
         spans = tuple(map(tuple, summary.get("spans", ())))
@@ -231,7 +223,7 @@ class TagCounts(LabelCounts):
         return figures | {"intervals": {key: list(ends) for key, ends in self.intervals().items()}}
 
     def sums(self) -> dict[str, Any]:
-        """Return the raw sums, from which `from_sums` rebuilds the counts."""
+        """Return the raw sums, from which `figures_from` rebuilds the counts."""
         names = [each.name for each in fields(self) if each.name != "rows"]
         return {"kind": KIND} | {name: getattr(self, name) for name in names}
 

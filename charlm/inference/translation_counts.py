@@ -1,7 +1,7 @@
 """Figures of translated texts: `TranslationCounts`, sums from which every figure follows."""
 
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NamedTuple
 
@@ -78,14 +78,6 @@ class TranslationCounts:
             **known,
         )
 
-    @classmethod
-    def from_sums(cls, sums: Mapping[str, Any]) -> "TranslationCounts":
-        """Rebuild counts from `sums`, or from JSON of these; without the sums of each text."""
-        values = {key: value for key, value in sums.items() if key != "kind"}
-        for key in ("bleu_sums", "chrf_sums"):
-            values[key] = tuple(values[key])
-        return cls(**values)
-
     def __repr__(self) -> str:
         return (
             f"TranslationCounts(chrF2 {self.chrf:.1f}, BLEU {self.bleu:.1f}, exact "
@@ -157,7 +149,7 @@ class TranslationCounts:
         return figures | {"intervals": {key: list(ends) for key, ends in self.intervals().items()}}
 
     def sums(self) -> dict[str, Any]:
-        """Return the raw sums, from which `from_sums` rebuilds the counts."""
+        """Return the raw sums, from which `figures_from` rebuilds the counts."""
         return {"kind": KIND} | {k: v for k, v in asdict(self).items() if k != "rows"}
 
 
