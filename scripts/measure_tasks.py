@@ -45,8 +45,8 @@ from typing import Any
 
 from charlm.api.conditions import posteriors
 from charlm.api.recipe_texts import MAKERS, made_texts
-from charlm.config.corpus import ReadSettings
 from charlm.config.tasks import LANGUAGE_MODEL, TASKS
+from charlm.text.sources.text_lines import FileRules
 from charlm.text.tagged_files import read_sentences
 
 TEXTBOOK = (
@@ -279,7 +279,7 @@ def linear_crf(key: str, folder: Path) -> dict[str, Any]:
     row, begun, used = ROWS[key], time.perf_counter(), time.process_time()
     parts = {}
     for name in (row.train, row.test):
-        read = read_sentences([str(folder / name)], ReadSettings(), None, print, needs_tags=True)
+        read = read_sentences([str(folder / name)], FileRules(warn=print))
         parts[name] = [(_features(each.words), list(each.tags or ())) for each in read]
     model = sklearn_crfsuite.CRF(
         algorithm="lbfgs", c1=0.1, c2=0.1, max_iterations=100, all_possible_transitions=True
