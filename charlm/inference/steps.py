@@ -6,10 +6,8 @@ it, except that the last gap is the step of the end.
 
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from charlm.inference.scores import Score
-from charlm.inference.scoring import Scorer
+from charlm.inference.scoring import Scorer, read_tokens
 from charlm.text.tokenizers.tokenizer_json import EOS
 
 START, END, UNKNOWN = "<s>", "</s>", "<unk>"
@@ -84,14 +82,11 @@ class StepReader:
     def _found(self, score: Score) -> list[int]:
         """Return the order of the n-gram that was found at each step."""
         ids = self.scorer.ids(score.text)
-        targets = ids[:, None]
-        inputs = np.concatenate([[[EOS]], targets[:-1]])
-        backend = self.scorer.backend
         assert self._lengths is not None
-        _, lengths, _ = self._lengths(inputs, targets, backend.initial_state(1))
-        is_step = ids != EOS
+        lengths = read_tokens(self.scorer.backend, ids, self._lengths)
+        is_step = (ids != EOS) | (self.by == "token")
         is_step[-1:] = True
-        return [int(length) for length in lengths[is_step if self.by == "word" else ..., 0]]
+        return [int(length) for length in lengths[is_step]]
 
 
 def _end(nats: float) -> Step:
