@@ -17,8 +17,9 @@ import numpy as np
 
 from charlm.api.loading import load_model
 from charlm.api.model import Model
-from charlm.inference.rows import Event, Failed, Finished, NewText, Rows, Work
+from charlm.inference.rows import Rows
 from charlm.inference.samplers import Sampling
+from charlm.inference.work import Event, Failed, Finished, NewText, Work
 
 KINDS: dict[str, Work] = {
     "100 tokens": Work(prompts=(), max_tokens=100),

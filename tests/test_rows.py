@@ -29,20 +29,20 @@ from charlm.inference import prompt_reading
 from charlm.inference import rows as rows_module
 from charlm.inference.generation import gathered, generate, read_prompt
 from charlm.inference.prompt_reading import Prompt, read_parts
-from charlm.inference.rows import (
+from charlm.inference.rows import Rows
+from charlm.inference.samplers import Sampling, likeliest
+from charlm.inference.work import (
     Event,
     Failed,
     Finished,
+    Job,
     NewText,
     PromptFigures,
     QueueFull,
-    Rows,
     Stopping,
     TokenFigures,
     Work,
 )
-from charlm.inference.samplers import Sampling, likeliest
-from charlm.inference.work import Job
 from charlm.ngrams.kneser_ney import fit
 from charlm.nn.encoder import saved_tensors
 from charlm.text.boundaries import STREAM, Boundaries

@@ -18,38 +18,10 @@ from charlm.backends.interface import Backend
 from charlm.errors import check_count
 from charlm.inference.prompt_reading import Prompt, read_parts
 from charlm.inference.row_sampling import Group, Pace, Row
-from charlm.inference.work import (
-    Event,
-    Failed,
-    Finished,
-    Job,
-    Listen,
-    NewText,
-    PromptFigures,
-    QueueFull,
-    Stopping,
-    TokenFigures,
-    Work,
-)
+from charlm.inference.work import Job, Listen, PromptFigures, QueueFull, Stopping, Work
 from charlm.text.boundaries import Boundaries
 from charlm.text.tokenizers.tokenizer_json import EOS
 from charlm.text.tokenizers.vocabulary import Vocabulary
-
-__all__ = [
-    "Counts",
-    "Event",
-    "Failed",
-    "Finished",
-    "Listen",
-    "NewText",
-    "PromptFigures",
-    "QueueFull",
-    "Rows",
-    "Stopping",
-    "Ticket",
-    "TokenFigures",
-    "Work",
-]
 
 READ_EACH_ROUND = 4096
 """Maximum tokens of prompts that are read in a round."""

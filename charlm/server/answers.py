@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from charlm.inference.rows import Event, NewText, PromptFigures, TokenFigures
+from charlm.inference.work import Event, NewText, PromptFigures, TokenFigures
 from charlm.server.requests import Completion
 
 MIN_LOGPROB = -9999.0

@@ -7,7 +7,8 @@ from types import TracebackType
 
 from starlette.types import Receive
 
-from charlm.inference.rows import Event, Failed, Finished, NewText, Rows, Ticket, Work
+from charlm.inference.rows import Rows, Ticket
+from charlm.inference.work import Event, Failed, Finished, NewText, Work
 from charlm.server.client import ClientGone, departure
 
 MAX_WAITING = 1 << 20

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from charlm.errors import UsageError
-from charlm.inference.rows import Event, PromptFigures, QueueFull, Stopping
+from charlm.inference.work import Event, PromptFigures, QueueFull, Stopping
 from charlm.server.answers import Answer, event_text
 from charlm.server.bodies import read_json
 from charlm.server.channel import Channel

@@ -19,7 +19,7 @@ from charlm.api import page
 from charlm.api.model import Model
 from charlm.config.cells import SIGNALS
 from charlm.errors import CharlmError, CorpusError
-from charlm.inference.rows import QueueFull, Stopping
+from charlm.inference.work import QueueFull, Stopping
 from charlm.inspect.find_units import check_pattern
 from charlm.server.bodies import read_json
 from charlm.server.client import check_client, watched

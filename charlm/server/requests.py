@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from charlm.errors import near_name
-from charlm.inference.rows import Work
 from charlm.inference.samplers import Sampling, fresh_seed
+from charlm.inference.work import Work
 from charlm.server.errors import Refused
 from charlm.server.prompts import Prompt, checked_ids, read_prompt
 from charlm.text.boundaries import Boundaries

@@ -7,7 +7,7 @@ import pytest
 from helpers import vocabulary_of
 from serving import run_of
 
-from charlm.inference.rows import NewText, PromptFigures, TokenFigures
+from charlm.inference.work import NewText, PromptFigures, TokenFigures
 from charlm.server.answers import MIN_LOGPROB, Answer, event_text
 from charlm.server.prompts import token_names
 from charlm.server.requests import read_completion, read_fields

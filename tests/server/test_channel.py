@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from charlm.inference.rows import Failed, Finished, NewText, Work
+from charlm.inference.work import Failed, Finished, NewText, Work
 from charlm.server.channel import MAX_WAITING, Channel
 from charlm.server.client import ClientGone
 

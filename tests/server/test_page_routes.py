@@ -11,7 +11,7 @@ from serving import Serving
 from waiting import PATIENCE, wait_until
 
 from charlm.api import page
-from charlm.inference.rows import QueueFull, Stopping
+from charlm.inference.work import QueueFull, Stopping
 from charlm.server.client import GONE
 from charlm.server.page_routes import MAX_SEARCHERS
 from charlm.server.service import Service
