@@ -4,7 +4,7 @@ Sums are added and divided once at the end; averages are never averaged.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -171,3 +171,10 @@ def finite(value: float | int) -> float | int | None:
 def count_of(number: int, noun: str) -> str:
     """Return a number with its noun: "1 row", "2,000 rows"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def first_few(texts: Iterable[str], most: int) -> str:
+    """Return at most this number of texts for a message, and the number of others."""
+    every = list(texts)
+    more = f" and {len(every) - most:,} more" if len(every) > most else ""
+    return ", ".join(every[:most]) + more

@@ -74,7 +74,7 @@ def test_the_most_frequent_unknown_pieces_come_first() -> None:
     assert frequent_note(letters, ["azb", "a\u0301z\u200d", "cz"]) == (
         "Unknown, the most frequent first: 'z', U+0301, U+200D"
     )
-    assert frequent_note(letters, ["defghij"]).endswith("'h' and 2 others")
+    assert frequent_note(letters, ["defghij"]).endswith("'h' and 2 more")
 
 
 def test_score_names_unknown_characters_of_a_file(

@@ -13,7 +13,7 @@ from charlm.inference.posteriors import Posteriors
 from charlm.report.tables import plain_table
 from charlm.report.text import number, shortened
 from charlm.text.sources.delimited import quoted_field
-from charlm.units import LOG_BASES, LOG_NAMES, Tally, count_of
+from charlm.units import LOG_BASES, LOG_NAMES, Tally, count_of, first_few
 
 MAX_SHOWN = 5
 """Conditions of a text in the table, the likeliest first."""
@@ -83,12 +83,11 @@ def condition_text(record: Mapping[str, Any]) -> str:
     if not column:
         return ""
     counts = record["corpus"]["labels"]["train"]
-    names = sorted(counts, key=lambda name: -counts[name])[:MAX_LISTED]
-    text = ", ".join(f"{shortened(name, 24)} {counts[name]:,}" for name in names)
-    more = f" and {len(counts) - len(names):,} more" if len(counts) > len(names) else ""
+    names = sorted(counts, key=lambda name: -counts[name])
+    text = first_few((f"{shortened(name, 24)} {counts[name]:,}" for name in names), MAX_LISTED)
     without = record["corpus"]["parts"]["train"]["documents"] - sum(counts.values())
     rest = f" ({count_of(without, 'text')} without)" if without else ""
-    return f"{column}: {text}{more}{rest}"
+    return f"{column}: {text}{rest}"
 
 
 def condition_table(tallies: Mapping[str, Mapping[str | None, Tally]]) -> Table:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from charlm.config.text_units import UNITS
 from charlm.files.escapes import escape_unprintable
+from charlm.units import first_few
 
 SYMBOLS = {"\n": "⏎", " ": "␣", "\t": "⇥", "\r": "␍", "": "∅"}
 """Symbols for blanks in a table."""
@@ -109,7 +110,5 @@ def sparkline(values: Sequence[float], width: int = 12) -> str:
 
 def unknown_note(what: str, pieces: Iterable[str]) -> str:
     """Return a note that names the first pieces of a text that are not in the vocabulary."""
-    unknown = list(dict.fromkeys(pieces))
-    shown = ", ".join(repr(piece) for piece in unknown[:MAX_UNKNOWN])
-    more = f" and {len(unknown) - MAX_UNKNOWN} more" if len(unknown) > MAX_UNKNOWN else ""
-    return f"{what}: not in the vocabulary, read as UNK: {shown}{more}"
+    named = first_few(map(repr, dict.fromkeys(pieces)), MAX_UNKNOWN)
+    return f"{what}: not in the vocabulary, read as UNK: {named}"

@@ -10,7 +10,7 @@ from charlm.config.text_units import UNITS
 from charlm.config.training import counted_length, length_of, precision_text
 from charlm.files.escapes import escape_unprintable
 from charlm.runs.layout import COMPANION
-from charlm.units import finite
+from charlm.units import finite, first_few
 
 NAMES = {
     "tokens": "tokens",
@@ -162,11 +162,10 @@ def run_facts(record: Mapping[str, Any]) -> dict[str, str]:
     if "labels" in corpus:
         labels = _training_labels(record)
         total = max(sum(labels.values()), 1)
-        shares = [f"{_cell(label)} {100 * n / total:.1f} %" for label, n in labels.items()]
-        more = f" and {len(shares) - MAX_LISTED:,} more" if len(shares) > MAX_LISTED else ""
+        shares = (f"{_cell(label)} {100 * n / total:.1f} %" for label, n in labels.items())
         conditioned = record["settings"].get("task", {}).get("condition")
         noun = "conditions" if conditioned else _row(record).gives
-        facts[noun] = ", ".join(shares[:MAX_LISTED]) + more
+        facts[noun] = first_few(shares, MAX_LISTED)
     if record.get("ngrams"):
         return facts
     training = record["settings"]["training"]

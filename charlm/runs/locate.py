@@ -1,7 +1,6 @@
 """Find runs: by name, by path, the newest one, or one that ships with charlm."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 from charlm.commands import CHECKPOINTS, CHECKPOINTS_VARIABLE, command
@@ -21,6 +20,7 @@ from charlm.runs.layout import (
     model_file,
     verb_of,
 )
+from charlm.units import first_few
 
 MAX_NAMES = 8
 """Most runs that a message names."""
@@ -139,14 +139,8 @@ def find_run(run: str | None, folder: Path, *, trained: bool = True, verb: str =
             f"with: {command('train', run)}"
         )
     near = near_name(run, names)
-    hint = f"Did you mean {near}?" if near else f"Known runs: {_listed(names)}."
+    hint = f"Did you mean {near}?" if near else f"Known runs: {first_few(names, MAX_NAMES)}."
     raise RunError(f"no run {run!r} in {folder} or as a folder. {hint}")
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Return the first names for a message, and the number of the others."""
-    more = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
-    return ", ".join(names[:MAX_NAMES]) + more
 
 
 def run_name(path: Path) -> str:

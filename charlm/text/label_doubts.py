@@ -8,6 +8,7 @@ from fractions import Fraction
 
 from charlm.text.sources.files import shown
 from charlm.text.sources.rows import MISSING
+from charlm.units import first_few
 
 MAX_SHOWN = 3
 """Examples that a sentence names."""
@@ -103,5 +104,4 @@ def _joined(names: Sequence[str], noun: str) -> Iterator[str]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    more = " ..." if len(names) > MAX_SHOWN else ""
-    return ", ".join(f'"{shown(name[:40])}"' for name in names[:MAX_SHOWN]) + more
+    return first_few((f'"{shown(name[:40])}"' for name in names), MAX_SHOWN)

@@ -33,7 +33,7 @@ from charlm.text.splits import HOLD_OUT_SEED, VALID_FRACTION, Split
 from charlm.text.task_text import NOTHING, Given, Gold, TaskText, gold_of
 from charlm.text.tokenizers.building import BuiltVocabulary
 from charlm.text.tokenizers.vocabulary import Ids, Vocabulary
-from charlm.units import count_of
+from charlm.units import count_of, first_few
 
 R = TypeVar("R")
 P = TypeVar("P")
@@ -334,8 +334,7 @@ def unseen_advice(
 
 def listed(names: Sequence[str], most: int = MAX_LISTED) -> str:
     """Return the first names for a message, at most this number, and the number of others."""
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return ", ".join(map(shown, names[:most])) + more
+    return first_few(map(shown, names), most)
 
 
 def shared_advice(parts: Mapping[str, Texts]) -> list[str]:

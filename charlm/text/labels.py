@@ -15,6 +15,7 @@ from charlm.errors import CorpusError, RunError
 from charlm.files.safe_read import file_size
 from charlm.text.documents import check_text
 from charlm.text.tokenizers.vocabulary import Vocabulary
+from charlm.units import first_few
 
 UNSEEN = -1
 """Target of a text whose label does not occur in training."""
@@ -34,8 +35,7 @@ Targets = NDArray[np.int32]
 
 def few_names(names: Sequence[str]) -> str:
     """Return the first names in quotes, at most FEW, and the number of others."""
-    more = f" and {len(names) - FEW:,} more" if len(names) > FEW else ""
-    return ", ".join(map(repr, names[:FEW])) + more
+    return first_few(map(repr, names), FEW)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from charlm.text.sources.decoding import line_batches
 from charlm.text.sources.encodings import decoded
 from charlm.text.sources.files import TextFile, shown
 from charlm.text.sources.rows import Number
-from charlm.units import count_of
+from charlm.units import count_of, first_few
 
 _MARKS = re.compile(r"^\s*<s>\s*|\s*</s>\s*$", re.IGNORECASE)
 """Marks of the beginning and the end of a sentence, which n-best lists may have."""
@@ -124,10 +124,9 @@ def check_same(references: Mapping[str, str], lists: NBestLists, source: str) ->
         (references.keys(), set(names), "the n-best lists: no hypotheses"),
     ):
         if lacking := [name for name in names_of if name not in others]:
-            more = f" and {len(lacking) - 1:,} more" if len(lacking) > 1 else ""
             raise CorpusError(
-                f"{problem} for utterance {shown(lacking[0])}{more}; expected the same utterances "
-                "in lists and references. Add it, or remove the other one"
+                f"{problem} for utterance {first_few(map(shown, lacking), 1)}; expected the same "
+                "utterances in lists and references. Add it, or remove the other one"
             )
 
 

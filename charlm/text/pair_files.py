@@ -20,6 +20,7 @@ from charlm.text.sources.files import TextFile, shown
 from charlm.text.sources.names import Source, find, short_name
 from charlm.text.sources.rows import Record, Rows, TextColumn, Warn, listed
 from charlm.text.syntaxgym import SuiteItem, is_suite, suite_items
+from charlm.units import first_few
 
 GOOD, BAD = "sentence_good", "sentence_bad"
 """Columns of the two sentences in BLiMP."""
@@ -82,8 +83,8 @@ def read_pairs(
         else:
             skipped.append(source.label)
     if skipped:
-        others = f" and {len(skipped) - 1:,} more were" if len(skipped) > 1 else " was"
-        warn(f"{skipped[0]}{others} skipped, since only tables and .txt files hold pairs.")
+        named, were = first_few(skipped, 1), "were" if len(skipped) > 1 else "was"
+        warn(f"{named} {were} skipped, since only tables and .txt files hold pairs.")
     if not pairs:
         raise CorpusError(
             f"{', '.join(map(shown, names))} contains no pairs; expected tables with the columns "

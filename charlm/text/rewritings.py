@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from charlm.text.tokenizers.vocabulary import Vocabulary
+from charlm.units import first_few
 
 SAMPLE = 1000
 """Number of texts that are enough to look at."""
@@ -87,9 +88,8 @@ def helpful(vocabulary: Vocabulary, texts: Sequence[str]) -> tuple[list[str], in
 def frequent_note(vocabulary: Vocabulary, texts: Sequence[str]) -> str:
     """Return a note that names the most frequent unknown tokens of texts, or ""."""
     pieces = Counter(piece for text in texts[:SAMPLE] for piece in _unknown(vocabulary, text))
-    named = ", ".join(_shown(piece) for piece, _ in pieces.most_common(MAX_NAMED))
-    more = f" and {len(pieces) - MAX_NAMED:,} others" if len(pieces) > MAX_NAMED else ""
-    return f"Unknown, the most frequent first: {named}{more}" if pieces else ""
+    named = first_few((_shown(piece) for piece, _ in pieces.most_common()), MAX_NAMED)
+    return f"Unknown, the most frequent first: {named}" if pieces else ""
 
 
 def rewriting_note(vocabulary: Vocabulary, texts: Sequence[str]) -> str:

@@ -28,6 +28,7 @@ from charlm.text.sources.files import Spool, TextFile, shown, stdin
 from charlm.text.sources.hub import HUB_PREFIX, hub_parts, hub_rows
 from charlm.text.sources.rows import Columns, Rows, Warn
 from charlm.text.sources.tables import TABLES, table_rows
+from charlm.units import first_few
 
 Source = TextFile | Spool | Rows
 
@@ -243,16 +244,13 @@ def _walk(top: Path, warn: Warn) -> list[Path]:
         folders[:] = [name for name in sorted(folders) if enter(folder, name)]
         files += [folder / name for name in names if not name.startswith((".", "~$"))]
     if runs:
-        others = f" and {len(runs) - 1:,} more" if len(runs) > 1 else ""
-        verb = "were" if others else "was"
-        warn(
-            f"{shown(runs[0])}{others} {verb} skipped: runs of charlm contain no text to train on."
-        )
+        named, were = first_few(map(shown, runs), 1), "were" if len(runs) > 1 else "was"
+        warn(f"{named} {were} skipped: runs of charlm contain no text to train on.")
     files = sorted(path for path in files if path.is_file() and not _is_note(path))
     media = [path for path in files if path.suffix.lower() in _MEDIA]
     if media:
-        others = f" and {len(media) - 1:,} more" if len(media) > 1 else ""
-        warn(f"{shown(media[0])}{others} skipped: pictures and recordings contain no text.")
+        named = first_few(map(shown, media), 1)
+        warn(f"{named} skipped: pictures and recordings contain no text.")
     files = [path for path in files if path.suffix.lower() not in _MEDIA]
     if not files:
         raise CorpusError(

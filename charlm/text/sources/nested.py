@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from charlm.errors import named
 from charlm.text.sources.files import shown
+from charlm.units import first_few
 
 MAX_DEPTH = 5
 """Depth of the objects in which fields are looked for."""
@@ -42,9 +43,8 @@ def with_inner(row: Row, names: Sequence[str]) -> Row:
 def inner_texts(rows: Iterable[Row]) -> str:
     """Return the first names of the fields of text in objects, for a message, or ""."""
     fields = (pair for row in rows for pair in leaves(row))
-    names = list(dict.fromkeys(name for name, value in fields if type(value) is str and value))
-    more = f" and {len(names) - MAX_SHOWN:,} more" if len(names) > MAX_SHOWN else ""
-    return ", ".join(map(shown, names[:MAX_SHOWN])) + more
+    names = dict.fromkeys(name for name, value in fields if type(value) is str and value)
+    return first_few(map(shown, names), MAX_SHOWN)
 
 
 def inner_advice(rows: Iterable[Row]) -> str:

@@ -12,7 +12,7 @@ from charlm.errors import CorpusError, named
 from charlm.text.documents import check_text
 from charlm.text.sources.files import shown
 from charlm.text.sources.nested import inner_advice, inner_names, inner_texts, with_inner
-from charlm.units import count_of
+from charlm.units import count_of, first_few
 
 Warn = Callable[[str], None]
 """Function that takes one sentence for the user."""
@@ -496,8 +496,7 @@ def columns_named(names: Sequence[str], columns: Sequence[str]) -> list[str]:
 
 def listed(columns: Sequence[str]) -> str:
     """Return a sentence that names the columns of a table."""
-    more = f" and {len(columns) - MAX_LISTED:,} more" if len(columns) > MAX_LISTED else ""
-    return f"Its columns: {', '.join(shown(column) for column in columns[:MAX_LISTED])}{more}."
+    return f"Its columns: {first_few(map(shown, columns), MAX_LISTED)}."
 
 
 def checked_text(text: object, place: str, column: str) -> str:
