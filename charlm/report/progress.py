@@ -13,11 +13,12 @@ from charlm.config.text_units import UNITS
 from charlm.config.training import counted_length, length_of, precision_text
 from charlm.files.escapes import escape_unprintable
 from charlm.report.conditions import condition_text
+from charlm.report.runs import result_pairs
 from charlm.report.tables import advice_pairs, pairs_table
 from charlm.report.task_reports import TaskReport, report_of
-from charlm.report.text import duration, number, shortened, word_perplexity
+from charlm.report.text import duration, shortened, word_perplexity
 from charlm.runs.built_in import source_log_loss
-from charlm.runs.card import companion_text, part_read
+from charlm.runs.card import part_read
 from charlm.runs.pair import is_backward_half, is_pair, length_factor
 from charlm.training.records import EvaluationRecord, FinishedRecord, Review, StepRecord
 from charlm.training.review import NGRAM
@@ -189,12 +190,10 @@ def summary_table(record: Mapping[str, Any], finished: FinishedRecord) -> Table:
 
 def _result_pairs(record: Mapping[str, Any], finished: FinishedRecord) -> list[tuple[str, str]]:
     """Return the figures of a language model on its texts, and what they are compared with."""
-    unit, valid = record["settings"]["vocabulary"]["unit"], finished.valid
-    texts = (("validation", valid), ("test", finished.test))
-    pairs = [(name, _figures(tally, unit)) for name, tally in texts if isinstance(tally, Tally)]
-    if isinstance(valid, Tally) and (part := part_read(record, valid.tokens)):
-        pairs.append(("", f"on {part}; charlm eval reads all"))
+    results = finished.results() | {"old_valid": None}  # it is compared with the parent's
+    pairs = result_pairs(record, results, record["settings"]["vocabulary"]["unit"])
     pairs += _parent_pairs(record, finished)
+    valid = finished.valid
     if not isinstance(valid, Tally):
         return pairs
     if own := None if valid.oov else source_log_loss(record):
@@ -205,17 +204,6 @@ def _result_pairs(record: Mapping[str, Any], finished: FinishedRecord) -> list[t
         )
     if (record.get("planned") or {}).get("expected"):
         pairs.append(("expected", _expectation(record)))
-    if finished.valid_uncalibrated:
-        before = finished.valid_uncalibrated.nats_per_token
-        pairs.append(
-            (
-                "calibrated",
-                f"on the validation text, logits times {finished.logit_scale:.3f}; "
-                f"{before:.4f} nats/token before",
-            )
-        )
-    if finished.companion:
-        pairs.append(("with n-grams", companion_text(asdict(finished.companion))))
     return pairs
 
 
@@ -258,17 +246,6 @@ def review_pairs(review: Review, unit: str) -> list[tuple[str, str]]:
         new = f"{100 * memory.novel:.0f} % of the {NGRAM}-{noun} sequences in samples are new"
         pairs.append(("", new + beside))
     return pairs
-
-
-def _figures(tally: Tally, unit: str) -> str:
-    figures = (
-        f"{number(tally.nats_per_token)} nats/token, {number(tally.bits_per_char)} bits/char, "
-        f"perplexity {number(tally.perplexity, 2)}{word_perplexity(tally.word_perplexity, unit)}"
-    )
-    if tally.oov:
-        without = number(tally.perplexity_without_oov, 2)
-        figures += f" ({without} without {tally.oov:,} OOV)"
-    return figures
 
 
 def next_commands(path: Path, record: Mapping[str, Any], finished: FinishedRecord) -> list[str]:

@@ -50,7 +50,7 @@ def run_pairs(path: Path, config: Json, record: Json) -> list[tuple[str, str]]:
     if report := report_of(record["settings"]):
         pairs += [*report.facts(record), *report.result_pairs(record, results)]
     else:
-        pairs += _result_pairs(record, results, config["vocabulary"]["unit"])
+        pairs += result_pairs(record, results, config["vocabulary"]["unit"])
     pairs += advice_pairs((results.get("review") or {}).get("advice") or [])
     created = f"{record.get('created')} with charlm {config.get('charlm')}"
     if record.get("ngrams"):
@@ -88,24 +88,24 @@ def _trained(results: Json) -> list[tuple[str, str]]:
     return [("trained", f"{steps}{duration(results['seconds'])}")] if trained else []
 
 
-def _result_pairs(record: Json, results: Json, unit: str) -> list[tuple[str, str]]:
+def result_pairs(record: Json, results: Json, unit: str) -> list[tuple[str, str]]:
+    """Return the figures of a language model on its texts, and what was fitted to them."""
     pairs = []
-    for name in ("valid", "test", "old_valid"):
-        tally = results.get(name)
-        if tally:
-            figures = (
-                f"{number(tally['nats_per_token'])} nats/token, "
-                f"{number(tally['bits_per_char'])} bits/char, perplexity "
-                f"{number(tally['perplexity'], 2)}"
-                f"{word_perplexity(tally.get('word_perplexity'), unit)}"
-            )
-            pairs.append(
-                ({"valid": "validation", "old_valid": "old text"}.get(name, name), figures)
-            )
-        if name == "valid" and tally and (part := part_read(record, tally["tokens"])):
+    for name, heading in {"valid": "validation", "test": "test", "old_valid": "old text"}.items():
+        if not (tally := results.get(name)):
+            continue
+        figures = (
+            f"{number(tally['nats_per_token'])} nats/token, {number(tally['bits_per_char'])} "
+            f"bits/char, perplexity {number(tally['perplexity'], 2)}"
+            f"{word_perplexity(tally.get('word_perplexity'), unit)}"
+        )
+        if oov := tally.get("oov"):
+            without = number(tally.get("perplexity_without_oov"), 2)
+            figures += f" ({without} without {oov:,} OOV)"
+        pairs.append((heading, figures))
+        if name == "valid" and (part := part_read(record, tally["tokens"])):
             pairs.append(("", f"on {part}; charlm eval reads all"))
-    before = results.get("valid_uncalibrated")
-    if before:
+    if before := results.get("valid_uncalibrated"):
         pairs.append(
             (
                 "calibrated",

@@ -20,7 +20,10 @@ class Each:
     kind: type = dict
 
 
-FIGURES = {"nats_per_token": MAYBE, "bits_per_char": MAYBE, "perplexity": MAYBE}
+FIGURES = {
+    "nats_per_token": MAYBE, "bits_per_char": MAYBE, "perplexity": MAYBE, "oov?": int,
+    "perplexity_without_oov?": MAYBE,
+}  # fmt: skip
 MAYBE_FIGURES = (FIGURES, type(None))
 COMPANION_FIGURES = dict.fromkeys(
     (f"{name}_nats_per_token" for name in ("network", "ngram", "mixture")), NUMBER
