@@ -12,7 +12,7 @@ from rich.text import Text
 from charlm.inference.counts import Confident, LabelCounts
 from charlm.inference.figures import NOT_SHOWN, TaskComparison, TaskEvaluation
 from charlm.inference.labelling import WrongText
-from charlm.report.tables import add_figures, change_cells, plain_table
+from charlm.report.tables import add_estimates, add_figures, change_cells, plain_table
 from charlm.report.text import number, shortened
 from charlm.units import finite
 
@@ -59,11 +59,8 @@ def figure_table(result: TaskEvaluation) -> Table:
         row("of unknown labels", [number(counts.unseen) for _, counts in every])
     for key, label in (("accuracy", "accuracy"), ("macro_f1", "macro-F1"),
                        ("macro_recall", "macro-recall")):  # fmt: skip
-        row(label, [number(getattr(counts, key), 3) for _, counts in every])
-        ends = [
-            "{:.3f} to {:.3f}".format(*found[key]) if key in found else "-" for found in intervals
-        ]
-        row("  95 % interval", ends)
+        values = [getattr(counts, key) for _, counts in every]
+        add_estimates(table, label, values, [found.get(key) for found in intervals])
     row("nats per text", [number(counts.nats_per_text, 3) for _, counts in every])
     row("calibration error", [number(counts.ece, 3) for _, counts in every])
     for place, (least, *_) in enumerate(every[0][1].confident()):

@@ -54,6 +54,19 @@ def add_figures(table: Table, label: str, cells: Sequence[str]) -> None:
         table.add_row(label, *cells)
 
 
+def add_estimates(
+    table: Table,
+    label: str,
+    values: Sequence[float | None],
+    ends: Sequence[tuple[float, float] | None],
+    digits: int = 3,
+) -> None:
+    """Add a row of figures, and a row of their 95 % intervals, of which some may be missing."""
+    add_figures(table, label, [number(value, digits) for value in values])
+    shown = [f"{each[0]:.{digits}f} to {each[1]:.{digits}f}" if each else "-" for each in ends]
+    add_figures(table, "  95 % interval", shown)
+
+
 def change_cells(change: "TaskDifference", *, scale: float = 100.0, digits: int = 2) -> list[str]:
     """Return the cells of a difference from the first run: value, interval, p and verdict.
 

@@ -19,7 +19,7 @@ from charlm.report.label_tables import (
     heading,
     label_table,
 )
-from charlm.report.tables import add_figures, change_cells, plain_table
+from charlm.report.tables import add_estimates, add_figures, change_cells, plain_table
 from charlm.report.text import number, shortened
 from charlm.units import finite, ratio
 
@@ -74,12 +74,8 @@ def figure_table(result: TaskEvaluation) -> Table:
     spans = any(counts.spans for _, counts in every)
     for key, label in NAMES.items():
         if spans or key == "accuracy":
-            row(label, [number(finite(getattr(counts, key)), 3) for _, counts in every])
-            ends = [
-                "{:.3f} to {:.3f}".format(*found[key]) if key in found else "-"
-                for found in intervals
-            ]
-            row("  95 % interval", ends)
+            values = [finite(getattr(counts, key)) for _, counts in every]
+            add_estimates(table, label, values, [found.get(key) for found in intervals])
     row("nats per tag", [number(counts.nats_per_tag, 3) for _, counts in every])
     row("calibration error", [number(counts.ece, 3) for _, counts in every])
     for key, label in SEEN.items():

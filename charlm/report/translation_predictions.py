@@ -1,7 +1,6 @@
 """Translations of texts for people and for programs."""
 
 import json
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from charlm.report.predictions import DIGITS, one_line
@@ -82,11 +81,7 @@ def _token_table(answer: "Text") -> "RenderableType":
     from charlm.report.text import visible
 
     table = plain_table("<token", "probability", "<looks at", "weight")
-    for cells in _token_cells(answer):
-        table.add_row(*(Line(visible(cell)) for cell in cells))
-    return table
-
-
-def _token_cells(answer: "Text") -> Iterator[tuple[str, str, str, str]]:
     for token, weights in zip(answer.tokens, answer.attention, strict=True):
-        yield token.text, f"{token.probability:.4f}", token.source, f"{weights.max():.2f}"
+        chance, weight = f"{token.probability:.4f}", f"{weights.max():.2f}"
+        table.add_row(Line(visible(token.text)), chance, Line(visible(token.source)), weight)
+    return table

@@ -11,7 +11,7 @@ from rich.text import Text
 from charlm.inference.figures import TaskComparison, TaskEvaluation
 from charlm.inference.text_metrics import SIGNATURE
 from charlm.inference.translation_counts import WorstTranslation
-from charlm.report.tables import add_figures, change_cells, plain_table
+from charlm.report.tables import add_estimates, add_figures, change_cells, plain_table
 from charlm.report.text import number, shortened
 from charlm.report.translation_figures import NAMES, digits_of, shown_figures
 
@@ -39,9 +39,9 @@ def figure_table(result: TaskEvaluation) -> Table:
     row = partial(add_figures, table)
     row("texts", [number(counts.texts) for counts in every])
     for name in shown:
-        digits = digits_of(name)
-        row(NAMES[name], [number(getattr(counts, name), digits) for counts in every])
-        row("  95 % interval", [_ends(found.get(name), digits) for found in intervals])
+        values = [getattr(counts, name) for counts in every]
+        ends = [found.get(name) for found in intervals]
+        add_estimates(table, NAMES[name], values, ends, digits_of(name))
     row("nats per token", [number(counts.nats_per_token, 3) for counts in every])
     row("length ratio", [number(counts.length_ratio, 3) for counts in every])
     for name, label in (
@@ -55,10 +55,6 @@ def figure_table(result: TaskEvaluation) -> Table:
         floors = [result.floors[part].get(name) for part in result.counts]
         row(f"floor: {NAMES[name]} of a copy", [number(f, digits_of(name)) for f in floors])
     return table
-
-
-def _ends(ends: tuple[float, float] | None, digits: int) -> str:
-    return f"{ends[0]:.{digits}f} to {ends[1]:.{digits}f}" if ends else "-"
 
 
 def worst_table(texts: Sequence[WorstTranslation], width: int) -> Table:
