@@ -11,8 +11,7 @@ import numpy as np
 
 from charlm.errors import RunError
 from charlm.runs.layout import BAG
-from charlm.runs.ngrams import read_tensors
-from charlm.runs.weights import read_header
+from charlm.runs.weights import read_header, read_tensors
 from charlm.text.bag_of_words import BagOfWords
 
 

@@ -22,9 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import RunError
-from charlm.files.safe_read import file_size, read_bytes
 from charlm.ngrams.model import NgramModel
-from charlm.runs.weights import read_header
+from charlm.runs.weights import read_header, read_tensors
 
 UNSIGNED = ("U8", "U16", "U32")
 """Types of tokens and children in a file."""
@@ -111,14 +110,3 @@ def _keys(
         f"{path}: its n-grams are not sorted, or not of the vocabulary; expected a file that "
         "charlm ngram wrote. Fit it again"
     )
-
-
-def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
-    """Return the tensors of a safetensors file, of any types. Raises RunError."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    try:
-        return dict(load(read_bytes(path, file_size(path))))
-    except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
-        raise RunError(f"{path}: not a valid safetensors file ({error})") from error

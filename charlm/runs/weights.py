@@ -76,7 +76,7 @@ def load_arrays(
         raise RunError(f"{path}: {error}") from error
     if shapes != expected:
         raise RunError(f"{path}: {_difference(shapes, expected)}. The run's files do not match")
-    arrays = _arrays_from_file(path)
+    arrays = read_tensors(path)
     for name, array in arrays.items():
         highest = float(np.maximum(array.max(initial=0.0), -array.min(initial=0.0)))
         if not highest <= MAX_WEIGHT:  # true for NaN too
@@ -115,13 +115,14 @@ def old_logit_scale(path: Path) -> float:
     """Return the calibration factor in a file of weights, or 1. Raises RunError for a bad one."""
     if not has_old_scale(path):
         return 1.0
-    scale = float(_arrays_from_file(path)[OLD_SCALE])
+    scale = float(read_tensors(path)[OLD_SCALE])
     if not scale > 0.0:
         raise RunError(f"{path}: {OLD_SCALE} is {scale}; expected more than 0. Train again")
     return scale
 
 
-def _arrays_from_file(path: Path) -> dict[str, NDArray[np.float32]]:
+def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
+    """Return the tensors of a safetensors file, of any types. Raises RunError."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
