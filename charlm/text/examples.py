@@ -22,7 +22,6 @@ from charlm.text.sources.rows import (
     Rows,
     TwoColumns,
     Warn,
-    columns_named,
 )
 from charlm.text.sources.text_lines import FileRules, LineReader
 from charlm.units import count_of
@@ -49,17 +48,12 @@ class Example(NamedTuple):
 class LabelColumns(TwoColumns):
     """Rule that chooses the columns of texts and labels in a table."""
 
+    first_names = TEXT_NAMES
+
     def choose(self, label: str, columns: Sequence[str], texts: Sequence[str]) -> str:
-        """Return the column that is named, else one of `TEXT_NAMES`, else the only one of text."""
+        """Return the column of the texts, which is not that of the labels."""
         labels = self.second_column(label, columns)
-        others = [name for name in texts if name != labels]
-        if self.column is None and (usual := self.found(self.usual, others)):
-            return usual
-        if self.column is None and self.is_bound(columns):
-            return self.trained_column(label, columns, others)
-        if self.column is None and (known := columns_named(TEXT_NAMES, others)):
-            return known[0]
-        return self.chosen(label, columns, others)
+        return super().choose(label, columns, [name for name in texts if name != labels])
 
 
 class ConditionColumns(LabelColumns):

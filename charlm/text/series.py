@@ -131,7 +131,7 @@ class NumberColumn(TextColumn):
     json_rows = (
         'an object such as {"value": 1.5}. Write the numbers so, or one on each line of a text file'
     )
-    skips_blank = False
+    skips_blank = is_plain_too = False
 
     def fits(self, cells: Iterable[object]) -> bool:
         """Return whether all cells that are not missing are numbers, and some are."""
@@ -139,12 +139,10 @@ class NumberColumn(TextColumn):
         return bool(texts) and all(map(_NUMBER.fullmatch, texts))
 
     def choose(self, label: str, columns: Sequence[str], texts: Sequence[str]) -> str:
-        """Return the column that is named, else the usual one, else the only one of numbers."""
+        """Return the column; the usual one even if a cell is no number, whose place is named."""
         if self.column is None and (usual := self.found(self.usual, columns)):
             return usual
-        if self.column is None and self.is_bound(columns):
-            return self.trained_column(label, columns, texts)
-        return self.chosen(label, columns, texts)
+        return super().choose(label, columns, texts)
 
     def numbers_advice(self, columns: Sequence[str]) -> str:
         """Return why a column of a table without a column of numbers may be none."""

@@ -119,6 +119,10 @@ class TextColumn:
     """Expected form of rows of JSON, and advice on others, for messages."""
     skips_blank = True
     """True if a blank line of a table with several columns is no row."""
+    is_plain_too = True
+    """True if the lines of any file can be read as plain text instead."""
+    first_names: ClassVar[Sequence[str]] = ()
+    """Names of a column that is read before others."""
 
     @classmethod
     def of(cls, columns: Columns) -> Self:
@@ -138,22 +142,23 @@ class TextColumn:
         return checked_text(value, place, column)
 
     def choose(self, label: str, columns: Sequence[str], texts: Sequence[str]) -> str:
-        """Return the column, as in `chosen`, or the usual one if it is there."""
-        if self.column is None and (usual := self.found(self.usual, texts)):
-            return usual
-        if self.column is None and self.is_bound(columns):
-            return self.trained_column(label, columns, texts)
-        is_plain = Path(label).suffix.lower() in PLAIN_TABLES
-        as_text = ", or read every file as plain text with --input-format text" if is_plain else ""
-        return self.chosen(label, columns, texts, otherwise=as_text)
+        """Return the column that is named, or the usual one, or one of `first_names`.
 
-    def chosen(
-        self, label: str, columns: Sequence[str], texts: Sequence[str], otherwise: str = ""
-    ) -> str:
+        If none of them is there, it is that of `chosen`.
+        """
+        if self.column is None:
+            if usual := self.found(self.usual, texts):
+                return usual
+            if self.is_bound(columns):
+                return self.trained_column(label, columns, texts)
+            if known := columns_named(self.first_names, texts):
+                return known[0]
+        return self.chosen(label, columns, texts)
+
+    def chosen(self, label: str, columns: Sequence[str], texts: Sequence[str]) -> str:
         """Return the column that was named, else "text", else the only one of `texts`.
 
-        `otherwise` follows the advice to choose one. Raises CorpusError, with the names of the
-        columns, if there is no such column or several.
+        Raises CorpusError, with the names of the columns, if there is no such column or several.
         """
         if self.column is not None:
             if self.column in columns:
@@ -167,6 +172,9 @@ class TextColumn:
         if len(texts) == 1:
             return texts[0]
         problem = f"{'several columns' if texts else 'no column'} of {self.holds}"
+        otherwise = ""
+        if self.is_plain_too and Path(label).suffix.lower() in PLAIN_TABLES:
+            otherwise = ", or read every file as plain text with --input-format text"
         problem = f"{label} has {problem}. {listed(columns)} Choose one with --column{otherwise}."
         raise CorpusError(problem, columns=columns)
 
@@ -259,6 +267,7 @@ class TwoColumns(TextColumn):
     usual_target: str | None = None
     """Second column of an earlier table, which is read if none is named."""
     no_header = "--no-header --target N"
+    is_plain_too = False
     setting = "target"
     """Setting that names the second column."""
     texts, noun = "texts", "label"
