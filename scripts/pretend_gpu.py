@@ -2,12 +2,14 @@
 
     python scripts/pretend_gpu.py check lstm bf16       # captured steps against uncaptured ones
     python scripts/pretend_gpu.py charlm train corpus.txt --device cuda --steps 20
+    python scripts/pretend_gpu.py charlm train corpus.txt --device mps --steps 20    # that of a Mac
 
 Tensors of the pretended device are in the memory of the processor, but of a class of their own. An
 operation on tensors of both devices is an error, and so is what a capture does not allow: to read a
 number, or to copy from the host. A graph records operations and repeats them on the same tensors,
-which shows whether these stay where they are. It shows nothing about speed, rounding, streams and
-memory. Everything in torch that it replaces stays replaced, so it needs a process of its own.
+which shows whether these stay where they are. The device of a Mac has no float64. The script shows
+nothing about speed, rounding, streams and memory. Everything in torch that it replaces stays
+replaced, so it needs a process of its own.
 """
 
 # mypy: ignore-errors
@@ -31,7 +33,9 @@ from torch.utils._pytree import tree_leaves, tree_map
 import charlm  # noqa: F401, first, since it sets how threads wait
 from charlm.config.cells import CELLS
 
-GPU = torch.device("cuda:0")
+KIND = "mps" if "mps" in sys.argv else "cuda"
+GPU = torch.device(f"{KIND}:0")
+DOUBLES = (torch.float64, torch.complex128)
 READS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim")
 """Operations for which the host waits."""
 COPIES = ("copy_", "_to_copy")
@@ -83,7 +87,7 @@ class OnGpu(Tensor):
 
     __torch_function__ = torch._C._disabled_torch_function_impl
     device = property(lambda _: GPU)
-    is_cuda = property(lambda _: True)
+    is_cuda = property(lambda _: KIND == "cuda")
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -107,7 +111,7 @@ class OnGpu(Tensor):
 
     def numpy(self, *_: Any, **__: Any) -> Any:
         """Raise TypeError, as for a tensor of a GPU."""
-        raise TypeError("can't convert cuda:0 device type tensor to numpy")
+        raise TypeError(f"can't convert {GPU} device type tensor to numpy")
 
     __array__ = numpy
 
@@ -123,7 +127,12 @@ class OnGpu(Tensor):
 
 
 def on_gpu(value: Any) -> Any:
-    """Return a tensor as one of the pretended device, in the same memory; others as they are."""
+    """Return a tensor as one of the pretended device, in the same memory; others as they are.
+
+    Raises TypeError for numbers that it does not have.
+    """
+    if KIND == "mps" and isinstance(value, Tensor) and value.dtype in DOUBLES:
+        raise TypeError(f"MPS does not support {value.dtype}")
     return Tensor._make_subclass(OnGpu, value) if type(value) is Tensor else value
 
 
@@ -144,7 +153,7 @@ def dispatch(func: Any, args: Any, kwargs: Any) -> Any:
     here = any(isinstance(tensor, OnGpu) for tensor in tensors)
     if here:
         check(name, args, tensors)
-    if kwargs.get("device") is not None and torch.device(kwargs["device"]).type == "cuda":
+    if kwargs.get("device") is not None and torch.device(kwargs["device"]).type == KIND:
         here, kwargs["device"] = True, torch.device("cpu")
     with torch._C._DisableTorchDispatch():
         if capturing and here:
@@ -173,7 +182,7 @@ def check(name: str, args: Any, tensors: Sequence[Tensor]) -> None:
             tensor.dim() or name.startswith(("_foreach", "_fused", "index"))
         ):
             shapes = [tuple(each.shape) for each in tensors]
-            raise RuntimeError(f"tensors of {name} on cuda:0 and cpu, of the shapes {shapes}")
+            raise RuntimeError(f"tensors of {name} on {GPU} and cpu, of the shapes {shapes}")
         wait(f"a tensor of the host in {name}")
 
 
@@ -248,7 +257,7 @@ class Generator(torch.Generator):
     def __new__(cls, device: Any = "cpu") -> "Generator":
         """Make a generator of the processor that names this device."""
         made = super().__new__(cls, "cpu")
-        vars(made)["place"] = GPU if torch.device(device).type == "cuda" else torch.device(device)
+        vars(made)["place"] = GPU if torch.device(device).type == KIND else torch.device(device)
         return made
 
     def __init__(self, device: Any = "cpu") -> None: ...
@@ -338,8 +347,8 @@ def layers_of_cudnn(step: Callable[..., list[Tensor]], usual: Any) -> Callable[.
     return compute
 
 
-def pretend() -> None:
-    """Replace in torch what would need a GPU, until the process ends."""
+def pretend_cuda() -> None:
+    """Replace functions of torch.cuda."""
     properties = types.SimpleNamespace(total_memory=MEMORY, major=9, minor=0)
     fakes = {
         "_lazy_init": None, "is_available": True, "is_initialized": True, "device_count": 1,
@@ -353,6 +362,14 @@ def pretend() -> None:
         Stream=Stream, CUDAGraph=Graph, graph=capture, stream=lambda _: contextlib.nullcontext(),
         is_current_stream_capturing=lambda: bool(capturing),
     )  # fmt: skip
+
+
+def pretend() -> None:
+    """Replace in torch what would need a GPU, until the process ends."""
+    if KIND == "cuda":
+        pretend_cuda()
+    torch.backends.mps.is_available = lambda: KIND == "mps"
+    torch._C._mps_deviceSynchronize = lambda: None
     modes = types.SimpleNamespace(lstm=2, gru=3, rnn_tanh=1, rnn_relu=0)
     get_cudnn_mode.__globals__["_cudnn"] = types.SimpleNamespace(RNNMode=modes)
     vars(torch).update(
@@ -393,7 +410,7 @@ def replace_functions() -> None:
     def to(tensor: Tensor, *given: Any, **named: Any) -> Tensor:
         """Do what `Tensor.to` does, also to the pretended device."""
         device, dtype = device_in(given, named), dtype_in(given, named)
-        if device is None or device.type != "cuda":
+        if device is None or device.type != KIND:
             return device_of_processor(tensor, *given, **named)
         wait("a copy from the host")
         return on_gpu(on_host(tensor if dtype is None else device_of_processor(tensor, dtype)))
@@ -403,7 +420,7 @@ def replace_functions() -> None:
 
         def made(*given: Any, **named: Any) -> Tensor:
             """Make a tensor."""
-            if named.get("device") is None or torch.device(named["device"]).type != "cuda":
+            if named.get("device") is None or torch.device(named["device"]).type != KIND:
                 return make(*given, **named)
             named["device"] = torch.device("cpu")
             if make.__name__ == "tensor":

@@ -91,3 +91,14 @@ def test_wrong_arguments_are_answered_with_the_right_ones(
     command = [sys.executable, str(SCRIPT), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_translator_trains_on_the_gpu_of_a_mac(tmp_path: Path) -> None:
+    """Its validation computed in float64 there, which that GPU does not have."""
+    rows = "".join(f"a b {number}\tb a {number}\n" for number in range(40))
+    (tmp_path / "pairs.tsv").write_text(f"source\ttarget\n{rows}", encoding="utf-8")
+    words = "--task translate --steps 2 --hidden 4 --batch 2 --seed 1 --threads 1 --device mps"
+    train = ["charlm", "train", str(tmp_path / "pairs.tsv"), *words.split()]
+    lines = output_of(str(SCRIPT), *train, "--checkpoints", str(tmp_path), "--name", "run")
+    assert lines == [str(tmp_path / "run")]
+    assert '"device": "mps"' in (tmp_path / "run" / "run.json").read_text(encoding="utf-8")

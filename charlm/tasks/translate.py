@@ -82,7 +82,8 @@ class TranslateValidation:
                 batch = pair_batch(self.sources, self.targets, rows)
                 logs = _log_probabilities(model, batch, None)
                 targets = _real_targets(batch).to(logs.device)
-                nats -= float(logs.gather(1, targets[:, None]).double().sum())
+                known = logs.gather(1, targets[:, None]).cpu()  # the GPU of a Mac has no float64
+                nats -= float(known.double().sum())
         return TranslationCounts(nats=nats, tokens=self.tokens)
 
 

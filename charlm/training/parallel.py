@@ -139,7 +139,7 @@ class Parallel(Processes):
             gradients, [s.view_as(g) for s, g in zip(sums, gradients, strict=True)]
         )
         sizes = [len(weights), 2, len(numbers)]
-        counts, news, numbers = torch.split(rest.double().cpu(), sizes)
+        counts, news, numbers = torch.split(rest.cpu().double(), sizes)
         for weight, gradient, count in zip(weights, gradients, counts.tolist(), strict=True):
             weight.grad = gradient if count else None
         self._news = float(news[0]), bool(news[1])
