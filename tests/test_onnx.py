@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import io
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,26 @@ def test_the_rules_are_those_of_the_run(tmp_path: Path) -> None:
     assert np.any(first[0])
     learned = [rules["first_state"][name] for name in ("h1", "c1", "h2", "c2")[: len(first)]]
     np.testing.assert_allclose(learned, [array[0] for array in first], atol=1e-7)
+
+
+@pytest.mark.parametrize(("document", "direction"), [("line", "forward"), ("stream", "backward")])
+def test_the_sum_of_the_guide_is_that_of_score(
+    document: str, direction: str, tmp_path: Path
+) -> None:
+    """The guide left out the end of a text, which `charlm score` counts."""
+    path, rules = written(tmp_path, document=document, direction=direction)
+    session = inference((tmp_path / "tiny.onnx").read_bytes())
+    model = load(path)
+    state = {entry.name: np.zeros((1, entry.shape[1]), np.float32)
+             for entry in session.get_inputs()[1:]}  # fmt: skip
+    tokens = [int(token) for token in model.vocabulary.encode("the end")]  # as the model reads them
+    tokens += [] if rules["end"] is None else [rules["end"]]
+    total = 0.0
+    for token, following in pairwise([rules["begin"], *tokens]):
+        scores, *after = session.run(None, {"tokens": np.array([token]), **state})
+        state = dict(zip(state, after, strict=True))
+        total += float(scores[0][following])
+    assert total == pytest.approx(model.score("the end")[0].log_probability, rel=1e-5)
 
 
 def test_the_calibration_is_in_the_file(tmp_path: Path) -> None:
