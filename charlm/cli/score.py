@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain
@@ -171,16 +171,8 @@ def score(asked: Asked) -> None:
 
     Example:  charlm score "the apple and pear salad" "the apple and pair salad"
     """
-    by, engine = _typed_part(asked.by, asked.tokens), options.on_device(asked.device, asked.engine)
-    if asked.group_by is not None:
-        by = _check_groups(asked, by)
-    elif asked.order is not None:
-        options.check_meant({"--order"}, "--group-by")
-    _check_output(asked, by)
-    typed = options.typed_values(
-        asked, "--log-base", "--keep", "--context", "--context-column", "--carry", "--entropy"
-    )
-    part = scored_part(asked.output, by, asked.closed, typed)
+    engine = options.on_device(asked.device, asked.engine)
+    by, part = _checked_parts(asked)
     from_stdin = _check_source(asked)
     rule = _word_rule(part, asked.boundary, asked.word_chars)
     if by == BY_CONDITION:
@@ -204,21 +196,17 @@ def score(asked: Asked) -> None:
     contexts = _contexts(model, asked.context, asked.context_column)
     unknown: list[str] = []
     rows = _noted(api.scoring.score_rows(scorer, batches, by=part, contexts=contexts), unknown)
-    columns = _column_names(asked.keep)
     counts = Counter[int]()
     known_end = asked.file or (from_stdin and is_file())  # another program may write line by line
     with phase("scoring", unit="tokens") if known_end else nullcontext():
         if asked.output == "table" or (asked.output == "auto" and _suits_table(asked, from_stdin)):
-            ranked = asked.rank or (
-                len(asked.texts or ()) > 1 and not from_stdin and not asked.carry
-            )
-            base, units = asked.log_base or "e", model.vocabulary.spec.whole_words
-            _write_tables(rows, columns or [], base, part, rule, counts, ranked, units)
+            ranked = _is_ranked(asked, from_stdin)
+            _write_tables(rows, asked, model, part, rule, counts, ranked=ranked)
         else:
             lines = format_writer(
                 asked.output, asked.log_base, by, model, scorer, asked.file, asked.closed
             )
-            _write_lines(rows, lines, columns, counts)
+            _write_lines(rows, lines, _column_names(asked.keep), counts)
     if asked.output not in TOOLKITS or not counts:
         _warn_of_unknown(model, counts, unknown, asked, by_word=part == "word")
 
@@ -281,6 +269,11 @@ def _warned(batches: "Batches") -> "Batches":
         if number == 0 and (warning := isolated_words(batch)):
             say(warning)
         yield batch
+
+
+def _is_ranked(asked: Asked, from_stdin: bool) -> bool:
+    """Return whether ranks are shown: if asked for, or of arguments, which are alternatives."""
+    return asked.rank or (len(asked.texts or ()) > 1 and not from_stdin and not asked.carry)
 
 
 def _suits_table(asked: Asked, from_stdin: bool) -> bool:
@@ -374,6 +367,23 @@ def _check_output(asked: Asked, by: str | None) -> None:
         )
 
 
+def _checked_parts(asked: Asked) -> tuple[str | None, str]:
+    """Return the part that was asked for, and the part that is scored for the output.
+
+    Raises UsageError for options of the output that do not fit.
+    """
+    by = _typed_part(asked.by, asked.tokens)
+    if asked.group_by is not None:
+        by = _check_groups(asked, by)
+    elif asked.order is not None:
+        options.check_meant({"--order"}, "--group-by")
+    _check_output(asked, by)
+    typed = options.typed_values(
+        asked, "--log-base", "--keep", "--context", "--context-column", "--carry", "--entropy"
+    )
+    return by, scored_part(asked.output, by, asked.closed, typed)
+
+
 def _check_source(asked: Asked) -> bool:
     """Return whether sentences come from stdin. Raises UsageError for flags that do not fit."""
     texts, file, reading = asked.texts or [], asked.file, asked.reading
@@ -437,23 +447,24 @@ def _warn_of_unknown(
 
 def _write_tables(
     batches: "Iterable[Rows]",
-    columns: Sequence[str],
-    log_base: str,
+    asked: Asked,
+    model: "Model",
     by: str,
     rule: "WordRule",
     counts: Counter[int],
+    *,
     ranked: bool,
-    words: bool,
 ) -> None:
     """Write a table of all texts, then those of their parts."""
     from charlm.report.scores import kept_columns, score_table
 
     rows = list(chain.from_iterable(batches))
     records, scores = [row for row, _ in rows], [score for _, score in rows]
-    names = kept_columns(columns, records) if columns else []
+    names = kept_columns(columns, records) if (columns := _column_names(asked.keep)) else []
     kept = {name: [row.cells.get(name, "") for row in records] for name in names}
-    render(score_table(scores, log_base, terminal_width(), rank=ranked, words=words, kept=kept))
-    _write_parts(rows, log_base, by, rule, counts)
+    base, words = asked.log_base or "e", model.vocabulary.spec.whole_words
+    render(score_table(scores, base, terminal_width(), rank=ranked, words=words, kept=kept))
+    _write_parts(rows, base, by, rule, counts)
 
 
 def _write_parts(
