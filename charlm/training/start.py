@@ -66,7 +66,7 @@ from charlm.training.plan.planner import Plan
 from charlm.training.plan.speed import PlanInputs
 from charlm.training.processes import current_processes
 from charlm.training.session import Session
-from charlm.training.task_training import Examples, Tensors, training_of
+from charlm.training.task_training import Examples, Start, Tensors, training_of
 from charlm.training.tensorboard import check_log
 from charlm.training.trainer import Trainer
 
@@ -180,15 +180,11 @@ def plan_run(
         open_settings=[name for name, origin in (origins or {}).items() if is_of_task(origin)],
     )  # fmt: skip
     dataset = task.dataset(settings, texts)
-    warnings = list(dataset.warnings)
     facts |= {VALIDATION: dataset.valid is not None, "document": dataset.boundaries.document}
     checked(settings)
     settings = replace(settings, vocabulary=dataset.vocabulary.settings)
-    start = None
-    if parent:
-        with phase("evaluating the weights to start from"):
-            start = task.start(parent, settings, dataset)
-        warnings += start.warnings
+    start = _parent_start(parent, settings, dataset)
+    warnings = [*dataset.warnings, *(start.warnings if start else ())]
     settings, vectors = _with_vectors(settings, dataset, warnings)
     settings, given = _given(settings, origins or {}, vocabulary)
     machine = Machine(settings, dataset)
@@ -208,14 +204,24 @@ def plan_run(
         record=record,
         vectors=vectors,
         weights=start.weights if start else None,
-        problem=memory_problem(
-            planned.memory,
-            planned.settings,
-            machine.device,
-            machine.least_memory(planned.settings.model),
-        ),
+        problem=_memory_problem(planned, machine),
         warnings=warnings + _shrunk(planned.reasons),
     )
+
+
+def _parent_start(parent: Parent | None, settings: Settings, dataset: Dataset) -> Start | None:
+    """Return the weights of a parent to start with, or None without one."""
+    if parent is None:
+        return None
+    with phase("evaluating the weights to start from"):
+        return training_of(settings).start(parent, settings, dataset)
+
+
+def _memory_problem(planned: Plan, machine: Machine) -> str | None:
+    """Return why the run will not fit in memory, or None."""
+    settings = planned.settings
+    least = machine.least_memory(settings.model)
+    return memory_problem(planned.memory, settings, machine.device, least)
 
 
 def _used_settings(
