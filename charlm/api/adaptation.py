@@ -6,6 +6,7 @@ from torch import Tensor
 
 from charlm.api.methods import Methods
 from charlm.api.model import Model
+from charlm.config.corpus import SPLIT_NAMES
 from charlm.errors import UsageError, assigned, named
 from charlm.inference.adapt import cache, dynamic
 from charlm.inference.adapt.calibration import sample_to_fit, text_logits
@@ -119,8 +120,9 @@ def _kept_text(model: Model, name: str, purpose: str) -> EncodedText:
     """Return a text that the run keeps. Raises UsageError if it does not keep it."""
     text = model.run.kept(name)
     if text is None:
-        kind = {"valid": "validation", "train": "training"}[name]
-        raise UsageError(f"this run keeps no {kind} text to {purpose}; leave that option out")
+        raise UsageError(
+            f"this run keeps no {SPLIT_NAMES[name]} text to {purpose}; leave that option out"
+        )
     return text
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from charlm.api.model import Model
-from charlm.config.corpus import ReadSettings
+from charlm.config.corpus import SPLIT_NAMES, ReadSettings
 from charlm.errors import UsageError
 from charlm.inference.comparison import (
     Difference,
@@ -25,8 +25,8 @@ from charlm.text.encoded import EncodedText
 from charlm.text.tokenizers.tokenizer_json import UNK
 from charlm.units import count_of
 
-WHICH = {"test": "test", "valid": "validation"}
-"""Names for people of the parts that runs are compared on, the best first."""
+PARTS = ("test", "valid")
+"""Parts that runs are compared on, the best first."""
 ALSO_CHOSE = "this text also chose the best weights of each run; for a fair test use --file"
 Part = TypeVar("Part")
 """A kept part of a run's text, as its task reads it."""
@@ -107,14 +107,14 @@ def _held_out_texts(
 ) -> tuple[list[EncodedText], Sequence[float]]:
     """Return the text that all runs held out, and the number of bytes of each line."""
     check_same_text([model.path for model in models])
-    for part in WHICH:
+    for part in PARTS:
         texts = [text for model in models if (text := model.run.kept(part)) is not None]
         if len(texts) == len(models):
             break
     else:
         raise UsageError("these runs keep no held-out text; expected one to compare on. Use --file")
     notes.append(
-        f"compared on the {WHICH[part]} text of these runs, {texts[0].counts.bytes:,} bytes"
+        f"compared on the {SPLIT_NAMES[part]} text of these runs, {texts[0].counts.bytes:,} bytes"
     )
     if part == "valid":
         notes.append(ALSO_CHOSE)
@@ -137,13 +137,13 @@ def common_parts(
     that held out different texts.
     """
     check_same_text(paths)
-    name = next((name for name in WHICH if all(name in parts for parts in kept)), None)
+    name = next((name for name in PARTS if all(name in parts for parts in kept)), None)
     if name is None:
         raise UsageError(
             f"these runs keep no common {noun}s; expected some to compare on. Use --file"
         )
     parts = [own[name] for own in kept]
-    number = count_of(min(map(count_texts, parts)), f"{WHICH[name]} {noun}")
+    number = count_of(min(map(count_texts, parts)), f"{SPLIT_NAMES[name]} {noun}")
     notes.append(f"compared on {number} of these runs")
     if name == "valid":
         notes.append(ALSO_CHOSE)

@@ -20,6 +20,10 @@ NORMAL_FORMS = ("none", "nfc", "nfkc")
 WORD_RULES = ("text", "whitespace", "bare")
 TABLE = (one_of("input_format", "auto", "csv", "tsv", "jsonl", "json", "parquet"),)
 SEPARATED = (one_of("input_format", "auto", "csv", "tsv"),)
+SPLIT_NAMES = {"train": "training", "valid": "validation", "test": "test"}
+"""Names of the splits in messages."""
+HELD_OUT_NAMES = {name: SPLIT_NAMES[name] for name in ("valid", "test")}
+"""Names of the splits that are held out."""
 
 
 NO_FILE = without("valid", "a validation text takes the place of a held-out part")

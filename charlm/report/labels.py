@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from charlm.config.corpus import HELD_OUT_NAMES
 from charlm.report.predictions import LabelPredictions
 from charlm.report.task_reports import Json, Pairs, TaskReport, run_line, text_sizes
 from charlm.report.text import number, shortened
@@ -72,10 +73,9 @@ class LabelReport(TaskReport):
         """Return names and values of the results of a run, as they are in run.json."""
         floors = (record.get("floors") or {}) | (results.get("floors") or {})
         pairs: Pairs = []
-        for name in ("valid", "test"):
+        for name, heading in HELD_OUT_NAMES.items():
             if figures := results.get(name):
                 interval = accuracy_interval(figures)
-                heading = {"valid": "validation"}.get(name, name)
                 pairs.append((heading, self.figures_text(figures, interval)))
                 pairs += _floor_pairs(floors, name, figures, interval) if floors else []
         valid, before = results.get("valid"), results.get("valid_uncalibrated")
@@ -137,7 +137,7 @@ def floor_text(floors: Json) -> str:
         return f"most frequent label {shortened(majority['label'], 24)}; no text was held out"
     bag = (floors.get("bag_of_words") or {}).get(split)
     more = "" if bag is None else f"; bag of words (naive Bayes, words and pairs) {bag:.3f}"
-    where = {"valid": "validation", "test": "test"}[split]
+    where = HELD_OUT_NAMES[split]
     return f"most frequent label {majority[split]:.3f}{more} of the {where} texts"
 
 

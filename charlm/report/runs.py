@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
+from charlm.config.corpus import HELD_OUT_NAMES
 from charlm.config.settings import table
 from charlm.config.text_units import UNITS
 from charlm.config.training import precision_text
@@ -91,7 +92,7 @@ def _trained(results: Json) -> list[tuple[str, str]]:
 def result_pairs(record: Json, results: Json, unit: str) -> list[tuple[str, str]]:
     """Return the figures of a language model on its texts, and what was fitted to them."""
     pairs = []
-    for name, heading in {"valid": "validation", "test": "test", "old_valid": "old text"}.items():
+    for name, heading in (HELD_OUT_NAMES | {"old_valid": "old text"}).items():
         if not (tally := results.get(name)):
             continue
         figures = (

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from charlm.config.corpus import HELD_OUT_NAMES
 from charlm.config.training import counted_length, length_of
 from charlm.report.task_reports import Json, Pairs, TaskReport
 from charlm.report.text import number
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
 FLOORS = {"last_value": "last value", "recurrence": "linear recurrence of order 2"}
 """Names of the floors for people."""
-PARTS = {"valid": "validation", "test": "test"}
 
 
 class SeriesReport(TaskReport):
@@ -57,7 +57,7 @@ class SeriesReport(TaskReport):
     def result_pairs(self, record: Json, results: Json) -> Pairs:
         """See `TaskReport.result_pairs`."""
         pairs: Pairs = []
-        for name, heading in PARTS.items():
+        for name, heading in HELD_OUT_NAMES.items():
             if figures := results.get(name):
                 pairs += [(heading, self.figures_text(figures)), ("floor", _beside(figures))]
         return pairs
@@ -87,7 +87,7 @@ class SeriesReport(TaskReport):
 
 def floor_text(floors: Json | None) -> str:
     """Return the errors of the floors on the validation series, or on the test series; or ""."""
-    for split in PARTS:
+    for split in HELD_OUT_NAMES:
         errors = [
             f"{name} {'MSE ' if key == 'last_value' else ''}{_error(floors[key][split])}"
             for key, name in FLOORS.items()

@@ -2,12 +2,10 @@
 
 from typing import Any
 
+from charlm.config.corpus import HELD_OUT_NAMES
 from charlm.report.task_reports import Json, Pairs, TaskReport, run_line, text_sizes
 from charlm.report.translation_figures import figures_text
 from charlm.report.translation_predictions import TranslationPredictions
-
-HELD_OUT = {"valid": "validation", "test": "test"}
-"""Names of the texts that are evaluated, for people."""
 
 
 class TranslateReport(TaskReport):
@@ -56,7 +54,7 @@ class TranslateReport(TaskReport):
     def result_pairs(self, record: Json, results: Json) -> Pairs:
         """Return the figures of the texts of a run, each with its floor."""
         pairs: Pairs = []
-        for name, heading in HELD_OUT.items():
+        for name, heading in HELD_OUT_NAMES.items():
             if figures := results.get(name):
                 pairs.append((heading, figures_text(figures)))
                 if figures.get("texts") and (floor := floor_text(record, name)):

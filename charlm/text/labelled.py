@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.config.corpus import CorpusSettings
+from charlm.config.corpus import SPLIT_NAMES, CorpusSettings
 from charlm.config.settings import Settings
 from charlm.config.task import TaskSettings
 from charlm.errors import CorpusError, named
@@ -42,8 +42,6 @@ MIN_COVERAGE = 0.75
 that occur once are a tenth of all in short texts."""
 MAX_LISTED = 5
 """Labels that a message names."""
-SPLIT_NAMES = {"train": "training", "valid": "validation", "test": "test"}
-"""Names of the splits in messages."""
 MAX_SKIPPED = 0.5
 """Fraction of rows without text or label above which a source is refused."""
 

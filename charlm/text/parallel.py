@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from charlm.config.corpus import CorpusSettings, VocabularySettings
+from charlm.config.corpus import SPLIT_NAMES, CorpusSettings, VocabularySettings
 from charlm.config.fields import MAX_COUNT
 from charlm.config.settings import Settings
 from charlm.config.task import TaskSettings
@@ -24,7 +24,6 @@ from charlm.text.documents import check_text
 from charlm.text.encoded import EncodedText, read_encoded, write_encoded
 from charlm.text.labelled import (
     MAX_SKIPPED,
-    SPLIT_NAMES,
     Texts,
     complete,
     encode_texts,

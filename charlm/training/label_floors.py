@@ -6,6 +6,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.config.corpus import SPLIT_NAMES
 from charlm.inference.bootstrap import fraction_interval
 from charlm.inference.counts import paired_interval
 from charlm.nn.classifier import Classifier
@@ -14,7 +15,7 @@ from charlm.tasks.classify import ClassifyLoss, LabelValidation
 from charlm.text.bag_of_words import BagOfWords
 from charlm.text.dataset import Dataset
 from charlm.text.floors import best_unit, majority
-from charlm.text.labelled import SPLIT_NAMES, labelled_of
+from charlm.text.labelled import labelled_of
 from charlm.training.fit import Floor
 from charlm.training.labelled import HELD_OUT
 from charlm.training.trainer import Trainer

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from charlm.backends.tagger_weights import CRF, letter_settings
+from charlm.config.corpus import SPLIT_NAMES
 from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings
 from charlm.config.text_units import UNITS
@@ -22,7 +23,6 @@ from charlm.phases import phase
 from charlm.tasks.tag import Emissions, steps_of, tag_counts, tag_task
 from charlm.tasks.task import Task
 from charlm.text.dataset import Dataset
-from charlm.text.labelled import SPLIT_NAMES
 from charlm.text.tag_floors import FrequentTag
 from charlm.text.tagged import Tagged
 from charlm.text.task_text import Given, gold_of

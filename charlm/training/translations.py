@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from charlm.backends.translator_weights import decoder_settings
+from charlm.config.corpus import SPLIT_NAMES
 from charlm.config.model import ModelSettings
 from charlm.config.presets import OUTER_DROPOUT
 from charlm.config.settings import Settings
@@ -19,7 +20,6 @@ from charlm.tasks.task import Task
 from charlm.tasks.translate import TranslateValidation, translate_task
 from charlm.text.dataset import Dataset
 from charlm.text.groups import text_lengths
-from charlm.text.labelled import SPLIT_NAMES
 from charlm.text.pair_batches import pair_lengths
 from charlm.text.parallel import Parallel
 from charlm.text.task_text import gold_of
