@@ -266,3 +266,35 @@ def test_a_process_is_started_on_windows(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(subprocess, "Popen", lambda words, **options: options)
     options: Any = launch._start(1, 2, "127.0.0.1", 80)
     assert (options["creationflags"], options["env"]["USE_LIBUV"]) == (512, "0")
+
+
+ALONE = """
+import builtins, sys
+usual = builtins.__import__
+
+def find(*names, **more):
+    module, core = usual(*names, **more), sys.modules.get("torch._C")
+    for name in ("_c10d_init", "_rpc_init", "_dist_autograd_init"):
+        if hasattr(core, name):
+            delattr(core, name)
+    return module
+
+builtins.__import__ = find
+import torch
+assert not torch.distributed.is_available()
+from charlm.cli import main
+main(sys.argv[1:])
+"""
+"""The command line with a build of torch that has no torch.distributed, as from source on a Mac."""
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_torch_may_be_built_for_one_process(processes: int, tmp_path: Path) -> None:
+    """Training was said to be a bug of charlm there."""
+    (tmp_path / "t.txt").write_bytes(b"the cat sat.\n" * 30)
+    words = ["train", "t.txt", "--name", "a", *TINY.split(), "--processes", str(processes)]
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, *words], cwd=tmp_path, capture_output=True, check=False
+    )
+    assert done.returncode == (0 if processes == 1 else 5), done.stderr.decode()
+    assert (b"no torch.distributed; expected one" in done.stderr) == (processes > 1)

@@ -21,7 +21,6 @@ from typing import Any
 import torch
 from filelock import FileLock
 from torch import distributed
-from torch.distributed.rendezvous import rendezvous
 
 from charlm import __version__
 from charlm.backends.kernel_library import default_threads
@@ -74,7 +73,7 @@ def processes_of(count: int | None) -> Processes:
     """Return those that torchrun has started, or `count` that will be; by default this one alone.
 
     Raises UsageError if both are given and differ, or if the variables of torchrun make no sense,
-    and ProcessLost if not all of its processes answer.
+    EnvironmentFailure if torch was built for one process, and ProcessLost if not all answer.
     """
     try:
         rank, started = _number("RANK", 0), _number("WORLD_SIZE", 1)
@@ -86,6 +85,11 @@ def processes_of(count: int | None) -> Processes:
         raise _misplaced()
     if count is not None:
         check_count("processes", count, 1)
+    if max(started, count or 1) > 1 and not distributed.is_available():
+        raise EnvironmentFailure(
+            "several processes were asked for, and this build of torch has no torch.distributed; "
+            "expected one that has, as from PyPI. Install it, or train with one process"
+        )
     if started > 1:
         if count not in (None, started):
             raise UsageError(
@@ -145,6 +149,8 @@ def _joined(processes: Parallel) -> Parallel:
     """Connect this process with the others that torchrun, or process 0, has started."""
     if FOLLOWER in os.environ:
         threading.Thread(target=_end_with_first, daemon=True).start()
+    from torch.distributed.rendezvous import rendezvous
+
     with phase("waiting for the other processes"):
         try:
             meet = partial(next, rendezvous("env://", timeout=CONNECT_TIMEOUT))
@@ -202,7 +208,7 @@ def _join(processes: Parallel, store: Any, interface: str) -> None:
         ) from error
 
 
-def _connect(processes: Parallel, store: Any) -> distributed.ProcessGroup:
+def _connect(processes: Parallel, store: Any) -> "distributed.ProcessGroup":
     """Connect this process with all others, which have the same store."""
     hook = sys.excepthook
     distributed.init_process_group(

@@ -261,7 +261,7 @@ def interruptible(
     return outcome.result()
 
 
-def _hold(work: distributed.Work, group: distributed.ProcessGroup | None) -> None:
+def _hold(work: "distributed.Work", group: "distributed.ProcessGroup | None") -> None:
     """Hold a sum that may never be complete, and its processes, until it fails."""
     with contextlib.suppress(RuntimeError):
         work.wait()
