@@ -162,6 +162,12 @@ def test_open_settings_fit_a_short_series(folder) -> None:
     assert "1 x 64 LSTM" in model and "batch 1 x 64 with the state carried over" in run
 
 
+def test_info_and_the_plan_count_the_same_values(folder: Path, call: Call) -> None:
+    """The first value is only read, and was missing in `charlm info`."""
+    _, out, _ = call("info", "--run", str(folder / "runs" / "wave"))
+    assert "train     270 values" in out and "valid     30 values" in out
+
+
 # ------------------------------------------------------------------ training
 
 
