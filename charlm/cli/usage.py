@@ -56,9 +56,19 @@ def _unknown_command(typed: str, context: Any) -> str:
     about = (name for name in commands if verb.search(commands[name].help or ""))
     meant = SYNONYMS.get(typed, typed)
     near = [f"{name} {meant}" for name in commands if meant in _commands_below(name, context)]
-    near = near or [near_name(typed, commands) or next(about, "")]
+    near = near or [near_name(typed, commands) or next(about, "") or _with_text(typed, context)]
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near[0] else ""
     return f"there is no command {typed!r}{hint}"
+
+
+def _with_text(typed: str, context: Any) -> str:
+    """Return the only command of a group that takes a text, followed by what was typed, or ""."""
+    takes = [
+        name for name, verb in context.command.commands.items()
+        if any(each.param_type_name == "argument" and each.required for each in verb.params)
+    ]  # fmt: skip
+    is_group = context.parent is not None
+    return command(context.info_name, takes[0], typed) if is_group and len(takes) == 1 else ""
 
 
 def _commands_below(name: str, context: Any) -> Any:
