@@ -3,6 +3,7 @@
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -90,3 +91,22 @@ def test_processors_of_macos(
 
     monkeypatch.setattr(processor.subprocess, "run", fail)
     assert processor.processor_name() == "arm"
+
+
+@pytest.mark.parametrize(("answer", "cores"), [("4\n", 4), ("", 12), ("0\n", 12)])
+def test_a_mac_computes_with_its_fast_cores(
+    answer: str, cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of an Intel processor have no levels; then all are used."""
+    done = subprocess.CompletedProcess([], 0, answer, "")
+    monkeypatch.setattr(processor, "sys", SimpleNamespace(platform="darwin"))
+    monkeypatch.setattr(processor.subprocess, "run", lambda *_, **__: done)
+    monkeypatch.setattr(kernel_library.os, "cpu_count", lambda: 12)
+    monkeypatch.delattr(kernel_library.os, "sched_getaffinity", raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(kernel_library, "_core_quota", lambda _: kernel_library.UNLIMITED)
+    processor.fast_cores.cache_clear()
+    try:
+        assert kernel_library.default_threads() == cores
+    finally:
+        processor.fast_cores.cache_clear()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from charlm.backends.processor import processor_features
+from charlm.backends.processor import fast_cores, processor_features
 from charlm.errors import EnvironmentFailure
 
 FOLDER = Path(__file__).parent
@@ -153,7 +153,7 @@ def useful_threads(work: float, each: float) -> int:
 def _allowed_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return fast_cores() or os.cpu_count() or 1
 
 
 def _core_quota(groups: Path) -> int:

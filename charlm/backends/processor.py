@@ -45,7 +45,7 @@ def processor_name() -> str:
     parts = zip(_values("CPU implementer"), _values("CPU part"), strict=False)
     if cores := [_core_name(*each) for each in dict.fromkeys(parts)]:
         return " + ".join(cores)
-    return _apple_name() or platform.processor() or platform.machine()
+    return _sysctl("machdep.cpu.brand_string") or platform.processor() or platform.machine()
 
 
 def _values(key: str) -> list[str]:
@@ -62,11 +62,21 @@ def _core_name(implementer: str, part: str) -> str:
     return ARM_CORES.get((implementer, part), f"Arm core {implementer}:{part}")
 
 
-def _apple_name() -> str:
-    """Return the name that macOS has for its processor, or "" on other systems."""
+@cache
+def fast_cores() -> int | None:
+    """Return the number of performance cores of a Mac with an Apple processor; None elsewhere.
+
+    As in torch, work is not divided among the efficiency cores too: all would wait for them.
+    """
+    words = _sysctl("hw.perflevel0.physicalcpu")
+    return int(words) if words.isdecimal() and int(words) else None
+
+
+def _sysctl(name: str) -> str:
+    """Return a value of the kernel of macOS, or "" without it and on other systems."""
     if sys.platform != "darwin":
         return ""
-    command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+    command = ["/usr/sbin/sysctl", "-n", name]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     except OSError:
