@@ -45,8 +45,10 @@ def run_pairs(path: Path, config: Json, record: Json) -> list[tuple[str, str]]:
     for name, part in corpus["parts"].items():
         size = f"{count_of(part['tokens'], 'token')}, {count_of(part['documents'], 'document')}"
         size = f"{size}, {count_of(part['bytes'], 'byte')}"
-        values = part["targets"] + (name == "train")  # whose first one is only read
-        pairs.append((f"  {name}", count_of(values, "value") if numeric else size))
+        if numeric:
+            values = part["targets"] + (name == "train")  # whose first one is only read
+            size = count_of(values, "value")
+        pairs.append((f"  {name}", size))
     results = record.get("results") or {}
     pairs += _trained(results)
     if report := report_of(record["settings"]):
