@@ -105,6 +105,11 @@ SYNONYMS = {"gpu": "cuda", "remove": "rm", "delete": "rm"}
 """Names that are not spelled alike."""
 
 
+def ended(text: object) -> str:
+    """Return a message with the end of its last sentence, so that another sentence can follow."""
+    return str(text) if str(text).endswith((".", "?")) else f"{text}."
+
+
 def near_name(typed: str, names: Collection[str]) -> str:
     """Return the name that was probably meant, or "".
 

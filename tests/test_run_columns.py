@@ -290,6 +290,14 @@ def test_numbers_are_not_to_be_learned_where_a_run_reads_texts(told) -> None:
     assert status and "on which run label was trained" in err and "charlm train" not in err
 
 
+def test_the_advice_on_fields_inside_objects_is_a_sentence_of_its_own(told, trained: Path) -> None:
+    """The full stop before it was missing: "Choose one with --column Texts are inside"."""
+    row = json.dumps({"translation": {"en": "a dog", "de": "ein Hund"}})
+    (trained / "inner.jsonl").write_text(f"{row}\n" * 9, encoding="utf-8")
+    status, err, _ = told("predict", "pair", "inner.jsonl")
+    assert status == 3 and "with --column. Texts are inside objects: translation.en" in err
+
+
 def test_the_only_other_column_is_read_and_reported(told) -> None:
     status, err, _ = told("predict", "label", "one.csv")
     assert status == 0, err

@@ -28,7 +28,7 @@ from charlm.cli.output import (
 )
 from charlm.cli.stdin import NO_TEXT
 from charlm.commands import join_words, quote
-from charlm.errors import CharlmError, UsageError, is_memory_full
+from charlm.errors import CharlmError, UsageError, ended, is_memory_full
 from charlm.files.escapes import escape_controls
 
 HELP = """Recurrent language models over characters, bytes and words.
@@ -187,8 +187,7 @@ def _unexpected(error: Exception) -> int:
         text += _with_dash(error)
         if context and context.info_name == "fill" and "is missing" in text:
             text += " Give a text with gaps, or - for stdin."
-        text = text if text.endswith((".", "?")) else f"{text}."
-        return _report(Exception(f"{text} See: {path} --help"), error.exit_code)
+        return _report(Exception(f"{ended(text)} See: {path} --help"), error.exit_code)
     if isinstance(error, ImportError) and re.search("map segment|allocate memory", str(error)):
         text = f"not enough memory to load a library ({error}); expected enough for it. Free some"
         return _report(CharlmError(text), 5, error)

@@ -35,7 +35,7 @@ from charlm.cli.stdin import NO_TEXT, Takes, check_unread, read_text
 from charlm.commands import command
 from charlm.config.flags import words_of
 from charlm.config.settings import table
-from charlm.errors import RunError, UsageError, naming
+from charlm.errors import RunError, UsageError, ended, naming
 
 RANGE = " range"
 """End of the parser's name of a number with limits."""
@@ -261,8 +261,7 @@ def _check_run(run: str, values: dict[str, Any], advice: str) -> None:
     try:
         find_run(run, checkpoints_folder(values["checkpoints"]), trained=False)
     except RunError as error:
-        problem = str(error) if str(error).endswith((".", "?")) else f"{error}."
-        raise RunError(f"{problem} {advice}".rstrip(". ")) from error
+        raise RunError(f"{ended(error)} {advice}".rstrip(". ")) from error
 
 
 def _text_advice(verb: str, takes: Takes, argument: str, run: str | None = None) -> str:

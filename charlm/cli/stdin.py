@@ -18,7 +18,7 @@ from typing import Any
 
 from charlm.cli.output import Verbosity, say_all
 from charlm.commands import join_words
-from charlm.errors import CorpusError, UsageError
+from charlm.errors import CorpusError, UsageError, ended
 
 READ_BYTES = 1 << 16
 NOT_GIVEN: tuple[Any, ...] = (None, False, [], ())
@@ -155,9 +155,8 @@ def read_file(path: Path, run: Path | None = None) -> str:
     except CorpusError as error:
         if "--" not in str(error):
             raise
-        end = "" if str(error).endswith((".", "?")) else "."
         raise CorpusError(
-            f"{error}{end} This command has no such option: write the text to a file of its own",
+            f"{ended(error)} This command has no such option: write the text to a file of its own",
             error.place,
             error.columns,
         ) from error

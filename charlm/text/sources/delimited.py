@@ -8,7 +8,7 @@ from itertools import chain, dropwhile, islice
 from typing import NamedTuple
 
 from charlm.config.corpus import ReadSettings
-from charlm.errors import CorpusError, named
+from charlm.errors import CorpusError, ended, named
 from charlm.text.sources.decoding import MAX_LINE_CHARS, line_batches
 from charlm.text.sources.files import shown
 from charlm.text.sources.rows import (
@@ -421,7 +421,7 @@ def column_index(
     try:
         return unique.index(rule.choose(label, unique, texts))
     except CorpusError as error:
-        problem = str(error) + ("" if str(error).endswith((".", "?")) else ".")
+        problem = ended(error)
         if reading.header is None:
             problem += " If its first row is data, add --no-header."
         problem += "" if texts else rule.numbers_advice(unique)

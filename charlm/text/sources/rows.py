@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
 from charlm.commands import command
-from charlm.errors import CorpusError, named
+from charlm.errors import CorpusError, ended, named
 from charlm.text.documents import check_text
 from charlm.text.sources.files import shown
 from charlm.text.sources.nested import inner_advice, inner_names, inner_texts, with_inner
@@ -442,7 +442,8 @@ def named_records(
         if not texts and not advice:
             numbers = [each for each in columns if _holds_numbers(row.get(each) for row in peeked)]
             advice = rule.numbers_advice(numbers)
-        raise CorpusError(f"{error}{advice}", columns=error.columns) from error
+        problem = f"{ended(error)}{advice}" if advice else str(error)
+        raise CorpusError(problem, columns=error.columns) from error
     if not inner and rule.column is None and (fields := inner_texts(peeked)):
         warn(f"{label}: texts inside objects ({fields}) are not read unless they are named.")
     if len(columns) > 1 and not rule.is_silent:
