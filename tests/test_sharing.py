@@ -894,6 +894,7 @@ FAILURES = [
     (lambda: errors.HFValidationError("bad id"), 2, "org/name"),
     (lambda: OSError("no route\nto host"), 5, "no route to host"),
     (lambda: ValueError("anything"), 5, "anything"),
+    (lambda: RuntimeError("Could not determine home directory."), 5, "Set HOME"),
 ]
 
 

@@ -405,6 +405,7 @@ def test_surrogates_in_a_row_are_refused(here, monkeypatch, lone):
         (datasets.exceptions.DatasetNotFoundError("gated"), CorpusError, "hf auth login"),
         (ValueError('Bad split: x. Available splits: ["a"]'), CorpusError, "Available splits"),
         (ImportError("needs soundfile"), EnvironmentFailure, "soundfile"),
+        (RuntimeError("Could not determine home directory."), EnvironmentFailure, "Set HOME"),
     ],
 )
 def test_failures_of_the_hub_are_one_line(monkeypatch, error, expected, words):

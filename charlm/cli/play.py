@@ -165,11 +165,12 @@ def _show(shown: "Shown", screen: Screen) -> None:
         signal.signal(signal.SIGINT, usual)
 
 
-def history_file() -> Path:
-    """Return the file with the lines that were typed."""
-    import platformdirs
+def history_file() -> Path | None:
+    """Return the file with the lines that were typed, or None if the user has no home folder."""
+    from charlm.text.home import state_home
 
-    return Path(platformdirs.user_state_dir("charlm")) / "play_history"
+    folder = state_home()
+    return folder and folder / "play_history"
 
 
 @contextlib.contextmanager
@@ -184,6 +185,12 @@ def _kept_history() -> Iterator[None]:
         yield
         return
     path = history_file()
+    if path is None:
+        from charlm.text.home import SET_HOME
+
+        say(f"the history is not kept: {SET_HOME}, or leave the history out: --no-history")
+        yield
+        return
     with contextlib.suppress(OSError):
         readline.read_history_file(path)
     readline.set_history_length(MAX_HISTORY)

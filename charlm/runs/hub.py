@@ -19,6 +19,7 @@ from charlm import __version__
 from charlm.errors import CharlmError, EnvironmentFailure, RunError, UsageError
 from charlm.files.archives import files_below
 from charlm.runs import layout
+from charlm.text.home import SET_HOME, is_homeless
 from charlm.text.sources.hub import HUB_PREFIX
 
 MAIN = "main"
@@ -229,6 +230,8 @@ def failure(address: Address, error: Exception) -> CharlmError:
             f"{address} is not in the cache, and the hub cannot be reached; expected a network. "
             "Check it and HF_HUB_OFFLINE"
         )
+    if is_homeless(error):
+        return EnvironmentFailure(f"{address} cannot be reached: {SET_HOME}")
     return EnvironmentFailure(
         f"the hub failed for {address}: {reason}. Check the network, and try again later"
     )

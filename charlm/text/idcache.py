@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from charlm.errors import CorpusError, EnvironmentFailure
-from charlm.files.atomic import move
+from charlm.files.atomic import FULL, move
 from charlm.text.encoded import EncodedText, encode_chunks, encode_text, read_encoded, write_index
+from charlm.text.home import cache_home
 from charlm.text.splits import Split
 from charlm.text.tokenizers.vocabulary import Vocabulary
 
@@ -62,12 +63,13 @@ def encode_split(
 
 
 def cache_folder() -> Path:
-    """Return the folder of the cache: `CHARLM_CACHE`, else the user's cache folder."""
+    """Return the folder of the cache: `CHARLM_CACHE`, else the user's cache folder.
+
+    Raises EnvironmentFailure if the user has no home folder.
+    """
     if chosen := os.environ.get("CHARLM_CACHE"):
         return Path(chosen)
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("charlm"))
+    return cache_home()
 
 
 def _read_cache(folder: Path) -> EncodedText:
@@ -136,9 +138,10 @@ def _write_cache(folder: Path, split: Split, vocabulary: Vocabulary, document: s
         move(building, folder)
     except OSError as error:
         if not (folder / SUM).exists():  # else another process was faster
+            advice = "Free some space, or name" if error.errno in FULL else "Name"
             raise EnvironmentFailure(
-                f"cannot write the id cache in {folder.parent}: {error.strerror}. Free some space, "
-                "or name another folder with CHARLM_CACHE"
+                f"cannot write the id cache in {folder.parent}: {error.strerror}. {advice} "
+                "another folder with CHARLM_CACHE"
             ) from error
     finally:
         if own:

@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 from charlm.errors import CharlmError, CorpusError, EnvironmentFailure, UsageError
+from charlm.text.home import SET_HOME, is_homeless
 from charlm.text.sources.parquet import shown_cell
 from charlm.text.sources.rows import (
     TEXT_COLUMN,
@@ -87,6 +88,8 @@ def _failure(label: str, error: Exception) -> CharlmError:
     reason = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
     if isinstance(error, ImportError):
         return EnvironmentFailure(f"{label} cannot be read: {reason}.")
+    if is_homeless(error):
+        return EnvironmentFailure(f"{label} cannot be read: {SET_HOME}")
     if isinstance(error, ConnectionError | TimeoutError) or "offline" in reason.lower():
         return EnvironmentFailure(
             f"{label} cannot be fetched: {reason}. "
