@@ -149,14 +149,22 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _check_arguments(arguments: list[str]) -> None:
-    """Raise UsageError for arguments that are not valid UTF-8."""
+    """Raise UsageError for arguments that are not valid UTF-8, or that are not read as UTF-8."""
     for argument in arguments:
-        if not argument.isascii() and any("\ud800" <= c <= "\udfff" for c in argument):
+        if argument.isascii() or not any("\ud800" <= c <= "\udfff" for c in argument):
+            continue
+        try:
+            valid = os.fsencode(argument).decode("utf-8")
+        except UnicodeError:
             shown = argument.encode("utf-8", "backslashreplace").decode("utf-8")
             raise UsageError(
                 f"argument {shown!r} is not valid UTF-8; expected text in UTF-8. Convert it, or "
                 "rename the file"
-            )
+            ) from None
+        raise UsageError(
+            f"argument {valid!r} is UTF-8, but Python reads arguments as "
+            f"{sys.getfilesystemencoding()}; expected a locale of UTF-8. Set PYTHONUTF8=1"
+        )
 
 
 def _report(error: Exception, status: int, cause: BaseException | None = None) -> int:

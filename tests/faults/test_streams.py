@@ -105,3 +105,18 @@ def test_arguments_that_are_not_utf8_are_refused() -> None:
         assert done.returncode == 2
         assert b"not valid UTF-8; expected text" in done.stderr
     assert not Path("c").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere Python always reads UTF-8")
+def test_arguments_in_utf8_are_not_blamed_for_the_locale() -> None:
+    """A locale without UTF-8, where Python's UTF-8 mode is off, reads them as ASCII."""
+    ascii_only = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [*PROGRAM, "score", "café".encode()]
+    environment = os.environ | ascii_only
+    done = subprocess.run(command, capture_output=True, check=False, env=environment)
+    assert done.returncode == 2
+    assert b"is UTF-8, but Python reads" in done.stderr
+    assert b"Set PYTHONUTF8=1" in done.stderr
+    environment |= {"PYTHONUTF8": "1"}
+    done = subprocess.run(command, capture_output=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
