@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from charlm.errors import RunError
-from charlm.files.atomic import write_json
+from charlm.files.atomic import MANIFEST, write_json
 from charlm.runs import built_in
 from charlm.runs.built_in import BUILT_IN_RUNS, DEFAULT_RUN, is_built_in
 from charlm.runs.layout import CONFIG, FORMAT, NEWEST, RECORD, WEIGHTS, read_config
@@ -110,6 +110,22 @@ def test_the_built_in_run_is_not_one_of_the_users(tmp_path: Path, shipped: Path)
     assert is_built_in(shipped)
     assert not is_built_in(shipped.parent / "mine")
     assert [path.name for path in own_runs(shipped.parent)] == ["mine"]
+
+
+def test_a_copy_of_a_built_in_run_is_not_one_of_the_users(tmp_path: Path, shipped: Path) -> None:
+    """A checkout holds one beside the installed one, and was found as the newest run."""
+    folder = tmp_path / "checkpoints"
+    copy = make_run(folder, DEFAULT_RUN, time=2)
+    assert own_runs(folder) == [copy]  # nothing is sealed, so nothing is known to be equal
+    (shipped / MANIFEST).write_text('{"files": {"model.safetensors": 1}}')
+    (copy / MANIFEST).write_text('{"files": {"model.safetensors": 2}}')
+    assert own_runs(folder) == [copy]
+    (copy / MANIFEST).write_bytes((shipped / MANIFEST).read_bytes())
+    assert is_built_in(copy)
+    assert own_runs(folder) == []
+    assert find_run(None, folder) == shipped
+    renamed = copy.rename(folder / "mine")
+    assert own_runs(folder) == [renamed]
 
 
 def test_the_built_in_text_exists_in_a_checkout() -> None:

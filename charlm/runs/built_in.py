@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from charlm.config.text_units import UNITS
+from charlm.errors import RunError
+from charlm.files.atomic import MANIFEST
+from charlm.files.safe_read import read_bytes
 
 BUILT_IN_RUNS: dict[str, str | None] = {"prose": None, "tales": "tales.txt"}
 """Models that ship with charlm, and the file of `corpora/` that each was trained on.
@@ -41,8 +44,20 @@ def built_in_run(name: str = DEFAULT_RUN) -> Path:
 
 
 def is_built_in(run: Path) -> bool:
-    """Return whether a run ships with charlm."""
-    return any(run.resolve() == built_in_run(name).resolve() for name in BUILT_IN_RUNS)
+    """Return whether a run ships with charlm, or is a copy of one, as in a checkout of the source.
+
+    A copy has the name and the checksums of the run that ships.
+    """
+    path = run.resolve()
+    if path.name not in BUILT_IN_RUNS:
+        return False
+    shipped_run = built_in_run(path.name).resolve()
+    if path == shipped_run:
+        return True
+    try:
+        return read_bytes(path / MANIFEST) == read_bytes(shipped_run / MANIFEST)
+    except RunError:  # neither sealed nor a run
+        return False
 
 
 def shipped_sources(run: Path) -> list[str] | None:
