@@ -16,8 +16,9 @@ import pytest
 from waiting import set_no_time_limits
 
 set_no_time_limits()
-for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
-    if signal.getsignal(number) is signal.SIG_IGN:  # behind & in a script, or under nohup
+USUAL = {"SIGINT": signal.default_int_handler, "SIGHUP": signal.SIG_DFL}
+for number, usual in ((getattr(signal, name, None), USUAL[name]) for name in USUAL):
+    if number and signal.getsignal(number) is signal.SIG_IGN:  # behind &, or under nohup
         signal.signal(number, usual)
 
 

@@ -12,6 +12,7 @@ import importlib
 import io
 import os
 import platform
+import re
 import select
 import shutil
 import signal
@@ -43,6 +44,9 @@ LACKING = {
 """Names of modules that a system lacks."""
 _OPEN = builtins.open
 LINUX_FILES = ("/proc", "/sys")
+WRONG_NAME = re.compile(
+    r'[<>:"|?*\\\x00-\x1f]|[. ]$|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)', re.IGNORECASE
+)
 IN_USE = "The process cannot access the file because it is being used by another process"
 
 
@@ -140,6 +144,8 @@ def _opener(usual: Callable[..., Any], *, on_windows: bool) -> Callable[..., Any
             raise FileNotFoundError(errno.ENOENT, "No such file or directory", os.fsdecode(file))
         if on_windows and named and Path(os.fsdecode(file)).is_dir() and "opener" not in more:
             raise PermissionError(errno.EACCES, "Permission denied", os.fsdecode(file))
+        if on_windows and named and set("awx") & set(mode):
+            _check_name(file)
         if on_windows and ours and "b" not in mode:
             encoding = rest[1] if len(rest) > 1 else more.get("encoding")
             assert encoding not in (None, "locale"), f"{file} is opened without an encoding"
@@ -150,7 +156,7 @@ def _opener(usual: Callable[..., Any], *, on_windows: bool) -> Callable[..., Any
 
 def _patch_files() -> None:
     """Refuse what Windows refuses with files that this process has open, and links."""
-    usual = {name: getattr(os, name) for name in ("open", "rename", "replace", "unlink", "rmdir")}
+    usual = {name: getattr(os, name) for name in ("open", "rename", "replace", "unlink", "mkdir")}
 
     def rename(path: Any, target: Any, **more: Any) -> None:
         _check_unused(path)
@@ -172,9 +178,20 @@ def _patch_files() -> None:
             raise PermissionError(errno.EACCES, "Permission denied", os.fsdecode(path))
         return int(usual["open"](path, *rest, **more))
 
+    def mkdir(path: Any, *rest: Any, **more: Any) -> None:
+        _check_name(path)
+        usual["mkdir"](path, *rest, **more)
+
     os.rename, os.replace, os.unlink, os.remove, os.open = rename, replace, unlink, unlink, open_
+    os.mkdir = mkdir
     os.symlink = _fails(OSError(errno.EINVAL, "A required privilege is not held by the client"))
     shutil._use_fd_functions = False  # type: ignore[attr-defined]
+
+
+def _check_name(path: Any) -> None:
+    """Raise OSError for the name of a new file or folder that Windows does not allow."""
+    if WRONG_NAME.search(Path(os.fsdecode(path)).name):
+        raise OSError(errno.EINVAL, "The name of the file is incorrect", os.fsdecode(path))
 
 
 def _check_unused(path: Any) -> None:
