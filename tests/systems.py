@@ -43,7 +43,7 @@ LACKING = {
 }
 """Names of modules that a system lacks."""
 _OPEN = builtins.open
-LINUX_FILES = ("/proc", "/sys")
+LINUX_FILES = {"windows": ("/dev/std", "/proc", "/sys"), "macos": ("/proc", "/sys")}
 WRONG_NAME = re.compile(
     r'[<>:"|?*\\\x00-\x1f]|[. ]$|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)', re.IGNORECASE
 )
@@ -73,7 +73,7 @@ def emulate() -> None:
         views["select"].others["select"] = _fails(OSError(errno.ENOTSOCK, "Not a socket"))
         _patch_files()
     _patch_imports(views, NO_MODULES[system])
-    io.open = builtins.open = _opener(builtins.open, on_windows=system == "windows")
+    io.open = builtins.open = _opener(builtins.open, system)
 
 
 class View(types.ModuleType):
@@ -135,12 +135,14 @@ def _patch_imports(views: Mapping[str, View], lacking: set[str]) -> None:
     builtins.__import__, importlib.import_module = find, find_by_name
 
 
-def _opener(usual: Callable[..., Any], *, on_windows: bool) -> Callable[..., Any]:
+def _opener(usual: Callable[..., Any], system: str) -> Callable[..., Any]:
     """Return `open` of a system; that of Windows needs an encoding here, since it has its own."""
+
+    on_windows = system == "windows"
 
     def opened(file: Any, mode: str = "r", *rest: Any, **more: Any) -> Any:
         ours, named = _is_charlm(_caller()), not isinstance(file, int)
-        if named and ours and os.fsdecode(file).startswith(LINUX_FILES):
+        if named and ours and os.fsdecode(file).startswith(LINUX_FILES[system]):
             raise FileNotFoundError(errno.ENOENT, "No such file or directory", os.fsdecode(file))
         if on_windows and named and Path(os.fsdecode(file)).is_dir() and "opener" not in more:
             raise PermissionError(errno.EACCES, "Permission denied", os.fsdecode(file))

@@ -40,6 +40,7 @@ COMMANDS = (
     "eval --run a",
     "plot a --out a.svg",
     "ngram t.txt --name n",
+    "ngram export n -",
     "runs rename a b",
     "runs export b b.zip",
     "runs import b.zip --name c",
@@ -74,6 +75,7 @@ def test_commands_work_on_another_system(system: str, tmp_path: Path) -> None:
         cwd=tmp_path, env=environment(system, tmp_path), capture_output=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr.decode()[-2000:]
+    assert b"\n\\end\\" in done.stdout  # of the ARPA file
     listed = re.findall(r'"name": "(\w+)"', done.stdout.decode().rpartition('"runs"')[2])
     assert {"b", "n", "two"} <= set(listed) and not {"a", "c", "s"} & set(listed)
     assert (tmp_path / "checkpoints" / "b" / "config.json").read_bytes().count(b"\r") == 0

@@ -11,6 +11,7 @@ from charlm.cli.frame import DefaultGroup, add_commands
 from charlm.cli.output import Verbosity, render, say, say_all, write_json
 from charlm.cli.stdin import Takes
 from charlm.commands import command
+from charlm.files.atomic import STDOUT
 
 FIT = "fit"
 """Command that is meant if none is named: `charlm ngram corpus.txt`."""
@@ -94,7 +95,7 @@ def export(
     Example:  charlm ngram export kn5 kn5.arpa.gz
     """
     model = options.open_model(run, checkpoints)
-    total = api.arpa.export_arpa(model, Path("/dev/stdout") if str(out) == "-" else out)
+    total = api.arpa.export_arpa(model, STDOUT if str(out) == "-" else out)
     if model.run.backward:
         say(f"{model.path.name} reads backward, so the tokens of each n-gram are reversed")
     say(f"wrote {total:,} n-grams to {out}")

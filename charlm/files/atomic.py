@@ -33,6 +33,8 @@ PAUSES = tuple(0.01 * 2**turn for turn in range(8))
 TEMPORARY = ".tmp-"
 OLDER = "~"
 """Suffix of a folder while a newer one replaces it."""
+STDOUT = Path("/dev/stdout")
+"""Name of standard output, also on Windows, which has no such file."""
 SPECIAL = (("/", "dev"), ("/", "proc"))
 """Beginnings of paths to devices and to open files."""
 MAX_NAME = 200
@@ -112,8 +114,8 @@ def replaced(path: Path) -> Iterator[IO[bytes]]:
     with explained(path):
         if path.is_dir():  # of which Windows says that access is denied
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if is_special(path):
-            with path.open("wb") as file:
+        if path == STDOUT or is_special(path):
+            with os.fdopen(os.dup(1), "wb") if path == STDOUT else path.open("wb") as file:
                 yield file
             return
         temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
