@@ -16,8 +16,9 @@ from waiting import set_clocks
 from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings, settings_from
 from charlm.errors import EnvironmentFailure, naming
+from charlm.files.memory import free_memory
 from charlm.nn import devices, gpu
-from charlm.nn.devices import Precision, choose_device, choose_precision, free_memory
+from charlm.nn.devices import Precision, choose_device, choose_precision
 from charlm.nn.layers import RecurrentLayer
 from charlm.nn.low_precision import LowCopy
 from charlm.nn.model import RecurrentLanguageModel, multiplied_weights

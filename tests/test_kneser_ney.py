@@ -1,6 +1,7 @@
 """Kneser-Ney against the formulas in dictionaries, its own laws, and files of another program."""
 
 import math
+import tracemalloc
 from collections import Counter, defaultdict
 from functools import cache
 from pathlib import Path
@@ -12,10 +13,12 @@ from helpers import oracle_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from charlm.errors import EnvironmentFailure
 from charlm.ngrams import kneser_ney
 from charlm.ngrams import model as model_module
 from charlm.ngrams.kneser_ney import (
     FALLBACK,
+    TOKEN_BYTES,
     count,
     discounts_of,
     estimate,
@@ -241,3 +244,40 @@ def test_an_order_of_the_counts_is_the_model_of_that_order() -> None:
     (left, _), (right, _) = estimate(count(train, 6, 5), 2), fit(train, 6, 2)
     for a, b in zip(left.log_p, right.log_p, strict=True):
         assert np.array_equal(a, b)
+
+
+# ------------------------------------------------------------------ memory
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 5])
+def test_the_memory_that_is_asked_for_is_the_least_that_counting_needs(order: int) -> None:
+    """And not far below: numpy reports its arrays to tracemalloc."""
+    ids = np.random.default_rng(1).integers(2, 6, 200_000).astype(np.uint8)
+    tracemalloc.start()
+    count(ids, 6, order)
+    peak = tracemalloc.get_traced_memory()[1] / len(ids)
+    tracemalloc.stop()
+    asked = TOKEN_BYTES[min(order, 3) - 1]
+    assert 0.9 * peak < asked <= peak
+
+
+def test_a_text_whose_ngrams_do_not_fit_is_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The system killed charlm without a word."""
+    long = np.broadcast_to(np.uint8(3), 10**9)
+    monkeypatch.setattr(kneser_ney, "free_memory", lambda: 87 * 10**9)
+    with pytest.raises(EnvironmentFailure) as caught:
+        fit(long, 5, 7)
+    assert str(caught.value) == (
+        "counting n-grams of 1,000,000,000 tokens needs at least 88.0 GB of memory, 87.0 GB are "
+        "free here; expected enough for all. Count a part of the text"
+    )
+    short = long[:1000]
+    for free in (88_000, None):  # enough, or not known
+        monkeypatch.setattr(kneser_ney, "free_memory", lambda free=free: free)
+        assert fit(short, 5, 7)[0].order == 7
+    monkeypatch.setattr(kneser_ney, "free_memory", lambda: 87_999)
+    assert fit(short, 5, 2)[0].order == 2
+    with pytest.raises(EnvironmentFailure):
+        fit(short, 5, 3)

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.errors import EnvironmentFailure
+from charlm.files.memory import free_memory
 from charlm.ngrams.model import Ids, NgramModel
 from charlm.text.tokenizers.tokenizer_json import EOS
 
@@ -27,6 +29,8 @@ MAX_EVALUATED, PIECES = 200_000, 20
 60,000 characters of a text can be 5 % easier than the whole (tiny Shakespeare)."""
 MAX_BITS = 63
 """Bits of a positive number in 64 bits."""
+TOKEN_BYTES = (16, 64, 88)
+"""Bytes of memory that `count` needs at least for each token, for order 1, 2, and 3 or more."""
 ORDERS = (3, 5, 7)
 """Orders that `ngram_nats` tries. They are odd, since words and blanks alternate."""
 
@@ -176,10 +180,23 @@ def fit(
 ) -> tuple[NgramModel, list[Discounts]]:
     """Return the model of a text, and the discounts of each order.
 
-    Documents begin at the first id and after each EOS. `limit` is as in `count`.
+    Documents begin at the first id and after each EOS. `limit` is as in `count`. Raises
+    EnvironmentFailure if the memory that is free is too little for the text.
     """
+    _check_memory(len(ids), order)
     counts = count(ids, vocab_size, order, limit)
     return estimate(counts, len(counts.occurrences))
+
+
+def _check_memory(tokens: int, order: int) -> None:
+    """Raise EnvironmentFailure if n-grams of a text of this length cannot be counted in memory."""
+    needed, free = tokens * TOKEN_BYTES[min(order, len(TOKEN_BYTES)) - 1], free_memory()
+    if free is not None and needed > free:
+        raise EnvironmentFailure(
+            f"counting n-grams of {tokens:,} tokens needs at least {needed / 1e9:.1f} GB of "
+            f"memory, {free / 1e9:.1f} GB are free here; expected enough for all. Count a part of "
+            "the text"
+        )
 
 
 def ngram_nats(train: NDArray[np.integer], other: NDArray[np.integer], vocab_size: int) -> float:

@@ -73,12 +73,6 @@ HEAP = 1 << 30
 one thread were 1.05 times as fast in the training kernels, 1.08 to 1.12 times in torch; 2 x 128 and
 2 x 1024 gained nothing. M_TRIM_THRESHOLD is below 2 GiB, so glibc returns the end of the heap if it
 is larger."""
-GROUP_FILES = {
-    "": ("memory.max", "memory.current", "inactive_file"),
-    "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-}
-"""Files of the limit and the use of a control group of version 2 and 1, by the folder of the tree,
-and the name of its caches in memory.stat."""
 MAX_KEPT = 2 << 30
 """Bytes of a process above which freed memory is returned to the system. Without it, 300 steps over
 lines of up to 280 tokens with 33,278 entries held 4.9 GB, of which 1 GB was in use."""
@@ -444,37 +438,3 @@ def return_freed_memory(limit: int = MAX_KEPT) -> bool:
             ask_for_large_pages(HEAP)
             return True
     return False
-
-
-def free_memory(root: Path = Path("/")) -> int | None:
-    """Return the bytes of memory that this process may still use; None except on Linux.
-
-    The least of the machine's free memory and of what the limits of its control groups leave.
-    `root` is the folder that holds `proc` and `sys`.
-    """
-    with contextlib.suppress(OSError, ValueError):
-        words = (root / "proc/meminfo").read_text(encoding="ascii").split()
-        left = [int(words[words.index("MemAvailable:") + 1]) * 1024]
-        with contextlib.suppress(OSError, ValueError):
-            left += _left_in_groups(root)
-        return max(min(left), 0)
-    return None
-
-
-def _left_in_groups(root: Path) -> Iterator[int]:
-    """Yield the bytes that each control group of this process leaves, version 2 or 1.
-
-    A job of Slurm has the limits of all groups around its own. A container may see its own group
-    alone, as the top of the tree.
-    """
-    lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
-    for _, kinds, path in (line.split(":", 2) for line in lines):
-        for kind in GROUP_FILES.keys() & kinds.split(","):
-            own = root / "sys/fs/cgroup" / kind / path.lstrip("/")
-            limit, used, caches = GROUP_FILES[kind]
-            for group in (own, *own.parents):
-                with contextlib.suppress(OSError, ValueError):  # no such group, or no limit
-                    left = int((group / limit).read_text(encoding="ascii"))
-                    left -= int((group / used).read_text(encoding="ascii"))
-                    stat = (group / "memory.stat").read_text(encoding="ascii").split()
-                    yield left + int(stat[stat.index(caches) + 1])

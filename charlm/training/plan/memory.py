@@ -13,8 +13,8 @@ from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings
 from charlm.config.training import TrainingSettings
 from charlm.errors import named
+from charlm.files.memory import free_memory
 from charlm.nn.chunked_softmax import MAX_LOGITS
-from charlm.nn.devices import free_memory
 from charlm.nn.model import count_parameters
 from charlm.nn.output import has_chunked_loss, logits_of_a_target
 from charlm.training.processes import current_processes
