@@ -1,6 +1,7 @@
 """Floors of labelled texts: the most frequent label, naive Bayes, and the best single unit."""
 
 import math
+import tracemalloc
 from collections import Counter
 from itertools import pairwise, product
 from pathlib import Path
@@ -41,10 +42,11 @@ def test_the_majority_is_the_most_frequent_known_label():
     assert majority(np.array([1, 0], np.int32), 3) == 0
 
 
-@pytest.mark.parametrize("at_once", [1, 7, 1000])
-def test_naive_bayes_is_that_of_the_formula(at_once, monkeypatch):
+@pytest.mark.parametrize(("at_once", "features_at_once"), [(1, 1), (7, 30), (7, 1), (1000, 1000)])
+def test_naive_bayes_is_that_of_the_formula(at_once, features_at_once, monkeypatch):
     """ln P(label) + the sum of ln P(feature | label), with one added to each count."""
     monkeypatch.setattr(bag_of_words, "TEXTS_AT_ONCE", at_once)
+    monkeypatch.setattr(bag_of_words, "FEATURES_AT_ONCE", features_at_once)
     texts, later = random_texts(1, 40), [*random_texts(2, 15), [], [2, 2, 2]]
     targets = np.random.default_rng(3).integers(0, LABELS, 40).astype(np.int32)
     bayes = BagOfWords.naive_bayes(encoded(texts), targets, LABELS, WORDS)
@@ -74,6 +76,22 @@ def test_naive_bayes_is_that_of_scikit_learn():
     ours = BagOfWords.naive_bayes(encoded(texts), targets, LABELS, WORDS).logits(encoded(later))
     joint = oracle.predict_joint_log_proba(counter.transform(as_words[1]))
     assert ours == pytest.approx(joint, rel=1e-9)
+
+
+def test_naive_bayes_of_many_texts_needs_the_memory_of_few(monkeypatch):
+    """A table of 300 MB took more than 2 GB: all features of all texts were held at a time."""
+    monkeypatch.setattr(bag_of_words, "TEXTS_AT_ONCE", 500)
+    monkeypatch.setattr(bag_of_words, "FEATURES_AT_ONCE", 1000)
+
+    def peak(count: int) -> int:
+        text, targets = encoded(random_texts(1, count)), np.arange(count, dtype=np.int32) % LABELS
+        tracemalloc.start()
+        BagOfWords.naive_bayes(text, targets, LABELS, WORDS)
+        size = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return size
+
+    assert peak(10_000) < 1.5 * peak(1_000)
 
 
 def test_a_label_without_a_training_text_is_never_chosen():

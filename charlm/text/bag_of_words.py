@@ -4,6 +4,7 @@ Wang and Manning 2012 (https://aclanthology.org/P12-2018) show that naive Bayes 
 is hard to beat on short texts.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +17,8 @@ from charlm.text.labels import Targets
 Floats = NDArray[np.float64]
 TEXTS_AT_ONCE = 1 << 13
 """Texts whose features are found at a time; their numbers fit into 63 bits."""
+FEATURES_AT_ONCE = 1 << 22
+"""Least number of features of texts that are added to the counts at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +44,8 @@ class BagOfWords:
 
         One is added to each count. Features of fewer than `least` texts are left out.
         """
-        rows, found = _text_features(text, vocab_size)
-        features, places = np.unique(found, return_inverse=True)
-        cells = places * labels + targets[rows]
-        counts = np.bincount(cells, minlength=len(features) * labels).reshape(-1, labels) + 1.0
+        features, counts = _counted(text, targets, labels, vocab_size)
+        counts += 1.0
         priors = np.bincount(targets, minlength=labels) / len(targets)
         kept = counts.sum(axis=1) >= least + labels
         with np.errstate(divide="ignore"):  # a label without a text is never chosen
@@ -67,10 +68,14 @@ class BagOfWords:
 
     def places(self, text: EncodedText) -> tuple[Int64, Int64]:
         """Return which features each text has: numbers of texts, and places in `features`."""
-        rows, found = _text_features(text, self.vocab_size)
-        places = np.searchsorted(self.features, found)
-        known = np.append(self.features, -1)[places] == found
-        return rows[known], places[known]
+        rows, places = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        ended = np.append(self.features, -1)
+        for row, feature in _text_features(text, self.vocab_size):
+            place = np.searchsorted(self.features, feature)
+            known = ended[place] == feature
+            rows.append(row[known])
+            places.append(place[known])
+        return np.concatenate(rows), np.concatenate(places)
 
     def logits(self, text: EncodedText) -> Floats:
         """Return the logits of each text, shape (documents, K)."""
@@ -82,17 +87,47 @@ class BagOfWords:
         return np.stack(sums, axis=1) + self.priors
 
 
-def _text_features(text: EncodedText, vocab_size: int) -> tuple[Int64, Int64]:
-    """Return the distinct features of each text, and the number of the text of each.
+def _counted(
+    text: EncodedText, targets: Targets, labels: int, vocab_size: int
+) -> tuple[Int64, Floats]:
+    """Return the sorted features, and how many texts of each label have them (features, K).
+
+    The features of many texts are added to the counts at a time, so that memory holds not much more
+    than the distinct ones.
+    """
+    features, counts = np.empty(0, np.int64), np.empty((0, labels))
+    waiting: list[tuple[Int64, Targets]] = []
+    for rows, found in _text_features(text, vocab_size):
+        waiting.append((found, targets[rows]))
+        if sum(len(each) for each, _ in waiting) >= max(len(features), FEATURES_AT_ONCE):
+            features, counts = _added(features, counts, waiting)
+            waiting = []
+    return _added(features, counts, waiting)
+
+
+def _added(
+    features: Int64, counts: Floats, waiting: list[tuple[Int64, Targets]]
+) -> tuple[Int64, Floats]:
+    """Return features and counts with those of more texts, given with their labels."""
+    every, places = np.unique(
+        np.concatenate([features, *(each for each, _ in waiting)]), return_inverse=True
+    )
+    labels = counts.shape[1]
+    known, new = places[: len(features)], places[len(features) :]
+    cells = new * labels + np.concatenate([np.empty(0, np.int64), *(label for _, label in waiting)])
+    total = np.bincount(cells, minlength=len(every) * labels).reshape(-1, labels).astype(float)
+    total[known] += counts
+    return every, total
+
+
+def _text_features(text: EncodedText, vocab_size: int) -> Iterator[tuple[Int64, Int64]]:
+    """Yield the distinct features of each text, and before them the number of the text of each.
 
     Word w is feature w, and the pair of v and w is (v + 1) V + w, with V words.
     """
-    blocks = [
-        _block_features(text, range(begin, min(begin + TEXTS_AT_ONCE, text.documents)), vocab_size)
-        for begin in range(0, text.documents, TEXTS_AT_ONCE)
-    ]
-    rows, features = zip((np.empty(0, np.int64),) * 2, *blocks, strict=True)
-    return np.concatenate(rows), np.concatenate(features)
+    for begin in range(0, text.documents, TEXTS_AT_ONCE):
+        block = range(begin, min(begin + TEXTS_AT_ONCE, text.documents))
+        yield _block_features(text, block, vocab_size)
 
 
 def _block_features(text: EncodedText, block: range, vocab_size: int) -> tuple[Int64, Int64]:
