@@ -197,17 +197,7 @@ class Jsonl(Writer):
         if self.by == "word":
             content["word_rule"] = str(self.word_rule)
             content["word_scores"] = [
-                {
-                    "word": word.word,
-                    "surprisal": finite(self._log(word.nats)),
-                    **self._entropy_member(word),
-                    "gap": finite(self._log(word.gap)),
-                    "tokens": word.tokens,
-                    "oov": word.oov,
-                    "start": word.start,
-                    "end": word.end,
-                }
-                for word in (score.words if score else ())
+                self._word_members(word) for word in (score.words if score else ())
             ]
         if self.by == "token":
             content["token_scores"] = [
@@ -222,31 +212,35 @@ class Jsonl(Writer):
             ]
         return content
 
-    def _entropy_member(self, part: TokenScore | WordScore) -> dict[str, float]:
+    def _word_members(self, word: WordScore | None) -> dict[str, object]:
+        """Return the figures of a word by name; without a word they are null."""
+        return {
+            "word": word and word.word,
+            "surprisal": word and finite(self._log(word.nats)),
+            **self._entropy_member(word),
+            "gap": word and finite(self._log(word.gap)),
+            "tokens": word and word.tokens,
+            "oov": word and word.oov,
+            "start": word and word.start,
+            "end": word and word.end,
+        }
+
+    def _entropy_member(self, part: TokenScore | WordScore | None) -> dict[str, float | None]:
         """Return the member with the entropy of a token or word, if it is to be written."""
-        has_entropy = self.entropy and part.entropy is not None
-        return {"entropy": self._log(part.entropy or 0.0)} if has_entropy else {}
+        entropy = None if part is None or part.entropy is None else self._log(part.entropy)
+        return {"entropy": entropy} if self.entropy else {}
 
 
 class RegionJsonl(Jsonl):
     """One JSON object for each row that is a region of a text: the columns of `tsv` by word."""
 
     def _content(self, row: ScoredRow) -> dict[str, object]:
-        word = row.score.words[0] if row.score else None
-        entropy = None if word is None or word.entropy is None else self._log(word.entropy)
         return {
             "schema_version": 1,
             "sentence_id": row.number,
             "word_id": row.score and row.score.first_word,
-            "word": word and word.word,
             "log_base": self.log_base,
-            "surprisal": word and finite(self._log(word.nats)),
-            **({"entropy": entropy} if self.entropy else {}),
-            "gap": word and finite(self._log(word.gap)),
-            "tokens": word and word.tokens,
-            "oov": word and word.oov,
-            "start": word and word.start,
-            "end": word and word.end,
+            **self._word_members(row.score.words[0] if row.score else None),
             "word_rule": str(self.word_rule),
         }
 
