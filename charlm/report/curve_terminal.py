@@ -7,7 +7,7 @@ so nothing depends on colours.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
@@ -17,6 +17,7 @@ from charlm.report.braille import Canvas
 from charlm.report.curves import RUN_COLOURS, Curve, Plot, summary
 from charlm.report.heat import FEW_COLORS
 from charlm.report.scale import lines, pieces, thinned
+from charlm.report.text import cut, padded
 
 MARKS = "●■▲◆○□△◇"
 """Marks of validations, in the order of the runs."""
@@ -110,7 +111,7 @@ def _names(plot: Plot, inner: int) -> dict[int, str]:
         return {}
     names = {}
     for number, curve in enumerate(plot.curves):
-        short = _cut(escape_unprintable(curve.name), MAX_NAME)
+        short = cut(escape_unprintable(curve.name), MAX_NAME)
         if curve.end and cell_len(short) == len(short):  # a letter takes one cell
             names[number] = short
     return names
@@ -163,8 +164,7 @@ def _legend(plot: Plot, keys: Sequence[Key], width: int) -> Text:
     text = Text()
     for key, name, figure in zip(keys, names, figures, strict=True):
         text.append(f"\n{KEY}", key.colour).append_text(key.text(plot))
-        text.append(f" {_cut(name, room)}")
-        text.append(f"{' ' * (room - cell_len(_cut(name, room)))}  {figure}")
+        text.append(f" {padded(name, room)}  {figure}")
     return text
 
 
@@ -178,8 +178,3 @@ def _legend_figures(plot: Plot) -> list[str]:
             parts.append(f"best {row['best']:{digits}} at step {row['best_step']:,}")
         texts.append(", ".join(parts))
     return texts
-
-
-def _cut(name: str, columns: int) -> str:
-    """Return a name in at most `columns` columns."""
-    return name if cell_len(name) <= columns else set_cell_size(name, columns - 1) + "…"

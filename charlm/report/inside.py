@@ -26,7 +26,7 @@ from charlm.report.heat import (
     surprisal_level,
 )
 from charlm.report.tables import BAR_WIDTH, plain_table
-from charlm.report.text import number, shortened, visible
+from charlm.report.text import number, padded, shortened, visible
 
 FULL_DIFFERENCE = 4.0
 """Bits of difference at full colour."""
@@ -244,14 +244,14 @@ def alternatives_text(view: TextView, theme: str, system: str | None, width: int
     for row in _rows(view, width):
         for token, column in row:
             level = surprisal_level(token.bits, view.vocab_size)
-            text.append(_padded(_name(token.token), column), own[level])
+            text.append(padded(_name(token.token), column), own[level])
         for rank in range(max((len(token.alternatives) for token, _ in row), default=0)):
             text.append("\n")
             for token, column in row:
                 name, chance = token.alternatives[rank]
                 style = chances[signed_level(chance)]
                 style += Style(bold=True) if name == token.token else Style(dim=chance < 0.01)
-                text.append(_padded(_name(name), column), style)
+                text.append(padded(_name(name), column), style)
         text.append("\n\n")
     text.append(_legend_text(heat, own))
     text.append("\nprobability ", DIM)
@@ -285,10 +285,6 @@ def _rows(view: TextView, width: int) -> Iterator[list[tuple[TokenView, int]]]:
 def _name(token: str) -> str:
     """Return a token for a column of alternatives."""
     return LINE_END if token == "<eos>" else shortened(token, NAME_WIDTH)
-
-
-def _padded(text: str, width: int) -> str:
-    return text + " " * (width - cell_len(text))
 
 
 NAME_WIDTH = 16
@@ -349,11 +345,8 @@ def aligned(
     lines = [heads, *rows]
     widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
-        cells = [
-            cell + " " * (width - cell_len(cell)) if at in left
-            else " " * (width - cell_len(cell)) + cell
-            for at, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]  # fmt: skip
+        pairs = enumerate(zip(line, widths, strict=True))
+        cells = [padded(cell, width, left=at in left) for at, (cell, width) in pairs]
         yield "  ".join(cells).rstrip() + "\n"
 
 

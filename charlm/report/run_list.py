@@ -5,11 +5,11 @@ The lines are aligned here: a `rich.table.Table` of 200 runs takes longer than r
 
 from collections.abc import Iterator, Sequence
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 from rich.text import Text
 
 from charlm.files.escapes import escape_unprintable
-from charlm.report.text import age, number, short_count
+from charlm.report.text import age, number, padded, short_count
 from charlm.runs.overview import (
     BROKEN,
     DIVERGED,
@@ -50,7 +50,7 @@ def run_lines(runs: Sequence[RunInfo], now: float, width: int) -> Text:
     lines = Text(no_wrap=True, overflow="ignore")
     for style, row in zip(styles, cells, strict=True):
         columns = [
-            _padded(cell, wide, left=number in LEFT)
+            padded(cell, wide, left=number in LEFT)
             for number, (cell, wide) in enumerate(zip(row, widths, strict=True))
         ]
         whole = row is HEAD
@@ -82,15 +82,6 @@ def _figure(run: RunInfo) -> str:
         return number(value) + PART_MARK * bool(run.part)
     shown = f"{value:.2g}" if 0.0 < value < 1e-3 else number(value, 3)
     return f"{SHORT.get(run.headline, run.headline)} {shown}"
-
-
-def _padded(cell: str, width: int, *, left: bool) -> str:
-    """Return a cell that is as wide as its column; one that is too wide is cut."""
-    size = cell_len(cell)
-    if size > width:
-        return set_cell_size(cell, width - 1) + "…"
-    blanks = " " * (width - size)
-    return cell + blanks if left else blanks + cell
 
 
 def _with_trials(runs: Sequence[RunInfo]) -> Iterator[tuple[int, RunInfo]]:

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Iterable, Sequence
 
+from rich.cells import cell_len, set_cell_size
+
 from charlm.config.text_units import UNITS
 from charlm.files.escapes import escape_unprintable
 from charlm.units import first_few
@@ -84,6 +86,18 @@ def shortened(text: str, width: int) -> str:
     """Return a text on one line, cut to `width` characters."""
     line = visible(text)
     return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def cut(text: str, columns: int) -> str:
+    """Return a text in at most `columns` columns of a terminal."""
+    return text if cell_len(text) <= columns else set_cell_size(text, columns - 1) + "…"
+
+
+def padded(text: str, columns: int, *, left: bool = True) -> str:
+    """Return a text in exactly `columns` columns: cut, or with blanks on the other side."""
+    shown = cut(text, columns)
+    blanks = " " * (columns - cell_len(shown))
+    return shown + blanks if left else blanks + shown
 
 
 def bars(heights: Iterable[float]) -> str:
