@@ -7,6 +7,7 @@ from charlm.config.corpus import HELD_OUT_NAMES
 from charlm.report.predictions import LabelPredictions
 from charlm.report.task_reports import Json, Pairs, TaskReport, run_line, text_sizes
 from charlm.report.text import number, shortened
+from charlm.runs.card import model_shape
 from charlm.units import count_of
 
 POOLED = {
@@ -46,10 +47,10 @@ class LabelReport(TaskReport):
         ]
         return (
             text,
-            f"model  {model['num_layers']} x {model['hidden_size']} {model['cell'].upper()} read "
-            f"{'both ways' if task['both_ways'] else 'forward'}, {POOLED[task['pooling']]}, "
-            f"{record['parameters']:,} weights, dropout {model['dropout']:g}{bag}",
-            run_line(record),
+            f"model  {model_shape(model)} read {'both ways' if task['both_ways'] else 'forward'}, "
+            f"{POOLED[task['pooling']]}, {record['parameters']:,} weights, dropout "
+            f"{model['dropout']:g}{bag}",
+            run_line(record, "{batch_size} texts of like length"),
         )
 
     def facts(self, record: Json) -> Pairs:

@@ -15,10 +15,10 @@ from charlm.files.escapes import escape_unprintable
 from charlm.report.conditions import condition_text
 from charlm.report.runs import result_pairs
 from charlm.report.tables import advice_pairs, pairs_table
-from charlm.report.task_reports import TaskReport, report_of
+from charlm.report.task_reports import TaskReport, report_of, run_line
 from charlm.report.text import duration, shortened, word_perplexity
 from charlm.runs.built_in import source_log_loss
-from charlm.runs.card import part_read
+from charlm.runs.card import model_shape, part_read
 from charlm.runs.pair import is_backward_half, is_pair, length_factor
 from charlm.training.records import EvaluationRecord, FinishedRecord, Review, StepRecord
 from charlm.training.review import NGRAM
@@ -49,25 +49,20 @@ def describe_plan(record: Mapping[str, Any], path: Path | None = None) -> list[s
 def _plan_lines(record: Mapping[str, Any]) -> tuple[list[str], str, str]:
     """Return lines about the text, and those about the model and the run."""
     settings, corpus = record["settings"], record["corpus"]
-    model, training = settings["model"], settings["training"]
-    unit = settings["vocabulary"]["unit"]
+    model, unit = settings["model"], settings["vocabulary"]["unit"]
     sizes = {name: f"{name} {part['tokens']:,}" for name, part in corpus["parts"].items()}
-    if (most := training.get("valid_tokens")) and part_read(record, most):
+    if (most := settings["training"].get("valid_tokens")) and part_read(record, most):
         about = "" if corpus["document"] == "stream" else "about "  # whole documents are read
         sizes["valid"] += f" ({about}{most:,} read)"
     parts = ", ".join(sizes.values())
-    length = counted_length(*length_of(training))
-    why = (record.get("planned") or {}).get("length")
-    length += f" ({why})" if why else ""
     return (
         [
             f"text   {corpus['name']}: {parts} {unit} tokens, {corpus['vocabulary']:,} entries",
             *([f"with   {shares}"] if (shares := condition_text(record)) else []),
         ],
-        f"model  {model['num_layers']} x {model['hidden_size']} {model['cell'].upper()}, "
-        f"{record['parameters']:,} weights, dropout {model['dropout']:g}",
-        f"run    {length}, batch {training['batch_size']} x {training['bptt']}, "
-        f"{training['optimizer']} {training['learning_rate']:g}, seed {training['seed']}",
+        f"model  {model_shape(model)}, {record['parameters']:,} weights, dropout "
+        f"{model['dropout']:g}",
+        run_line(record, "batch {batch_size} x {bptt}"),
     )
 
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from charlm.config.corpus import HELD_OUT_NAMES
-from charlm.config.training import counted_length, length_of
-from charlm.report.task_reports import Json, Pairs, TaskReport
+from charlm.report.task_reports import Json, Pairs, TaskReport, run_line
 from charlm.report.text import number
+from charlm.runs.card import model_shape
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -23,8 +23,7 @@ class SeriesReport(TaskReport):
     def plan_lines(self, record: Json) -> tuple[list[str], str, str]:
         """See `TaskReport.plan_lines`."""
         settings, corpus = record["settings"], record["corpus"]
-        model, training = settings["model"], settings["training"]
-        parts = corpus["parts"]
+        model, parts = settings["model"], corpus["parts"]
         sizes = [f"{parts['train']['tokens'] + 1:,} values{_of_column(corpus)}"]
         if "valid" in parts:
             own = corpus.get("valid") or settings["corpus"]["valid"]
@@ -32,14 +31,17 @@ class SeriesReport(TaskReport):
             sizes.append(f"{parts['valid']['targets']:,} {where}")
         if "test" in parts:
             sizes.append(f"{parts['test']['targets']:,} to test")
-        length = counted_length(*length_of(training))
-        windows = "read alone" if training["stateless"] else "with the state carried over"
+        alone = settings["training"]["stateless"]
+        windows = "read alone" if alone else "with the state carried over"
+        floor = floor_text(record.get("floors"))
         return (
-            [f"series {corpus['name']}: {', '.join(sizes)}", *_floor_lines(record)],
-            f"model  {model['num_layers']} x {model['hidden_size']} {model['cell'].upper()}, "
-            f"{record['parameters']:,} weights, dropout {model['dropout']:g}",
-            f"run    {length}, batch {training['batch_size']} x {training['bptt']} {windows}, "
-            f"{training['optimizer']} {training['learning_rate']:g}, seed {training['seed']}",
+            [
+                f"series {corpus['name']}: {', '.join(sizes)}",
+                *([f"floor  {floor}"] if floor else []),
+            ],
+            f"model  {model_shape(model)}, {record['parameters']:,} weights, dropout "
+            f"{model['dropout']:g}",
+            run_line(record, f"batch {{batch_size}} x {{bptt}} {windows}"),
         )
 
     def facts(self, record: Json) -> Pairs:
@@ -96,11 +98,6 @@ def floor_text(floors: Json | None) -> str:
         if errors:
             return "; ".join(errors)
     return ""
-
-
-def _floor_lines(record: Json) -> list[str]:
-    text = floor_text(record.get("floors"))
-    return [f"floor  {text}"] if text else []
 
 
 def _of_column(corpus: Json) -> str:

@@ -5,6 +5,7 @@ from charlm.report.labels import label_shares
 from charlm.report.tag_predictions import TagPredictions
 from charlm.report.task_reports import Json, Pairs, TaskReport, run_line, text_sizes
 from charlm.report.text import number
+from charlm.runs.card import model_shape
 from charlm.units import count_of
 
 HEADLINES = {"f1": "span-F1", "accuracy": "accuracy"}
@@ -36,11 +37,10 @@ class TagReport(TaskReport):
                 f"tags   {tag_shares(record)}",
                 f"floor  {floor_text(record)}",
             ],
-            f"model  {model['num_layers']} x {model['hidden_size']} {model['cell'].upper()} read "
-            f"{'both ways' if task['both_ways'] else 'forward'}{letters}, "
-            f"{'CRF' if head == 'crf' else head}, {record['parameters']:,} weights, dropout "
-            f"{model['dropout']:g}",
-            run_line(record, "sentences"),
+            f"model  {model_shape(model)} read {'both ways' if task['both_ways'] else 'forward'}"
+            f"{letters}, {'CRF' if head == 'crf' else head}, {record['parameters']:,} weights, "
+            f"dropout {model['dropout']:g}",
+            run_line(record, "{batch_size} sentences of like length"),
         )
 
     def facts(self, record: Json) -> Pairs:

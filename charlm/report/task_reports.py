@@ -135,13 +135,16 @@ def text_sizes(record: Json) -> str:
     return ", ".join(f"{name} {part['documents']:,}" for name, part in parts.items())
 
 
-def run_line(record: Json, noun: str = "texts") -> str:
-    """Return the line of a plan about the length of the run and its batches of like length."""
+def run_line(record: Json, batches: str) -> str:
+    """Return the line of a plan about the length of the run, its batches and its optimizer.
+
+    `batches` has names of settings in braces.
+    """
     training = record["settings"]["training"]
     length, why = counted_length(*length_of(training)), (record.get("planned") or {}).get("length")
     return (
-        f"run    {length}{f' ({why})' if why else ''}, {training['batch_size']} {noun} of like "
-        f"length, {training['optimizer']} {training['learning_rate']:g}, seed {training['seed']}"
+        f"run    {length}{f' ({why})' if why else ''}, {batches.format(**training)}, "
+        f"{training['optimizer']} {training['learning_rate']:g}, seed {training['seed']}"
     )
 
 

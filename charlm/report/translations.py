@@ -6,6 +6,7 @@ from charlm.config.corpus import HELD_OUT_NAMES
 from charlm.report.task_reports import Json, Pairs, TaskReport, run_line, text_sizes
 from charlm.report.translation_figures import figures_text
 from charlm.report.translation_predictions import TranslationPredictions
+from charlm.runs.card import model_shape
 
 
 class TranslateReport(TaskReport):
@@ -32,11 +33,10 @@ class TranslateReport(TaskReport):
                 "entries",
                 *([f"floor  {floor}"] if floor else []),
             ],
-            f"model  {model['num_layers']} x {model['hidden_size']} {model['cell'].upper()} reads "
-            f"{'both ways' if both else 'forward'}, {(1 + both) * model['hidden_size']} units with "
-            f"attention write; {record['parameters']:,} weights, dropout "
-            f"{model['output_dropout']:g}",
-            run_line(record),
+            f"model  {model_shape(model)} reads {'both ways' if both else 'forward'}, "
+            f"{(1 + both) * model['hidden_size']} units with attention write; "
+            f"{record['parameters']:,} weights, dropout {model['output_dropout']:g}",
+            run_line(record, "{batch_size} texts of like length"),
         )
 
     def facts(self, record: Json) -> Pairs:
