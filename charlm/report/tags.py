@@ -1,5 +1,6 @@
 """Reports of runs that give tags."""
 
+from charlm.config.corpus import HELD_OUT_NAMES
 from charlm.config.tasks import figure_of_tags
 from charlm.report.labels import label_shares
 from charlm.report.tag_predictions import TagPredictions
@@ -65,7 +66,7 @@ class TagReport(TaskReport):
         """Return the figures of the held-out texts, what is above the floor, and calibration."""
         pairs: Pairs = []
         figure = figure_of(record)
-        for name, heading in (("valid", "validation"), ("test", "test")):
+        for name, heading in HELD_OUT_NAMES.items():
             if not (figures := results.get(name)):
                 continue
             pairs.append((heading, self.figures_text(figures, with_interval=True)))
@@ -112,7 +113,7 @@ def tag_shares(record: Json) -> str:
 def floor_text(record: Json) -> str:
     """Return the figure of the floor on the validation text, or on the test text."""
     floor = record["floors"]["frequent_tag"]
-    for split, where in (("valid", "validation"), ("test", "test")):
+    for split, where in HELD_OUT_NAMES.items():
         if floor.get(split) is not None:
             figure = HEADLINES[figure_of(record)]
             return (
