@@ -49,6 +49,21 @@ def test_an_interface_is_named_only_if_it_leads_to_another_machine(
         assert network.interface("head") == name
 
 
+def test_the_loopback_interface_is_found_or_assumed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service without netlink sockets cannot list interfaces: it could not train."""
+
+    def forbidden() -> list[tuple[int, str]]:
+        raise OSError(97, "Address family not supported by protocol")
+
+    for names, name in {("lo", "eth0"): "lo", ("en0", "lo0"): "lo0"}.items():
+        monkeypatch.setattr(socket, "if_nameindex", lambda names=names: list(enumerate(names, 1)))
+        assert network.loopback() == name
+    monkeypatch.setattr(socket, "if_nameindex", forbidden)
+    for system, name in {"linux": "lo", "darwin": "", "win32": ""}.items():
+        monkeypatch.setattr(sys, "platform", system)
+        assert network.loopback() == name
+
+
 def test_a_machine_reaches_itself_by_its_own_address() -> None:
     assert network._reached("127.0.0.1") == ("127.0.0.1", "127.0.0.1")
     assert network._reached("") == network._reached("no such") == ("", "")

@@ -16,15 +16,28 @@ from charlm.errors import EnvironmentFailure
 
 VARIABLE = "GLOO_SOCKET_IFNAME"
 """Environment variable of torch: the network interface through which processes connect."""
-LOOPBACK = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), "")
-"""Network interface for processes of one machine, on Linux or macOS; unlike others, it never goes
-away. Elsewhere gloo takes the one to which the name of the machine leads."""
 HOSTS = ("127.0.0.1", "::1")
 """Addresses of this machine in itself."""
 SIOCGIFADDR = 0x8915
 """Request of Linux for the IPv4 address of a network interface."""
 IPV6_ADDRESSES = Path("/proc/net/if_inet6")
 """File of Linux: the IPv6 addresses, each with its network interface in the last column."""
+
+
+def loopback() -> str:
+    """Return the name of the loopback interface on Linux or macOS, or "" elsewhere.
+
+    A service that is not allowed to list the interfaces can still train.
+    """
+    usual = "lo" if sys.platform == "linux" else ""
+    with contextlib.suppress(OSError):
+        return next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), usual)
+    return usual
+
+
+LOOPBACK = loopback()
+"""Network interface for processes of one machine; unlike others, it never goes away. If it is "",
+gloo takes the one that the name of the machine leads to."""
 
 
 def listening_socket() -> tuple[str, socket.socket]:
