@@ -348,6 +348,10 @@ def test_what_the_defaults_leave_open_is_planned(tmp_path: Path) -> None:
     assert origins["model.hidden_size"] == "task classify"
     assert origins["training.epochs"].startswith("rule: ")
     assert planned.record["planned"]["memory_bytes"] > 1e8 and planned.problem is None
+    for given, evals in (({}, 20), ({"evals": 8}, 8)):  # one for each pass, unless 8 are wanted
+        flags |= nested(epochs=20.0, **given)
+        planned = plan_run(Request(flags=flags, checkpoints=tmp_path))
+        assert planned.record["settings"]["training"]["evals"] == evals
 
 
 def test_dropout_that_is_given_reaches_a_model_of_one_layer(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, fields, replace
 from typing import Any
 
@@ -65,11 +65,14 @@ def planned(
     model: ModelSettings | None = None,
     measure: Callable[[], float] | None = lambda: SPEED,
     device: torch.device = CPU,
+    given: Collection[str] = (),
     **training,
 ) -> Plan:
     settings = Settings(model=model or ModelSettings(), training=TrainingSettings(**training))
     fp32 = Precision(name="fp32", reason="test")
-    inputs = PlanInputs(device=device, choose_precision=lambda *_: fp32, measure=measure)
+    inputs = PlanInputs(
+        device=device, choose_precision=lambda *_: fp32, measure=measure, given=given
+    )
     return plan(settings, data, inputs)
 
 
@@ -710,6 +713,8 @@ def test_a_long_validation_text_is_read_less_often() -> None:
     short, long = stream(50_000, valid=50), stream(500, valid=5_000)
     assert planned(short, epochs=2.0).settings.training.evals == 8
     assert planned(long, epochs=2.0, evals=40).settings.training.evals == 40
+    usual = planned(long, epochs=2.0, evals=8, given=["training.evals"])
+    assert usual.settings.training.evals == 8  # though it is the default
     result = planned(long, epochs=2.0)
     assert result.settings.training.evals == 1
     assert "validation" in result.reasons["training.evals"]

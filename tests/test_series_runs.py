@@ -151,10 +151,9 @@ def test_open_settings_fit_a_short_series(folder) -> None:
     training = planned.record["settings"]["training"]
     assert (training["minutes"], training["bptt"], training["batch_size"]) == (1.0, 64, 1)
     assert planned.record["planned"]["passes"] > training["evals"] == 40  # not 8, far apart
-    assert (
-        plan_run(Request(flags=flags | nested(epochs=12.5))).record["settings"]["training"]["evals"]
-        == 13
-    )
+    for more, evals in (({}, 13), ({"evals": 8}, 8)):  # which the user may want
+        request = Request(flags=flags | nested(epochs=12.5, **more))
+        assert plan_run(request).record["settings"]["training"]["evals"] == evals
     text, floor, model, run, *_, outlook = describe_plan(planned.record)
     assert "passes over the series" in outlook
     assert text == "series wave: 270 values of column value, 30 held out at the end"

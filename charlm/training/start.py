@@ -191,7 +191,7 @@ def plan_run(
     with phase("planning"):
         inputs = PlanInputs(
             device=machine.device, choose_precision=machine.precision, parent=parent,
-            foreign=start is not None and start.foreign,
+            foreign=start is not None and start.foreign, given=given,
         )  # fmt: skip
         planned = task.plan(settings, dataset, inputs)
     checked(planned.settings)

@@ -36,6 +36,7 @@ class Basis:
         self.settings, self.dataset, self.device = settings, dataset, inputs.device
         self.choose_precision, self.measure = inputs.choose_precision, inputs.measure
         self.parent, self.foreign = inputs.parent, inputs.foreign
+        self.are_evals_open = inputs.are_evals_open
         self.reasons: dict[str, str] = {}
         self.tokens = max(len(dataset.train.ids), 1)
         self.vocab_size = len(dataset.vocabulary)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings
-from charlm.config.training import TrainingSettings, counted_length
+from charlm.config.training import counted_length
 from charlm.text.dataset import Dataset
 from charlm.training.plan import constants, speed
 from charlm.training.plan.planner import Plan, check_unused_settings
@@ -92,7 +92,7 @@ def plan_labelled(settings: Settings, dataset: Dataset, inputs: PlanInputs, cost
         minutes = max(round(training.minutes * most / passes, 2), 0.01)
         training = replace(training, minutes=choose("training.minutes", minutes, reason))
         passes = most
-    if training.evals == TrainingSettings().evals < passes and dataset.valid is not None:
+    if inputs.are_evals_open(training) and dataset.valid is not None and passes > training.evals:
         evals = choose("training.evals", math.ceil(passes), "one for each pass")
         training = replace(training, evals=evals)
     planned = replace(settings, model=model, training=training)

@@ -336,7 +336,7 @@ def _evals(basis: Basis, training: TrainingSettings) -> int:
     valid = basis.dataset.valid
     if OPTIMIZERS[training.optimizer].averages:
         return _evals_of_nt_asgd(basis, training)
-    if valid is None or training.minutes or training.evals != TrainingSettings().evals:
+    if valid is None or training.minutes or not basis.are_evals_open(training):
         return training.evals
     tokens = basis.tokens * (training.epochs or 1.0)
     if training.steps:
@@ -376,6 +376,6 @@ def _evals_of_nt_asgd(basis: Basis, training: TrainingSettings) -> int:
             f"{named('evals')}, since it begins to average when they stop improving"
         )
     passes = math.ceil(training.epochs or 0)
-    if training.evals != TrainingSettings().evals or passes <= training.evals:
+    if not basis.are_evals_open(training) or passes <= training.evals:
         return training.evals
     return int(basis.choose("training.evals", passes, "validations decide when nt-asgd averages"))

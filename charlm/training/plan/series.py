@@ -9,7 +9,6 @@ from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings
 from charlm.config.tasks import SERIES, TASKS
 from charlm.config.text_units import UNITS
-from charlm.config.training import TrainingSettings
 from charlm.nn.model import multiplied_weights
 from charlm.nn.series import SeriesModel
 from charlm.text.dataset import Dataset
@@ -59,7 +58,7 @@ def plan_series(settings: Settings, dataset: Dataset, inputs: PlanInputs) -> Pla
     seconds = max(seconds, SECONDS_PER_STEP * (model.num_layers or 1) * steps / batch)
     updates = steps / (batch * bptt * training.accumulate)  # of a pass
     passes = passes_of(training, updates, seconds)
-    if training.evals == TrainingSettings().evals < passes and dataset.valid is not None:
+    if inputs.are_evals_open(training) and dataset.valid is not None and passes > training.evals:
         evals = choose("training.evals", min(math.ceil(passes), MAX_EVALS), FOR_NUMBERS)
         training = replace(training, evals=evals)
     return Plan(

@@ -3,7 +3,7 @@
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -65,6 +65,12 @@ class PlanInputs:
     """Run whose weights training starts with."""
     foreign: bool = False
     """True if the text is new to that run."""
+    given: Collection[str] = ()
+    """Names of the settings that have another origin than a default of charlm."""
+
+    def are_evals_open(self, training: TrainingSettings) -> bool:
+        """Return whether nobody asked for the number of validations, even for the usual one."""
+        return training.evals == TrainingSettings().evals and "training.evals" not in self.given
 
     def nominal_speed(self, model: ModelSettings, training: TrainingSettings) -> float:
         """Return the assumed operations per second of a model with few outputs."""
