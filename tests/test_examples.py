@@ -14,9 +14,11 @@ from charlm.config.settings import Settings
 from charlm.config.task import TaskSettings
 from charlm.errors import CharlmError
 from charlm.text.encoded import write_encoded
-from charlm.text.examples import Example, near_targets, read_examples
+from charlm.text.examples import Example, LabelColumns, near_targets, read_examples
 from charlm.text.labelled import LABELLED
 from charlm.text.labels import write_targets
+from charlm.text.parallel_files import PairColumns
+from charlm.text.sources.rows import TwoColumns
 from charlm.text.sources.text_lines import FileRules
 
 PAIRS = [(f'"Film {i}" is {word}, café!', label) for i in range(12) for word, label in
@@ -308,3 +310,10 @@ def test_a_language_model_reports_a_column_of_labels(tmp_path):
     path = as_tsv(tmp_path, PAIRS)
     data = charlm.text.dataset.load_dataset(CorpusSettings(sources=(str(path),)), WORDS)
     assert f"{path} has a column of labels (label); --task classify reads it" in data.warnings
+
+
+@pytest.mark.parametrize("kind", [LabelColumns, PairColumns])
+def test_a_second_column_may_have_an_empty_name(kind: type[TwoColumns]) -> None:
+    """Another column with a usual name is not read instead."""
+    columns = ["", "text", "label"]
+    assert kind(target="1").second_column("x.jsonl", columns, "text") == ""

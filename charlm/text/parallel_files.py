@@ -92,7 +92,7 @@ class PairColumns(TwoColumns):
 
         Raises CorpusError if a column that is needed or named is not there.
         """
-        if known := self.named_target(label, columns):
+        if (known := self.named_target(label, columns)) is not None:
             return known
         others = [name for name in columns if name != first]
         if self.is_bound(columns) and self.usual_target:

@@ -281,7 +281,7 @@ class TwoColumns(TextColumn):
         `first` is the column of the texts. Raises CorpusError if a column that is needed or named
         is not there, or if several may be that of the run.
         """
-        if known := self.named_target(label, columns):
+        if (known := self.named_target(label, columns)) is not None:
             return known
         own = columns_named(self.target_names, columns)
         if self.is_bound(columns) and self.usual_target and self.compared and len(own) > 1:
