@@ -36,7 +36,8 @@ def unknown_names(
 
     `where` names their files. Raises CorpusError if the run knows none of them.
     """
-    unknown = [name for name in names if name not in known]
+    own = set(known)
+    unknown = [name for name in names if name not in own]
     few = few_names(list(dict.fromkeys(unknown)))
     if len(unknown) == len(names):
         raise CorpusError(
