@@ -23,8 +23,6 @@ USUAL_BATCH = TASKS[SERIES].defaults["training"]["batch_size"]
 """Sequences side by side, in a series that is long enough."""
 SECONDS_PER_STEP = 5e-5
 """Seconds of training for each time step and layer that small layers take whatever their size."""
-
-
 MAX_EVALS = 40
 """Greatest number of validations that is planned. A short series is over-fitted after few of its
 hundreds of passes, so that the best weights are missed between 8 validations."""
