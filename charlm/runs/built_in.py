@@ -49,13 +49,12 @@ def is_built_in(run: Path) -> bool:
     A copy has the name and the checksums of the run that ships.
     """
     path = run.resolve()
+    if any(path == built_in_run(name).resolve() for name in BUILT_IN_RUNS):
+        return True
     if path.name not in BUILT_IN_RUNS:
         return False
-    shipped_run = built_in_run(path.name).resolve()
-    if path == shipped_run:
-        return True
     try:
-        return read_bytes(path / MANIFEST) == read_bytes(shipped_run / MANIFEST)
+        return read_bytes(path / MANIFEST) == read_bytes(built_in_run(path.name) / MANIFEST)
     except RunError:  # neither sealed nor a run
         return False
 
