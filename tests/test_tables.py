@@ -340,6 +340,17 @@ def test_parquet_of_no_rows_and_of_other_types(here) -> None:
     assert "cannot be read as Parquet" in refused("d.parquet", content[:-9])
 
 
+def test_columns_of_parquet_may_begin_with_empty_cells(here) -> None:
+    """Their types say what they hold: a text that began after 100 rows was not found."""
+    late = pyarrow.array([None] * 150 + ["a"], pyarrow.string())
+    numbers = pyarrow.array([None] * 150 + [1.5], pyarrow.float64())
+    assert texts("a.parquet", parquet(t=late, n=range(151))) == ["a"]
+    assert texts("b.parquet", parquet(t=["a"] * 151, n=numbers)) == ["a"] * 151
+    assert "several columns of text" in refused("c.parquet", parquet(t=late, u=["b"] * 151))
+    first = records("d.parquet", parquet(t=late, n=numbers))[0]
+    assert first == (1, None, None, {"n": ""})  # no example of its type
+
+
 # ------------------------------------------------------------------ every format
 
 CONTENT = {

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from charlm.errors import CorpusError
@@ -47,7 +48,25 @@ def open_table(
         for batch in _batches(file, label, columns, size):
             yield from ((None, row) for row in batch.to_pylist())
 
-    return named_records(label, rows(names, PEEK_ROWS), report, cells, shown_cell, rule, again=rows)
+    first = list(islice(rows(names, PEEK_ROWS), PEEK_ROWS))
+    if first:
+        unknown = [name for name in names if all(row[name] is None for _, row in first)]
+        examples = {name: _example(file.schema_arrow.field(name).type) for name in unknown}
+        first[0] = (None, {**first[0][1], **examples})
+    return named_records(label, iter(first), report, cells, shown_cell, rule, again=rows)
+
+
+def _example(kind: Any) -> object:
+    """Return a cell of a type, by which a column is known whose first rows are empty, or None."""
+    import pyarrow.types as types
+
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    is_view = getattr(types, "is_string_view", lambda _: False)
+    if types.is_string(kind) or types.is_large_string(kind) or is_view(kind):
+        return ""
+    is_number = types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
+    return 0 if is_number else None
 
 
 def _parquet_file(source: TextFile | Spool) -> "pyarrow.parquet.ParquetFile":
