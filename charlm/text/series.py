@@ -207,7 +207,7 @@ def checked_numbers(cells: Iterable[tuple[str, str | None]], label: str, advice:
         if not _NUMBER.fullmatch(text):
             usual = "Fill the gap, or cut the series there" if values else advice
             expected = _expected(text) or f"expected a number. {usual}"
-            raise CorpusError(f"{label}: {place} holds {text!r:.60}; {expected}")
+            raise CorpusError(f"{label}: {place} holds {text[:60]!r}; {expected}")
         value = float(text)
         if not abs(value) <= MAX_VALUE:
             raise CorpusError(
