@@ -133,6 +133,14 @@ def test_more_time_is_advised_only_while_validation_improves(
         assert ("more time (minutes)" in advice) == improves
 
 
+def test_a_few_passes_are_too_few_for_a_larger_model() -> None:
+    """The story: a tagger with an accuracy of 0.19 after 12 steps was to become larger."""
+    course = replace(COURSE, passes=1.0, validations=[2.468, 2.435, 2.415, 2.408, 2.402, 2.401])
+    assert course.improves and not replace(course, passes=5.0).improves
+    assert not replace(course, best_at=0.5).improves
+    assert "more time (minutes), and a larger" in judged(replace(FIT, new=0.95, course=course))[-1]
+
+
 def test_losses_below_zero_can_get_worse() -> None:
     """Nats of numbers are negative where forecasts are narrow."""
     falling = replace(COURSE, best_at=0.5, validations=[-1.0, -5.0, -5.001])

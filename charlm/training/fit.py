@@ -15,7 +15,9 @@ from charlm.training.trainer import Trainer
 LATE = 0.75
 """Fraction of a run after which the best weights are not called early."""
 FLAT = 0.003
-"""Fraction of its loss by which validation must fall in the rest of a run for more time to help."""
+"""Fraction by which the loss must fall after LATE for more time to be advised."""
+FEW_PASSES = 3.0
+"""Passes below which a curve that is flat at its end shows only that the learning rate fell."""
 MAX_DROPOUT, MORE_DROPOUT = 0.5, 0.15
 """Greatest dropout that is advised, and how much more of it."""
 
@@ -71,11 +73,12 @@ class Course:
 
     @property
     def improves(self) -> bool:
-        """True if validation still improved at the end; the weights of a flat curve are no sign.
+        """True if validation still improved at the end.
 
-        Validations are equally far apart, as far as the length of steps allows.
+        If the curve is flat there, the last weights may be the best ones by chance. Validations are
+        equally far apart, as far as the length of steps allows.
         """
-        if self.best_at < LATE or len(self.validations) < 2:
+        if self.best_at < LATE or len(self.validations) < 2 or self.passes < FEW_PASSES:
             return self.best_at >= LATE
         before = min(self.validations[: max(1, int(LATE * len(self.validations)))])
         return before - min(self.validations) > FLAT * abs(before)
