@@ -154,12 +154,12 @@ def test_a_run_records_the_columns_that_were_read(
     [
         ("eval", "label", "more.csv",
          'texts are in the column "headline", as in training, labels in "mood", as in training'),
-        ("predict", "label", "more.csv", 'texts are in the column "headline", as in training'),
+        ("predict", "label", "more.csv", '"headline", as in training; fields'),  # no labels
         ("eval", "text", "more.csv", 'the column "headline" is read, as in training'),
         ("score", "text", "more.csv", 'the column "headline" is read, as in training'),
         ("eval", "pair", "turned.csv",
          'the column "en", as in training, translations in "de", as in training'),
-        ("predict", "pair", "turned.csv", 'texts are in the column "en", as in training'),
+        ("predict", "pair", "turned.csv", '"en", as in training; fields'),
         ("eval", "series", "value.csv", 'the column "temperature" is read, as in training'),
         ("eval", "bare", "bare.csv", "the first row is read as data, as in training"),
         ("eval", "tag", "wide.conll", "tags in column 2, as in training"),

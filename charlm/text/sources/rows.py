@@ -309,9 +309,10 @@ class TwoColumns(TextColumn):
         )
 
     def described(self, label: str, column: str, columns: Sequence[str]) -> str:
-        """Return a clause that names both columns."""
+        """Return a clause that names the columns, the second one if its cells are used."""
         end = self.as_trained(column, self.usual or None, columns)
-        if (second := self.second_column(label, columns, column)) is not None:
+        second = self.second_column(label, columns, column) if self.is_used else None
+        if second is not None:
             trained = self.as_trained(second, self.usual_target, columns)
             end += f', {self.noun}s in "{shown(second)}"{trained}'
         return f'{label}: {self.texts} are in the column "{shown(column)}"{end}'
@@ -319,8 +320,12 @@ class TwoColumns(TextColumn):
     @property
     def is_silent(self) -> bool:
         """True if the user named both columns, or that of the texts if others are extra."""
-        are_used = self.needed or self.compared
-        return self.column is not None and (self.target is not None or not are_used)
+        return self.column is not None and (self.target is not None or not self.is_used)
+
+    @property
+    def is_used(self) -> bool:
+        """True if the cells of the second column are read."""
+        return self.needed or self.compared
 
     @property
     def typed(self) -> list[str]:
