@@ -20,6 +20,7 @@ from waiting import PATIENCE, Ticking, wait_until
 import charlm
 from charlm.api import loading as library
 from charlm.cli import app, main
+from charlm.cli.stdin import stdin_blocks
 from charlm.config.fields import scaled_number
 from charlm.config.flags import by_section
 from charlm.errors import CharlmError, EnvironmentFailure, UsageError
@@ -462,6 +463,21 @@ def test_a_character_may_arrive_in_two_reads(call: Call, monkeypatch: pytest.Mon
     near = [{key: _near(value) for key, value in row.items()} for row in rows]
     assert pieces == near
     assert "byte 5: 0xff" in call("score", "--format", "jsonl", stdin=b"ab\xc3\xa4\n\xff")[2]
+
+
+def test_a_pause_does_not_end_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The story: of a pipe that did not block, only what came before the first pause was scored."""
+    read_end, write_end = os.pipe()
+    os.set_blocking(read_end, False)
+    with os.fdopen(read_end, encoding="utf-8") as stdin, os.fdopen(write_end, "wb", 0) as pipe:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        blocks = stdin_blocks()
+        assert os.get_blocking(read_end)  # so that a read waits for text
+        for text in (b"one", b"two"):
+            pipe.write(text)
+            assert next(blocks) == text
+        pipe.close()
+        assert list(blocks) == []
 
 
 # Vocabulary, info, verify

@@ -168,4 +168,6 @@ def read_file(path: Path, run: Path | None = None) -> str:
 def stdin_blocks() -> Iterator[bytes]:
     """Yield standard input as it arrives."""
     stream: Any = sys.stdin.buffer  # which has UTF-8 from a console of Windows, unlike os.read
+    if sys.platform != "win32":  # else a pause would end the text
+        os.set_blocking(stream.fileno(), True)
     return iter(lambda: stream.read1(READ_BYTES), b"")
