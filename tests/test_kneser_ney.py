@@ -270,8 +270,8 @@ def test_a_text_whose_ngrams_do_not_fit_is_refused_in_one_line(
     with pytest.raises(EnvironmentFailure) as caught:
         fit(long, 5, 7)
     assert str(caught.value) == (
-        "counting n-grams of 1,000,000,000 tokens needs at least 88.0 GB of memory, 87.0 GB are "
-        "free here; expected enough for all. Count a part of the text"
+        "counting n-grams of 1,000,000,000 tokens needs at least 88.0 GB of memory, but only "
+        "87.0 GB is free; expected enough for all. Use a part of the text"
     )
     short = long[:1000]
     for free in (88_000, None):  # enough, or not known

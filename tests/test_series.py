@@ -156,7 +156,7 @@ def test_bare_numbers_of_json_are_refused_with_advice_for_numbers(here) -> None:
         ("value\n" + "0\n1e-320\n" * 40, "differ by at most 9.99989e-321; expected a series"),
         ("t;value\na;1\na;1,5\n", "line 3 holds '1,5'; expected a number with a decimal point"),
         ("a,b\n1,2\n3,4\n", "several columns of numbers. Its columns: a, b. Choose one"),
-        ("a,b\nx,2 m\ny,3 m\n", "A gap or a decimal comma is no number; column shows"),
+        ("a,b\nx,2 m\ny,3 m\n", "If a column has a gap or a decimal comma, name it with column"),
         ("value\n" + "1\n" * 31, "has 31 numbers; expected at least 32"),
         (
             "value\n" + "1\n" * 40,

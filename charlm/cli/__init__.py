@@ -163,7 +163,7 @@ def _check_arguments(arguments: list[str]) -> None:
             ) from None
         raise UsageError(
             f"argument {valid!r} is UTF-8, but Python reads arguments as "
-            f"{sys.getfilesystemencoding()}; expected a locale of UTF-8. Set PYTHONUTF8=1"
+            f"{sys.getfilesystemencoding()}; expected a UTF-8 locale. Set PYTHONUTF8=1"
         )
 
 

@@ -156,7 +156,7 @@ def read_file(path: Path, run: Path | None = None) -> str:
         if "--" not in str(error):
             raise
         raise CorpusError(
-            f"{ended(error)} This command has no such option: write the text to a file of its own",
+            f"{ended(error)} This command has no such option: save the text as a plain text file",
             error.place,
             error.columns,
         ) from error

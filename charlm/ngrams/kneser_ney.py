@@ -194,7 +194,7 @@ def _check_memory(tokens: int, order: int) -> None:
     if free is not None and needed > free:
         raise EnvironmentFailure(
             f"counting n-grams of {tokens:,} tokens needs at least {needed / 1e9:.1f} GB of "
-            f"memory, {free / 1e9:.1f} GB are free here; expected enough for all. Count a part of "
+            f"memory, but only {free / 1e9:.1f} GB is free; expected enough for all. Use a part of "
             "the text"
         )
 

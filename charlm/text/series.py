@@ -147,7 +147,7 @@ class NumberColumn(TextColumn):
     def numbers_advice(self, columns: Sequence[str]) -> str:
         """Return why a column of a table without a column of numbers may be none."""
         column = named("column")
-        return f" A gap or a decimal comma is no number; {column} shows where it is."
+        return f" If a column has a gap or a decimal comma, name it with {column} to see where."
 
     def cell(self, value: object, place: str, column: str) -> str:
         """Return a cell as text, which `checked_numbers` checks."""

@@ -205,7 +205,7 @@ def _verdict(fit: Fit, beaten: bool) -> tuple[str, str]:
         return f"over-fitted: {best} ({figures})", f"{_against_memory(fit)}; {enough}"
     if memorised:
         much = f"the network does much better on training {noun} than on new {noun}"
-        also = f"; validation still improved, so that {time} helps, too" if course.improves else ""
+        also = f"; validation was still improving, so {time} also helps" if course.improves else ""
         return f"over-fitted: {much} ({figures})", f"{_against_memory(fit)}{also}"
     if beaten or fit.gap < fit.limits.small_gap:
         better = "hardly better" if train < new else "no better"

@@ -87,8 +87,8 @@ def processes_of(count: int | None) -> Processes:
         check_count("processes", count, 1)
     if max(started, count or 1) > 1 and not distributed.is_available():
         raise EnvironmentFailure(
-            "several processes were asked for, and this build of torch has no torch.distributed; "
-            "expected one that has, as from PyPI. Install it, or train with one process"
+            "several processes need torch.distributed, which this build of torch lacks; expected a "
+            "build that has it, such as the one on PyPI. Install that, or train with one process"
         )
     if started > 1:
         if count not in (None, started):
