@@ -1,6 +1,7 @@
 """Texts inside the objects of JSON rows: read if they are named, and named in messages."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -109,10 +110,14 @@ def test_files_are_joined_with_their_own_fields(tmp_path: Path) -> None:
 
 
 def test_lists_that_are_too_deep_are_refused(tmp_path: Path) -> None:
-    """Beside the text they ended in a traceback."""
+    """Beside the text they ended in a traceback. Python 3.14 writes lists far deeper."""
     path = tmp_path / "deep.jsonl"
-    path.write_text('{"text": "a", "x": ' + "[" * 900 + "]" * 900 + "}\n", encoding="utf-8")
-    assert "line 1 has lists or objects in each other that are too deep" in refused(str(path))
+    deep = "[" * 900 + "]" * 900
+    path.write_text(f'{{"text": "a", "x": {deep}}}\n', encoding="utf-8")
+    if sys.version_info >= (3, 14):
+        assert [each.cells for each in Corpus([str(path)]).records()] == [{"x": deep}]
+    else:
+        assert "line 1 has lists or objects in each other that are too deep" in refused(str(path))
     assert list(Corpus([str(path)]).chunks())  # which needs only the text
 
 

@@ -1,6 +1,7 @@
 """Sentences of tagged words in tables: lists of words and tags, or a word in each row."""
 
 import json
+import sys
 from pathlib import Path
 
 import pyarrow
@@ -20,6 +21,8 @@ SENTENCES = [
     (("EU", "rejects", "German", "call"), ("B-ORG", "O", "B-MISC", "O")),
     (("Peter", "left", "."), ("B-PER", "O", "O")),
 ]
+TOO_DEEP = "too deep" if sys.version_info < (3, 14) else "line 1 has '[[["
+"""Python 3.14 writes lists far deeper, so they are shown as a tag that is none."""
 
 
 def read(
@@ -157,7 +160,7 @@ def test_columns_are_preferred_named_or_those_of_a_run(tmp_path: Path) -> None:
         ("x.jsonl", lines([{"tokens": [["a"]], "tags": ["O"]}]), "a list with a list in it"),
         ("x.jsonl", lines([{"tokens": [{"w": "a"}], "tags": ["O"]}]), "a list with an object in"),
         ("x.jsonl", '{"tokens": ' + "[" * 900 + "]" * 900 + ', "tags": []}\n', "list in it"),
-        ("x.jsonl", '{"tokens": ["a"], "tags": ' + "[" * 900 + "]" * 900 + "}\n", "too deep"),
+        ("x.jsonl", '{"tokens": ["a"], "tags": ' + "[" * 900 + "]" * 900 + "}\n", TOO_DEEP),
         ("x.jsonl", '{"tokens": ["\\ud800"], "tags": ["O"]}\n', "surrogate"),
         ("x.jsonl", lines([{"tokens": ["a"], "tags": "O"}]), "'O' as tags; expected a list"),
         ("x.jsonl", lines([{"tokens": [""], "tags": ["O"]}]), "the word '', which is blank"),
