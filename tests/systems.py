@@ -188,6 +188,7 @@ def _patch_files() -> None:
     os.mkdir = mkdir
     os.symlink = _fails(OSError(errno.EINVAL, "A required privilege is not held by the client"))
     shutil._use_fd_functions = False  # type: ignore[attr-defined]
+    shutil._rmtree_impl = shutil._rmtree_unsafe  # type: ignore[attr-defined]  # Python 3.14
 
 
 def _check_name(path: Any) -> None:

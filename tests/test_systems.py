@@ -52,10 +52,11 @@ COMMANDS = (
     "runs --json",
 )
 SESSION = """
-import json, os, sys
+import gc, json, os, sys
 from charlm.cli import main
 assert sys.modules["charlm.cli"].sys.platform == sys.argv[1], "the system is not emulated"
 for words in json.loads(sys.argv[2]):
+    gc.collect()  # the end of a process closes files that objects in a cycle have open
     try:
         main(words)
     except SystemExit as ended:
