@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import gc
 import itertools
 import json
 import os
@@ -9,6 +10,7 @@ import re
 import shutil
 import signal
 import threading
+import weakref
 from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -1410,3 +1412,18 @@ def test_the_output_bias_starts_at_the_log_frequencies(tmp_path: Path) -> None:
         fractions = bias.exp()
         assert float(fractions.sum()) == pytest.approx(1.0, abs=0.01)
         assert fractions[ids].tolist() == pytest.approx([0.5, 0.25, 0.125], abs=0.01)
+
+
+def test_a_trained_model_is_freed_with_its_session(tmp_path: Path) -> None:
+    """Without the collector: the memory of a GPU would wait for it, and Windows removes no run of
+    which an encoded text is still mapped."""
+    session = started(tmp_path)
+    gc.collect()
+    gc.disable()
+    try:
+        list(session.records())
+        model = weakref.ref(session.trainer.model)
+        del session
+        assert model() is None
+    finally:
+        gc.enable()

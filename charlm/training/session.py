@@ -102,6 +102,7 @@ class Session:
             self._write_status("diverged")
             raise
         finally:
+            self.trainer.on_best = lambda _: None  # a cycle would keep the model in memory
             self.lock.release()
 
     def _write_status(self, status: str) -> None:
