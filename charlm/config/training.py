@@ -211,7 +211,11 @@ class TrainingSettings:
         "stop", "Response to NaN or infinity", choices=("stop", "skip", "rewind")
     )
     evals: int = _count(
-        8, "Validations during the run", unit="validations", needs=(validation_text(),)
+        8,
+        "Validations during the run",
+        unit="validations",
+        default_note="or one for each pass over labels, tags or numbers",
+        needs=(validation_text(),),
     )
     valid_tokens: int | None = _count(
         None,
