@@ -154,7 +154,7 @@ def places_of(values: Ids, keys: Ids) -> Ids:
     """Return the first places in sorted keys that are no smaller than each of the values.
 
     Many values are looked for in their order, so that the keys near the last place are in the cache
-    of the processor: a seventh of the time.
+    of the processor: about a third of the time.
     """
     if len(values) < MIN_SORTED:
         return np.searchsorted(keys, values)
