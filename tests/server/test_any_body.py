@@ -109,6 +109,14 @@ def test_any_body_of_another_route_is_answered_or_refused(server: Serving, reque
     check_answered(server, path, json.dumps(body).encode())
 
 
+def is_object(body: bytes) -> bool:
+    """Return whether bytes are a JSON object, such as {}, which hypothesis draws now and then."""
+    try:
+        return isinstance(json.loads(body.decode()), dict)
+    except ValueError:
+        return False
+
+
 @settings(max_examples=40)
 @example(path="/v1/completions", body=b'{"prompt": "a", "prompt": "b"}')
 @example(path="/v1/completions", body=b'{"prompt": "a", "temperature": NaN}')
@@ -118,7 +126,10 @@ def test_any_body_of_another_route_is_answered_or_refused(server: Serving, reque
 @example(path="/v1/completions", body=b'\xef\xbb\xbf{"prompt": "a", "max_tokens": 1}')
 @example(path="/v1/completions", body='{"prompt": "a", "max_tokens": 1}'.encode("utf-16"))
 @example(path="/v1/completions", body='{"prompt": "é"}'.encode("latin-1"))
-@given(path=st.sampled_from(sorted(FIELDS)), body=st.binary(max_size=30))
+@given(
+    path=st.sampled_from(sorted(FIELDS)),
+    body=st.binary(max_size=30).filter(lambda body: not is_object(body)),
+)
 def test_bytes_that_are_no_json_object_are_refused(server: Serving, path, body) -> None:
     """Depth, names that occur twice, NaN, a byte order mark, other encodings (W-14)."""
     headers = {"Content-Type": "application/json"}
