@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from charlm import api
-from charlm.cli.output import say, write, write_json
+from charlm.cli.output import say, write, write_document
 from charlm.commands import command
 from charlm.errors import UsageError
 
@@ -53,7 +53,7 @@ def show_attention(
         from charlm.report.translation_predictions import TranslationPredictions
 
         content = TranslationPredictions().json(answer)
-        write_json({"schema_version": 1, "run": path.name, "text": text, **content})
+        write_document({"run": path.name, "text": text, **content})
     elif as_csv:
         write("".join(attention_rows(answer, ",")))
     elif html:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from charlm.cli import options
-from charlm.cli.output import render, say, write_json
+from charlm.cli.output import render, say, write_document
 
 
 def bench(
@@ -37,7 +37,7 @@ def bench(
         figures.append(figure)
     if as_json:
         rows = [asdict(figure) for figure in figures]
-        write_json({"schema_version": 1, "machine": name, "figures": rows})
+        write_document({"machine": name, "figures": rows})
         return
     from charlm.report.tables import bench_table
 

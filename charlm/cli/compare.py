@@ -7,7 +7,7 @@ import typer
 
 from charlm import api
 from charlm.cli import options
-from charlm.cli.output import render, say, say_all, write_json
+from charlm.cli.output import render, say, say_all, write_document
 from charlm.cli.task_runs import check_typed, compare_tasks, flags_of
 from charlm.config.tasks import LANGUAGE_MODEL, TASKS
 from charlm.errors import UsageError
@@ -67,7 +67,7 @@ def compare(
     )
     say_all(result.notes)
     if as_json:
-        write_json({"schema_version": 1, "runs": _rows(result)})
+        write_document({"runs": _rows(result)})
         return
     from charlm.report.tables import comparison_notes, comparison_table
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charlm import api
-from charlm.cli.output import on_terminal, render, say, terminal_width, write, write_json
+from charlm.cli.output import on_terminal, render, say, terminal_width, write, write_documents
 from charlm.errors import UsageError, check_choice
 from charlm.files.escapes import escape_controls
 
@@ -60,12 +60,12 @@ def evaluate_by_condition(path: Path, *, as_json: bool, **options: Any) -> None:
     """Write the figures of the held-out texts of a run, together and of each condition."""
     tallies = api.conditions.evaluate_conditions(path, **options)
     if as_json:
-        about = {"schema_version": 1, "run": path.name}
+        about = {"run": path.name}
         contents = {
             part: {**about, **by_name[None].summary(), "conditions": _summaries(by_name)}
             for part, by_name in tallies.items()
         }
-        write_json(next(iter(contents.values())) if len(contents) == 1 else contents)
+        write_documents(contents)
         return
     from charlm.report.conditions import condition_table
 

@@ -6,7 +6,7 @@ import typer
 
 from charlm import api
 from charlm.cli import options
-from charlm.cli.output import render, say, write_json
+from charlm.cli.output import render, say, write_document
 
 
 def diff(
@@ -24,7 +24,7 @@ def diff(
     """
     result = api.runs.diff_runs(first, second, checkpoints)
     if as_json:
-        write_json({"schema_version": 1, **result.to_dict()})
+        write_document(result.to_dict())
         return
     from charlm.report.diff import diff_table
 

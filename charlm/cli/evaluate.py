@@ -9,7 +9,7 @@ import typer
 from charlm import api
 from charlm.cli import options
 from charlm.cli.conditions import check_unconditioned, evaluate_by_condition
-from charlm.cli.output import render, say, say_all, write, write_json
+from charlm.cli.output import render, say, say_all, write, write_documents
 from charlm.cli.stdin import Takes
 from charlm.cli.task_runs import check_typed, evaluate_task, flags_of
 from charlm.config.training import MAX_ORDER
@@ -191,12 +191,12 @@ def _write(model: "Model", result: "Evaluation", *, as_json: bool, by_method: bo
 
     tallies = result.plain | result.adapted
     if as_json:
-        about = {"schema_version": 1, "run": model.path.name, "protocol": result.protocol}
+        about = {"run": model.path.name, "protocol": result.protocol}
         contents = {
             name: {**about, **tally.summary(), **priced_figures(model.run, tally)}
             for name, tally in tallies.items()
         }
-        write_json(next(iter(contents.values())) if len(contents) == 1 else contents)
+        write_documents(contents)
         return
     from charlm.report.tables import method_table, tally_table
 

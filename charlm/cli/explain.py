@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from charlm.cli import options
-from charlm.cli.output import render, write, write_json
+from charlm.cli.output import render, write, write_document
 from charlm.cli.stdin import Takes
 
 
@@ -33,7 +33,7 @@ def explain(
     word = "hello" if text is None else text
     example = worked_example(word, cell=cell, hidden=hidden, updates=updates, seed=seed)
     if as_json:
-        write_json({"schema_version": 1, **asdict(example)})
+        write_document(asdict(example))
         return
     from charlm.report.example import example_parts
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from charlm.cli import options
-from charlm.cli.output import on_terminal, render, write, write_json
+from charlm.cli.output import on_terminal, render, write, write_document
 from charlm.cli.stdin import Takes
 from charlm.files.escapes import escape_controls
 
@@ -34,7 +34,7 @@ def fill(
     gaps, filled = model.fill(text, top=top)
     if as_json:
         rows = [[asdict(token) for token in gap] for gap in gaps]
-        write_json({"schema_version": 1, "text": text, "filled": filled, "gaps": rows})
+        write_document({"text": text, "filled": filled, "gaps": rows})
         return
     from charlm.report.tables import next_table
 

@@ -9,7 +9,7 @@ import typer
 
 from charlm import api
 from charlm.cli import options
-from charlm.cli.output import render, say, write, write_json
+from charlm.cli.output import render, say, write, write_document
 from charlm.cli.stdin import Takes
 from charlm.config.cells import CELLS
 from charlm.errors import UsageError, check_choice
@@ -85,7 +85,7 @@ def gradients(
         ]
     if as_json:
         models = [{**asdict(flow), "diagnosis": flow.diagnosis} for flow in flows]
-        write_json({"schema_version": 1, "models": models})
+        write_document({"models": models})
     else:
         for number, part in enumerate(flow_parts(flows)):
             if number:

@@ -2,7 +2,7 @@
 
 from charlm import api
 from charlm.cli import options
-from charlm.cli.output import Verbosity, render, write, write_json
+from charlm.cli.output import Verbosity, render, write, write_document
 
 
 def info(
@@ -15,7 +15,7 @@ def info(
     path = options.locate(run, checkpoints, trained=False)
     about = api.info.describe_run(path)
     if as_json:
-        write_json({"schema_version": 1, **about})
+        write_document(about)
         return
     from charlm.report.repeating import repeat_note
     from charlm.report.runs import run_pairs, setting_rows, setting_table

@@ -9,7 +9,7 @@ import typer
 from charlm import api
 from charlm.cli import options
 from charlm.cli.attention import show_attention
-from charlm.cli.output import render, say, write, write_json
+from charlm.cli.output import render, say, write, write_document, write_json
 from charlm.cli.stdin import Takes, read_text
 from charlm.cli.task_runs import check_typed
 from charlm.commands import command
@@ -298,7 +298,7 @@ def _write_matches(pattern: str, matches: "UnitMatches", *, as_csv: bool, as_jso
     from charlm.report.inside_files import match_csv
 
     if as_json:
-        write_json({"schema_version": 1, "pattern": pattern, "units": matches.rows()})
+        write_document({"pattern": pattern, "units": matches.rows()})
     elif as_csv:
         write("".join(match_csv(matches)))
     else:

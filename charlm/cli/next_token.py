@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from charlm.cli import options
-from charlm.cli.output import render, write_json
+from charlm.cli.output import render, write_document
 from charlm.cli.stdin import Takes
 
 
@@ -33,7 +33,7 @@ def next_token(
     options.name_unknown(model, [model.context(prompt)], "prompt")
     tokens = model.next(prompt, top=top)
     if as_json:
-        write_json({"schema_version": 1, "prompt": prompt, "next": [asdict(t) for t in tokens]})
+        write_document({"prompt": prompt, "next": [asdict(t) for t in tokens]})
         return
     from charlm.report.tables import next_table
 

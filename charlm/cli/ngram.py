@@ -8,7 +8,7 @@ import typer
 from charlm import api
 from charlm.cli import options
 from charlm.cli.frame import DefaultGroup, add_commands
-from charlm.cli.output import Verbosity, render, say, say_all, write_json
+from charlm.cli.output import Verbosity, render, say, say_all, write_document
 from charlm.cli.stdin import Takes
 from charlm.commands import command
 from charlm.files.atomic import STDOUT
@@ -150,7 +150,7 @@ def _show(path: Path, *, as_json: bool) -> None:
     about = api.info.describe_run(path)
     say_all(about["run"]["results"]["notes"])
     if as_json:
-        write_json({"schema_version": 1, **about})
+        write_document(about)
         return
     from charlm.report.runs import run_pairs
     from charlm.report.tables import pairs_table

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import typer
@@ -114,8 +114,21 @@ def finish_output() -> None:
 
 
 def write_json(content: Any) -> None:
-    """Write a JSON document as the result."""
+    """Write a value as JSON as the result."""
     write(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_document(members: Mapping[str, Any]) -> None:
+    """Write a JSON object as the result, with the version of its form as the first member."""
+    write_json({"schema_version": 1, **members})
+
+
+def write_documents(members: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write JSON objects by their names as the result; one alone is written without its name."""
+    if len(members) == 1:
+        write_document(*members.values())
+    else:
+        write_json({name: {"schema_version": 1, **own} for name, own in members.items()})
 
 
 def write_json_line(content: Any) -> None:

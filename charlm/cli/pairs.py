@@ -7,7 +7,7 @@ import typer
 
 from charlm import api
 from charlm.cli import options
-from charlm.cli.output import render, say, write, write_json
+from charlm.cli.output import render, say, write, write_document
 from charlm.cli.score import LogBase
 from charlm.errors import UsageError, check_choice
 from charlm.units import LOG_BASES
@@ -82,7 +82,7 @@ def pairs(
     if as_json:
         penalty = model.run.unk_penalty if unk_penalty is None else unk_penalty
         shown = {"run": model.path.name, "unk_penalty": penalty, **result.summary()}
-        write_json({"schema_version": 1, **shown})
+        write_document(shown)
         return
     from charlm.report.pairs import accuracy_table, pair_lines, total_table
 

@@ -8,7 +8,7 @@ import typer
 
 from charlm import api
 from charlm.cli import options
-from charlm.cli.output import on_terminal, rendered, say, say_all, write, write_json
+from charlm.cli.output import on_terminal, rendered, say, say_all, write, write_document
 from charlm.cli.stdin import Takes
 from charlm.errors import RunError, UsageError
 
@@ -92,7 +92,7 @@ def plot(
     if out:
         _save(curves, out)
     elif as_json:
-        write_json(_content(curves))
+        write_document(_content(curves))
     elif as_csv:
         write(_csv(curves))
     else:
@@ -187,4 +187,4 @@ def _content(curves: "Plot") -> dict[str, Any]:
     for row in rows(curves):
         name = row.pop("run")
         found[name]["points"].append(row)
-    return {"schema_version": 1, "x": curves.x, "y": curves.y, "runs": list(found.values())}
+    return {"x": curves.x, "y": curves.y, "runs": list(found.values())}

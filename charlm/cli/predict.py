@@ -12,7 +12,7 @@ import typer
 
 from charlm import api
 from charlm.cli import options
-from charlm.cli.output import on_terminal, render, say, terminal_width, write, write_json
+from charlm.cli.output import on_terminal, render, say, terminal_width, write, write_document
 from charlm.cli.stdin import stdin_blocks
 from charlm.cli.task_runs import check_typed, flags_of, open_run, split_target
 from charlm.config.tasks import TASKS
@@ -244,14 +244,12 @@ def _write_table(rows: Rows, predictions: "Predictions", top: int) -> int:
 def _write_document(model: "TaskModel", rows: Rows, predictions: "Predictions", top: int) -> int:
     """Write one JSON document; return the number of texts."""
     every = list(chain.from_iterable(rows))
-    about = {"schema_version": 1, "run": model.name}
-    if model.labels:
-        about["labels"] = model.labels
+    labels = {"labels": model.labels} if model.labels else {}
     found = [
         {"text": text if isinstance(text, str) else " ".join(text), **predictions.json(answer, top)}
         for text, answer in every
     ]
-    write_json({**about, "predictions": found})
+    write_document({"run": model.name, **labels, "predictions": found})
     return len(every)
 
 

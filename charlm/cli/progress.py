@@ -11,7 +11,7 @@ import typer
 
 from charlm import api
 from charlm.cli.display import stderr_width
-from charlm.cli.output import Verbosity, rendered, say, write, write_json
+from charlm.cli.output import Verbosity, rendered, say, write, write_document
 from charlm.commands import resume_command
 from charlm.files.escapes import escape_unprintable
 from charlm.phases import phase
@@ -52,7 +52,7 @@ def write_result(session: "Session", *, as_json: bool) -> None:
         return
     results = {key: value for key, value in record["results"].items() if key != "kind"}
     about = {"name": record["name"], "path": str(session.path), "status": record["status"]}
-    write_json({"schema_version": 1, **about, **flat_figures(results)})
+    write_document({**about, **flat_figures(results)})
 
 
 def follow(session: "Session") -> None:

@@ -7,7 +7,7 @@ import typer
 
 from charlm import api
 from charlm.cli import options
-from charlm.cli.output import render, say, say_all, write, write_json
+from charlm.cli.output import render, say, say_all, write, write_document
 from charlm.cli.runs import say_shared
 from charlm.commands import command
 
@@ -44,7 +44,7 @@ def push(
     )  # fmt: skip
     if as_json:
         content = asdict(shared) | {"path": str(shared.path), "repository": repository}
-        write_json({"schema_version": 1, **content})
+        write_document(content)
         return
     if shared.commit is None:
         from charlm.report.tables import pairs_table

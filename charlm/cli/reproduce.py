@@ -8,7 +8,7 @@ import typer
 
 from charlm import api
 from charlm.cli import options
-from charlm.cli.output import Verbosity, render, say, write_json
+from charlm.cli.output import Verbosity, render, say, write_document
 from charlm.cli.progress import follow
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def reproduce(
         if as_json:
             recipes = [{"recipe": key, "what": RECIPES[key].summary, **_about(RECIPES[key])}
                        for key in RECIPES]  # fmt: skip
-            write_json({"schema_version": 1, "recipes": recipes})
+            write_document({"recipes": recipes})
         else:
             render(recipe_table(RECIPES))
         return
@@ -58,7 +58,7 @@ def reproduce(
     _train(session, budget)
     result = api.reproduction.recipe_result(name, checkpoints=checkpoints)
     if as_json:
-        write_json({"schema_version": 1, "recipe": name, "complete": result.complete,
+        write_document({"recipe": name, "complete": result.complete,
                     "ours": result.figures, "floors": result.floors, **_about(chosen)})  # fmt: skip
         return
     if not result.complete:

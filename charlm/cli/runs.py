@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 from charlm import api
 from charlm.cli import options
 from charlm.cli.frame import DefaultGroup, add_commands
-from charlm.cli.output import render, say, say_all, terminal_width, write, write_json
+from charlm.cli.output import render, say, say_all, terminal_width, write, write_document
 from charlm.commands import command
 from charlm.errors import UsageError
 from charlm.files.escapes import escape_controls
@@ -73,7 +73,7 @@ def list_(
     """
     rows = api.runs.list_runs(checkpoints, sort)
     if as_json:
-        write_json({"schema_version": 1, "runs": [row.to_dict() for row in rows]})
+        write_document({"runs": [row.to_dict() for row in rows]})
         return
     from charlm.report.run_list import part_lines, problem_lines, run_lines
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from charlm.cli import options
-from charlm.cli.output import Verbosity, render, say, say_all, write_json
+from charlm.cli.output import Verbosity, render, say, say_all, write_document
 from charlm.cli.progress import without_pauses
 from charlm.cli.stdin import Takes
 from charlm.commands import command
@@ -100,7 +100,7 @@ def search(
         ))  # fmt: skip
     rows = results(folder, storage)
     if as_json:
-        write_json({"schema_version": 1, "search": name, "trials": rows})
+        write_document({"search": name, "trials": rows})
         return
     _show(rows, folder, [*(sources or []), *_typed_words(settings, pairs or [])])
 

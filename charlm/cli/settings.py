@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from charlm.cli import options
-from charlm.cli.output import render, write, write_json
+from charlm.cli.output import render, write, write_document
 from charlm.config.settings import SECTIONS, find_setting, table
 from charlm.errors import UsageError, check_choice
 
@@ -35,7 +35,7 @@ def settings(
     if as_json:
         rows = [setting_facts(setting) for setting in table().values()]
         content = setting_facts(chosen) if chosen else {"settings": rows}
-        write_json({"schema_version": 1, **content})
+        write_document(content)
     elif chosen:
         render(setting_page(chosen))
     elif output == "markdown":

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from charlm import api
 from charlm.cli import options
-from charlm.cli.output import render, say, say_all, terminal_width, write_json
+from charlm.cli.output import render, say, say_all, terminal_width, write_document, write_json
 from charlm.config.class_path import resolve
 from charlm.config.fields import listed_names
 from charlm.config.tasks import LANGUAGE_MODEL, TASKS, TaskSpec
@@ -116,7 +116,7 @@ def compare_tasks(
     result = task.compare(runs, files, target=target, reading=rules, seed=seed)
     say_all(result.notes)
     if as_json:
-        write_json({"schema_version": 1, "runs": report.comparison_json(result)})
+        write_document({"runs": report.comparison_json(result)})
         return
     say(report.comparison_note)
     render(report.comparison_table(result))

@@ -13,7 +13,7 @@ import typer
 
 from charlm import api
 from charlm.cli import options
-from charlm.cli.output import Verbosity, render, say, say_all, write, write_json
+from charlm.cli.output import Verbosity, render, say, say_all, write, write_document
 from charlm.cli.progress import follow_all, write_result
 from charlm.cli.stdin import Takes, Values
 from charlm.errors import UsageError
@@ -217,7 +217,7 @@ def _show_plan(request: "Request", *, as_json: bool) -> None:
 
     say_all([*planned.warnings, *filter(None, [planned.problem])])
     if as_json:
-        write_json({"schema_version": 1, **planned.record})
+        write_document(planned.record)
         return
     write("\n".join(describe_plan(planned.record)) + "\n\n")
     render(setting_table(setting_rows(planned.record, everything=False)))

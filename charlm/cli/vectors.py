@@ -7,7 +7,7 @@ import typer
 
 from charlm.cli import options
 from charlm.cli.frame import add_commands
-from charlm.cli.output import on_terminal, render, say, write, write_json
+from charlm.cli.output import on_terminal, render, say, write, write_document
 from charlm.files.escapes import escape_controls
 
 app = typer.Typer(
@@ -57,7 +57,7 @@ def nearest(
     pairs = model.nearest(token, top=top)
     if as_json:
         rows = [{"token": name, "cosine": cosine} for name, cosine in pairs]
-        write_json({"schema_version": 1, "token": token, "nearest": rows})
+        write_document({"token": token, "nearest": rows})
         return
     from charlm.report.tables import nearest_table
 

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 
 from charlm.cli import options
-from charlm.cli.output import render, write_json
+from charlm.cli.output import render, write_document
 from charlm.commands import command
 from charlm.errors import RunError
 
@@ -24,7 +24,7 @@ def verify(
     broken = [check for check in checks if check.problems]
     if as_json:
         content = [asdict(check) for check in checks]
-        write_json({"schema_version": 1, "run": str(path), "ok": not broken, "checks": content})
+        write_document({"run": str(path), "ok": not broken, "checks": content})
     else:
         from charlm.report.tables import pairs_table
 

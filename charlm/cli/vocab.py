@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from charlm.cli import options
-from charlm.cli.output import render, say, say_all, write, write_json
+from charlm.cli.output import render, say, say_all, write, write_document
 from charlm.cli.stdin import Takes
 from charlm.commands import command
 from charlm.phases import counted, phase
@@ -69,7 +69,7 @@ def vocab(
     if out:
         _write(built, out)
     if as_json:
-        write_json({"schema_version": 1, **content})
+        write_document(content)
     else:
         _show(content)
 
