@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charlm import api
-from charlm.cli.output import on_terminal, render, say, terminal_width, write, write_documents
+from charlm.cli.output import render, say, terminal_width, write_documents, write_text
 from charlm.errors import UsageError, check_choice
-from charlm.files.escapes import escape_controls
 
 if TYPE_CHECKING:
     from charlm.text.sources.rows import Record
@@ -51,9 +50,8 @@ def score_by_condition(
     if output == "table":
         render(posterior_table(texts, found, log_base, terminal_width()))
         return
-    show = escape_controls if on_terminal() else str
     for line in posterior_lines([row.number for row in rows], texts, found, log_base, output):
-        write(show(line))
+        write_text(line)
 
 
 def evaluate_by_condition(path: Path, *, as_json: bool, **options: Any) -> None:

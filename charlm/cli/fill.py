@@ -6,9 +6,8 @@ from typing import Annotated
 import typer
 
 from charlm.cli import options
-from charlm.cli.output import on_terminal, render, write, write_document
+from charlm.cli.output import render, write, write_document, write_text
 from charlm.cli.stdin import Takes
-from charlm.files.escapes import escape_controls
 
 
 @Takes(literal="text")
@@ -41,4 +40,4 @@ def fill(
     for gap in gaps:
         render(next_table(gap))
         write("\n")
-    write((escape_controls(filled) if on_terminal() else filled) + "\n")
+    write_text(filled + "\n")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import typer
 
 from charlm.errors import EnvironmentFailure
+from charlm.files.escapes import escape_controls
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -90,6 +91,14 @@ def write(text: str, *, flush: bool = False) -> None:
         raise typer.Exit(0) from None
     except OSError as error:
         raise _unwritten(error) from error
+
+
+def write_text(text: str, *, flush: bool = False) -> None:
+    """Write a part of the result that may hold any characters, as `write`.
+
+    On a terminal, control characters are escaped, which could change it.
+    """
+    write(escape_controls(text) if on_terminal() else text, flush=flush)
 
 
 def _unwritten(error: OSError) -> EnvironmentFailure:

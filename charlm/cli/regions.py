@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from charlm.cli.output import on_terminal, say, write
+from charlm.cli.output import say, write_text
 from charlm.errors import UsageError, check_choice
-from charlm.files.escapes import escape_controls
 
 if TYPE_CHECKING:
     from charlm.inference.scores import Score
@@ -67,9 +66,8 @@ def score_groups(
     writer = REGION_FORMATS["tsv" if output == "auto" else output](
         log_base, by="word", word_rule=scorer.word_rule, entropy=scorer.entropy
     )
-    show = escape_controls if on_terminal() else str
     for lines in score_lines([scored] if scored else [], writer, keep, Counter(), say):
-        write(show(lines))
+        write_text(lines)
     return seen
 
 

@@ -11,11 +11,10 @@ import typer
 
 from charlm import api
 from charlm.cli import options
-from charlm.cli.output import on_terminal, render, rendered, say, write, write_json
+from charlm.cli.output import render, rendered, say, write_json, write_text
 from charlm.commands import quote
 from charlm.errors import UsageError
 from charlm.files.atomic import explained, write_file
-from charlm.files.escapes import escape_controls
 
 if TYPE_CHECKING:
     from charlm.inference.word_errors import ErrorChange, ErrorRate
@@ -262,6 +261,5 @@ def _write_lines(lines: Iterable[str], out: Path | None) -> None:
     if out:
         write_file(out, "".join(f"{line}\n" for line in lines).encode("utf-8"))
         return
-    show = escape_controls if on_terminal() else str
     for line in lines:
-        write(show(line) + "\n")
+        write_text(f"{line}\n")

@@ -14,12 +14,11 @@ import typer
 from charlm import api
 from charlm.cli import options
 from charlm.cli.conditions import BY_CONDITION, check_by_condition, score_by_condition
-from charlm.cli.output import on_terminal, render, say, terminal_width, write
+from charlm.cli.output import on_terminal, render, say, terminal_width, write, write_text
 from charlm.cli.regions import GroupBy, Order, check_regions, isolated_words, score_groups
 from charlm.cli.stdin import is_file, stdin_blocks
 from charlm.cli.toolkits import TOOLKITS, Closed, format_writer, scored_part
 from charlm.errors import UsageError, check_choice
-from charlm.files.escapes import escape_controls
 from charlm.phases import phase
 from charlm.units import LOG_BASES
 
@@ -419,9 +418,8 @@ def _write_lines(
     """Write lines for each text as soon as it is scored, and count its unknown tokens."""
     from charlm.report.scores import score_lines
 
-    show = escape_controls if on_terminal() else str
     for lines in score_lines(batches, writer, columns, counts, say):
-        write(show(lines), flush=True)
+        write_text(lines, flush=True)
 
 
 def _warn_of_unknown(

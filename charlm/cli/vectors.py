@@ -7,8 +7,7 @@ import typer
 
 from charlm.cli import options
 from charlm.cli.frame import add_commands
-from charlm.cli.output import on_terminal, render, say, write, write_document
-from charlm.files.escapes import escape_controls
+from charlm.cli.output import render, say, write_document, write_text
 
 app = typer.Typer(
     name="vectors",
@@ -33,7 +32,7 @@ def export(
     lines = model.vector_lines()
     if out is None:
         for line in lines:
-            write(escape_controls(line) if on_terminal() else line)
+            write_text(line)
         return
     from charlm.files.atomic import explained
 
