@@ -1,6 +1,7 @@
 """Kinds of text: markup, tables and JSON are recognised, and plain text is left alone."""
 
 import json
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,7 +10,9 @@ import pytest
 
 from charlm.runs.built_in import shipped
 from charlm.text.corpus import Corpus
+from charlm.text.documents import END
 from charlm.text.sources.kinds import advice_for
+from charlm.text.sources.record_formats import SEPARATORS
 
 CONLL_U = (
     "# sent_id = 1\n# text = The cat\n1\tThe\tthe\tDET\t_\t_\t2\tdet\t_\t_\n"
@@ -18,6 +21,14 @@ CONLL_U = (
 CONLL_2003 = (
     "-DOCSTART- -X- -X- O\n\nEU NNP B-NP B-ORG\nrejects VBZ B-VP O\n\nPeter NNP B-NP B-PER\n"
 )
+FASTA = ">a first\r\nACGT\r\nAC\r\n\r\n>b\r\nGGT*\r\n"
+FASTQ = "@a\nACGT\n+\n!!@+\n@b\nGG\n+b\nII\n"
+PGN = (
+    '[Event "?"]\r\n[Site "Rome"]\r\n[Result "*"]\r\n\r\n1. e4 e5\r\n2. Nf3 *\r\n\r\n'
+    '[Event "?"]\r\n\r\n1. d4 {[%clk 1]} *\r\n'
+)
+ABC = "X:1\nT: A song\nK: G\nG2 | B2\n\nX: 2\nK:Am\nA2 | c2\n"
+QUOTES = 'One "or"\ntwo.\n%\nThree,\n\nfour.\n%\nFive\n'
 HTML = "<p>One.</p>\n<p>Two.</p>\n<div>Three.</div>\n<ul><li>Four.</li></ul>\n"
 
 
@@ -39,6 +50,12 @@ HTML = "<p>One.</p>\n<p>Two.</p>\n<div>Three.</div>\n<ul><li>Four.</li></ul>\n"
         ("id,text\n1,the cat\n2,a dog\n", "(commas between the fields)"),
         ("id;text\n1;the cat, sat\n2;a dog\n", "(semicolons between the fields)"),
         ("__label__a the cat\n__label__b a dog\n", "labels (__label__); --task classify reads"),
+        (FASTA, "looks like FASTA and is read as plain text, headers and line ends included"),
+        (FASTQ, "looks like FASTQ"),
+        (PGN, "looks like PGN and is read as plain text, tags included. To learn the moves alone"),
+        (ABC, "If blank lines separate the tunes add --document paragraph"),
+        (QUOTES, 'has lines "%" between its texts'),
+        (QUOTES.replace("%", "$$$$"), 'has lines "$$$$"'),
         ('text,label\n"Well, no.",neg\nyes,pos\n', "--input-format csv"),
     ],
 )
@@ -61,10 +78,61 @@ def test_the_programs_for_conll_put_sentences_on_lines() -> None:
         )
 
 
+@pytest.mark.skipif(shutil.which("awk") is None, reason="awk is not installed")
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (FASTA, ["ACGTAC", "GGT*"]),
+        (FASTQ, ["ACGT", "GG"]),
+        (PGN, ["1. e4 e5 2. Nf3 *", "1. d4 {[%clk 1]} *"]),
+    ],
+)
+def test_the_programs_for_records_put_each_on_a_line(text, expected) -> None:
+    program = advice_for(text).partition("awk '")[2].partition("'. Then")[0]
+    done = subprocess.run(["awk", program], input=text, capture_output=True, text=True)
+    assert done.stdout.splitlines() == expected
+
+
+@pytest.mark.skipif(shutil.which("awk") is None, reason="awk is not installed")
+@pytest.mark.parametrize("separator", SEPARATORS)
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_the_program_for_separated_texts_makes_a_table(tmp_path, separator, line_end) -> None:
+    """Texts keep their quotes and blank lines."""
+    text = QUOTES.replace("%", separator).replace("\n", line_end)
+    command = advice_for(text).partition("for example: ")[2].partition(". Read it")[0]
+    done = subprocess.run(shlex.split(command), input=text.encode(), capture_output=True)
+    path = tmp_path / "quotes.csv"
+    path.write_bytes(done.stdout)
+    corpus = Corpus([str(path)], input_format="csv", quoting="csv", header=False)
+    texts = "".join(corpus.chunks()).split(END)
+    expected = ['One "or"\ntwo.', "Three,\n\nfour.", "Five\n", ""]
+    assert [each.replace("\r\n", "\n") for each in texts] == expected
+
+
+def test_tunes_that_are_read_one_by_one_get_no_advice() -> None:
+    assert advice_for(ABC, "paragraph") == advice_for(ABC, "file") == ""
+
+
+def test_files_of_one_kind_are_reported_together(tmp_path) -> None:
+    for name in "abc":
+        (tmp_path / name).write_text(PGN)
+    corpus = Corpus([str(tmp_path)])
+    assert list(corpus.chunks())
+    first, total = corpus.warnings
+    assert first.startswith(f"{tmp_path / 'a'} looks like PGN")
+    assert total == f"{tmp_path / 'a'} is the first of 3 such files."
+
+
 @pytest.mark.parametrize(
     "text",
     [
         "",
+        ">>> f()\nTrue\n>>> g()\nNone\n",
+        "> well\nyes\n> so\nno\n",
+        "He said 5\n%\nof it.\n",
+        "X:1\nT: one tune\nK: G\nG2 | B2\n",
+        "@a\nb\nc\nd\n@e\nf\ng\nh\n",
+        '[Event "a"]\n[and]\n[more]\n',
         "\n",
         "The cat, which sat, ran.\nA dog, it said, came.\nSo, it is, he said.\n",
         "Smith, John\nDoe, Jane\nRoe, Jim\n",

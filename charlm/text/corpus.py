@@ -119,6 +119,7 @@ class Corpus:
 
     def _collect(self) -> None:
         self.warnings, self.notes = [], []
+        self._advised: dict[str, list[str]] = {}  # labels of files by the advice about them
         self._warn, self._note = collector(self.warnings), collector(self.notes)
 
     @property
@@ -150,6 +151,9 @@ class Corpus:
                 raise
             raise invalid(self._opened, self._reading.encoding, error) from error
         ends.report(self._warn)
+        for labels in self._advised.values():
+            if len(labels) > 1:
+                self._warn(f"{labels[0]} is the first of {len(labels):,} such files.")
         self.crlf = ends.kept_cr
 
     def records(self) -> Iterator[Record]:
@@ -214,10 +218,17 @@ class Corpus:
             file, source.label, self._warn, encoding=encoding, errors=errors
         ):
             if piece:
-                if unseen and (advice := advice_for(piece)):
-                    self._warn(f"{source.label} {advice}")
+                if unseen and (advice := advice_for(piece, self.document)):
+                    self._advise(advice, source.label)
                 unseen = False
                 yield piece
+
+    def _advise(self, advice: str, label: str) -> None:
+        """Warn about a file of another kind; of further files only their number is reported."""
+        labels = self._advised.setdefault(advice, [])
+        if label not in labels:
+            labels.append(label)
+        self._warn(f"{labels[0]} {advice}")
 
     def _encoding_of(self, source: TextFile | Spool) -> str:
         if isinstance(source, TextFile) and source.is_converted:

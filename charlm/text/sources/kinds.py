@@ -8,6 +8,7 @@ import re
 from contextlib import suppress
 
 from charlm.text.sources.delimited import DELIMITER_NAMES, fits
+from charlm.text.sources.record_formats import record_advice
 
 HEAD_CHARS = 1 << 16
 MAX_LINES = 200
@@ -27,8 +28,11 @@ _MIN_TAGS = 5
 _ENTITY_TAG = re.compile(r"O|[BIESLU]-\S+")  # of CoNLL shared tasks on named entities
 
 
-def advice_for(head: str) -> str:
-    """Return advice on a text that is more than plain text, to follow its name, or ""."""
+def advice_for(head: str, document: str = "stream") -> str:
+    """Return advice on a text that is more than plain text, to follow its name, or "".
+
+    `document` is the unit that it is read in.
+    """
     head, lines = _beginning(head)
     if kind := _json(head, lines):
         return (
@@ -57,7 +61,7 @@ def advice_for(head: str) -> str:
             f"all columns. To read one column add --input-format {table[0]} --column N, and "
             f"--no-header if the first line is data."
         )
-    return ""
+    return record_advice(lines, document)
 
 
 def misnamed(head: str, kind: str) -> str:
