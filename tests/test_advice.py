@@ -92,6 +92,8 @@ RUNNING = {
     "numbers": "".join(f"{number * 0.37:.2f}\n" for number in range(99)),
     "a word on each line": "the cat sat on the mat and the dog ".replace(" ", "\n") * 9,
     "a protein": "".join(f"{''.join(RNG.choices('ACDEFGH', k=60))}\n" for _ in range(99)),
+    "a table": "".join(f"{name.replace(' ', ',')}\n" for name in names(99, words=9)),
+    "tags": "".join(f"<{name.replace(' ', '-')}/>\n" for name in names(99, words=9)),
     "one long line": "word " * 9999,
     "nothing": "",
     "a few names": "\n".join(["Anna", "Bert", "Clara"]),
@@ -110,6 +112,15 @@ def test_a_list_read_as_a_stream_is_reported(words: int) -> None:
     assert "looks like a list" in note
     assert note.endswith("--document line --hold-out random")
     assert "sorted" not in note
+
+
+def test_molecules_and_addresses_are_a_list() -> None:
+    """The story: 5,000 molecules were read as one stream, since brackets looked like code."""
+    first, last = "C1=CC(=C{}C=C1)[N+]([O-])=O", "https://example.org/{}?page=1#top"
+    for form in (first, last):
+        lines = [form.format(letters.upper() * RNG.randint(0, 9)) for letters in names(60)]
+        assert "--document line" in stream(lines)[0]
+    assert stream([f"{first.format('C')}{'C' * 20}"[:30] for _ in range(60)]) == []
 
 
 def test_a_sorted_list_may_have_long_lines() -> None:

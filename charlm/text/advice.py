@@ -103,13 +103,31 @@ def _is_list(lines: Sequence[str], entries: Sequence[str], in_order: bool) -> bo
     short = ninth_decile <= MAX_ENTRY_CHARS and (
         median(len(entry.split()) for entry in entries) <= MAX_ENTRY_WORDS
     )
+    formulas = _are_formulas(entries)
     return (
-        (short or (in_order and ninth_decile <= MAX_SORTED_CHARS))
+        (short or formulas or (in_order and ninth_decile <= MAX_SORTED_CHARS))
         and len(lines) - count <= MAX_BLANK * len(lines)
-        and marked <= MAX_MARKED * count
+        and (formulas or marked <= MAX_MARKED * count)
         and indented <= MAX_MARKED * count
         and wordy >= MIN_WORDY * count
         and count - len(set(entries)) <= MAX_REPEATED * count
+    )
+
+
+def _are_formulas(entries: Sequence[str]) -> bool:
+    """Return True for entries without blanks, whatever marks they have: molecules, addresses.
+
+    Lines of which many have the greatest length are one text that was wrapped.
+    """
+    count = len(entries)
+    longest = max(map(len, entries))
+    unbroken = sum(len(entry.split()) == 1 for entry in entries)
+    wrapped = sum(len(entry) == longest for entry in entries)
+    fields = sum(entry[0] in "<{[" or "," in entry or ";" in entry for entry in entries)
+    return (
+        unbroken >= (1 - MAX_BLANK) * count
+        and wrapped <= MAX_MARKED * count
+        and fields <= MAX_REPEATED * count
     )
 
 
