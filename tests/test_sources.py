@@ -104,6 +104,32 @@ def test_a_link_loop_outside_the_folder_is_read_once(here):
     assert read("d") == "x"
 
 
+def test_links_to_files_of_the_folder_are_not_read_again(here):
+    """The story: the folder of German fortunes has a link to each file, so all was read twice.
+
+    A link out of the folder is read, once.
+    """
+    (here / "d").mkdir()
+    (here / "out.txt").write_text("<out>")
+    (here / "d" / "b.txt").write_text("<b>")
+    for name, target in (("a", "d/b.txt"), ("c", "d/b.txt"), ("x", "out.txt"), ("y", "out.txt")):
+        (here / "d" / name).symlink_to(here / target)
+    corpus = Corpus(["d"])
+    assert "".join(corpus.chunks()).split() == ["<b>", "<out>"]
+    assert corpus.warnings[0] == ("d/a and 2 more skipped: links to files that are read anyway.")
+
+
+def test_compiled_programs_in_a_folder_of_source_code_are_skipped(here):
+    """The story: a folder of Python was refused because of its __pycache__."""
+    (here / "d" / "__pycache__").mkdir(parents=True)
+    (here / "d" / "__pycache__" / "a.cpython-311.pyc").write_bytes(b"\xa7\r\r\n\0\0\0\0")
+    (here / "d" / "a.py").write_text("x = 1\n")
+    corpus = Corpus(["d"])
+    assert "".join(corpus.chunks()) == "x = 1\n"
+    (warning,) = corpus.warnings
+    assert warning.endswith("a.cpython-311.pyc skipped: compiled programs contain no text.")
+
+
 def test_a_folder_without_text_is_refused(here):
     """A folder with hidden files and pictures is empty; other binary files are not skipped."""
     (here / "d").mkdir()

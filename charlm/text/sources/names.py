@@ -205,6 +205,10 @@ _MEDIA = frozenset({
     ".mp4", ".ogg", ".otf", ".png", ".tif", ".tiff", ".ttf", ".wav", ".webp", ".woff", ".woff2",
 })  # fmt: skip
 """Suffixes of pictures, recordings and fonts, which folders of texts may hold too."""
+_PROGRAMS = frozenset({
+    ".class", ".dll", ".dylib", ".elc", ".exe", ".o", ".pyc", ".pyd", ".pyo", ".so",
+})  # fmt: skip
+"""Suffixes of compiled programs, which folders of source code hold too."""
 _SCRIVENER = ".scriv"
 
 
@@ -247,16 +251,30 @@ def _walk(top: Path, warn: Warn) -> list[Path]:
         named, were = first_few(map(shown, runs), 1), "were" if len(runs) > 1 else "was"
         warn(f"{named} {were} skipped: runs of charlm contain no text to train on.")
     files = sorted(path for path in files if path.is_file() and not _is_note(path))
-    media = [path for path in files if path.suffix.lower() in _MEDIA]
-    if media:
-        named = first_few(map(shown, media), 1)
-        warn(f"{named} skipped: pictures and recordings contain no text.")
-    files = [path for path in files if path.suffix.lower() not in _MEDIA]
+    for suffixes, kinds in ((_MEDIA, "pictures and recordings"), (_PROGRAMS, "compiled programs")):
+        left_out = [path for path in files if path.suffix.lower() in suffixes]
+        if left_out:
+            warn(f"{first_few(map(shown, left_out), 1)} skipped: {kinds} contain no text.")
+        files = [path for path in files if path.suffix.lower() not in suffixes]
     if not files:
         raise CorpusError(
             f"{shown(top)} contains no files, hidden ones and pictures aside. Put text into it."
         )
-    return files
+    return _without_links(files, warn)
+
+
+def _without_links(files: Sequence[Path], warn: Warn) -> list[Path]:
+    """Return the files without links to others of them, which would be read twice."""
+    real = {path for path in files if not path.is_symlink()}
+    targets = {path.resolve() for path in real}
+    kept, links = [], []
+    for path in files:
+        is_known = path not in real and path.resolve() in targets
+        (links if is_known else kept).append(path)
+        targets.add(path.resolve())
+    if links:
+        warn(f"{first_few(map(shown, links), 1)} skipped: links to files that are read anyway.")
+    return kept
 
 
 def _glob_or_fail(name: str, error: Exception) -> list[Path]:

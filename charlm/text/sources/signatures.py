@@ -116,7 +116,8 @@ def refuse_other_than_text(head: bytes, label: str, encoding: str) -> None:
     ):
         raise CorpusError(
             f"{label} is not text: {controls:,} of its first {len(head):,} bytes are control "
-            f"characters, {head.count(0):,} are NUL. Give a plain text file."
+            f"characters, {head.count(0):,} are NUL. Give a plain text file, or name those of a "
+            "folder with a pattern such as 'FOLDER/*.txt'."
         )
 
 
