@@ -18,6 +18,8 @@ FLAT = 0.003
 """Fraction by which the loss must fall after LATE for more time to be advised."""
 FEW_PASSES = 3.0
 """Passes below which a curve that is flat at its end shows only that the learning rate fell."""
+TO_MEMORISE = 2.0
+"""Passes below which much better figures of training text mean that new text is of another kind."""
 MAX_DROPOUT, MORE_DROPOUT = 0.5, 0.15
 """Greatest dropout that is advised, and how much more of it."""
 
@@ -203,6 +205,11 @@ def _verdict(fit: Fit, beaten: bool) -> tuple[str, str]:
         if course.best_was_first:
             enough = enough.replace(" were", " or fewer were")
         return f"over-fitted: {best} ({figures})", f"{_against_memory(fit)}; {enough}"
+    if memorised and course.passes < TO_MEMORISE:
+        other = f"the new {noun} may differ from the training {noun}, which was read only"
+        like = f"new {noun} of the same kind to compare on"
+        first = f"{time}, and " if course.improves else ""
+        return f"{other} {course.passes:.1f} times ({figures})", f"{first}{like}"
     if memorised:
         much = f"the network does much better on training {noun} than on new {noun}"
         also = f"; validation was still improving, so {time} also helps" if course.improves else ""
