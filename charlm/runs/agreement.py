@@ -47,7 +47,10 @@ def unknown_names(
     if not unknown:
         return []
     units = count_of(len(unknown), unit)
-    return [f"{units} with {noun}s that the run does not know ({few}) count as errors"]
+    note = f"{units} with {noun}s that the run does not know ({few}) count as errors"
+    if 2 * len(unknown) > len(names):
+        note += f"; if another column holds the {noun}s, name it with {named('target')}"
+    return [note]
 
 
 def check_same_text(paths: Sequence[Path]) -> None:

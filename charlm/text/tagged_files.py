@@ -7,8 +7,8 @@ Peter NNP B-PER
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice, pairwise
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,17 @@ from charlm.text.sources.files import Spool, TextFile, shown
 from charlm.text.sources.kinds import MAX_LINES, is_conll
 from charlm.text.sources.rows import Rows
 from charlm.text.sources.text_lines import FileRules, LineReader
-from charlm.text.tagged_tables import table_sentences
+from charlm.text.tagged_heads import (
+    DOCUMENT,
+    Head,
+    cells_of,
+    check_words,
+    check_words_alone,
+    has_groups,
+    is_row,
+    names_columns,
+)
+from charlm.text.tagged_tables import table_sentences, undivided
 from charlm.units import count_of
 
 SUFFIXES = (".conll", ".iob", ".bio", ".conllu")
@@ -28,11 +38,10 @@ COLUMNS = {"lemma": 2, "upos": 3, "xpos": 4, "feats": 5}
 """Columns of CoNLL-U that hold tags, counted from 0."""
 MAX_WORDS = 250
 """Words of a sentence above which there is a warning: the empty lines may be missing."""
-MIN_EQUAL = 20
-"""Rows with one cell in column 1 from which it does not hold words."""
-_TAG = re.compile(r"O|[BIESLU]-\S+")
+MIN_COMPARED = 20
+"""Rows from which the numbers of different words and tags are compared."""
+_LETTER = re.compile(r"[^\W\d_]")
 _ID = re.compile(r"([0-9]+)([-.][0-9]+)?")
-_DOCUMENT = "-DOCSTART-"
 _EXPECTED = "a word and its tag on each line, and an empty line after each sentence"
 
 
@@ -106,22 +115,33 @@ class _Reader(LineReader):
         numbered = enumerate(self.lines(source), 1)
         head = list(islice(numbered, MAX_LINES))
         rest = chain(head, numbered)
+        lines = [line for _, line in head]
         name = source.label.lower().removesuffix(_packed_suffix(source))
+        check_words_alone(lines, source.label)
         if not self.needed and not name.endswith(SUFFIXES):
-            if not is_conll("\n".join(line for _, line in head)):
-                self.advise([line for _, line in head], source.label)
+            if not is_conll("\n".join(lines)) and not has_groups(lines):
+                self.advise(lines, source.label)
                 for number, line in rest:
                     words = tuple(word for word, _ in split_words(line))
                     yield Sentence(words, None, f"{source.label}: line {number:,}")
                 return
             self._report(source.label, "looks like CoNLL; the first word of each line is read.")
-        first = next((line for _, line in head if _is_row(line)), "")
+        first = next(filter(is_row, lines), "")
         is_universal = _ID.fullmatch(first.split("\t")[0]) and first.count("\t") == 9
         if is_universal or name.endswith(".conllu"):
             rows = self._universal(rest, source.label)
         else:
             rows = self._plain(rest, head, source.label)
-        yield from self._checked(_sentences(rows, source.label), source.label)
+        sentences = self._divided(_sentences(rows, source.label), source.label)
+        yield from self._checked(sentences, source.label)
+
+    def _divided(self, sentences: Iterable[Sentence], label: str) -> Iterator[Sentence]:
+        """Yield sentences; warn of a single one that is evidently several."""
+        number = 0
+        for number, sentence in enumerate(sentences, 1):  # noqa: B007
+            yield sentence
+        if number == 1 and (doubt := undivided(sentence.words)):
+            self.warn(f"{label} {doubt}")
 
     def _report(self, label: str, sentence: str) -> None:
         """Warn of a fact about a file, unless it was reported of another one."""
@@ -200,22 +220,28 @@ class _Reader(LineReader):
 
     # -------------------------------------------------------------- CoNLL
 
-    def _plain(
-        self, numbered: Numbered, head: Sequence[tuple[int, str]], label: str
-    ) -> Iterator[_Row | None]:
+    def _plain(self, numbered: Numbered, head: Head, label: str) -> Iterator[_Row | None]:
         """Yield the rows of a file; None ends a sentence."""
-        first = next((line for _, line in head if _is_row(line)), "")
+        head = [(number, line) for number, line in head if is_row(line)]
+        first_number, first = head[0] if head else (0, "")
         tabs = "\t" in first.strip()
-        width = len(_cells(first, tabs)) if first else 0
+        names = first_number if names_columns(first, tabs) else 0
+        width = len(cells_of(first, tabs)) if first else 0
         column = self._column(width, label) if width else 0
+        if names:
+            self.warn(
+                f"{label}: line {names:,} names the columns, and is left out ({first!r:.60})."
+            )
         if width > 1:
-            _check_words(head, tabs, width, label)
+            self._check_head([row for row in head if row[0] != names], tabs, width, column, label)
+        elif not self.needed:
+            self.advise([line for _, line in head], label)
         inside = False  # of a sentence
         known, doubtful = set[str](), dict[str, tuple[int, str]]()  # tags; those of rows with "#"
         for number, line in chain(numbered, [(0, "")]):
-            cells = _cells(line, tabs)
+            cells = cells_of(line, tabs)
             comment = line.startswith("#") and not inside and len(cells) != width
-            if comment or not line.strip(" \t") or cells[0] == _DOCUMENT:
+            if comment or not line.strip(" \t") or cells[0] == DOCUMENT or number == names:
                 inside = False
                 yield None
                 continue
@@ -227,13 +253,9 @@ class _Reader(LineReader):
                 known.add(cells[column])
             elif cells[column] not in known:
                 doubtful.setdefault(cells[column], (number, line))
-        for tag in doubtful.keys() - known if self.needed else ():
-            number, line = doubtful[tag]
-            raise CorpusError(
-                f"{label}: line {number:,} ({line!r:.60}) is a comment or a word with the "
-                f"tag {tag!r:.40}, which no other row has; expected another number "
-                f"of columns than {width} in a comment. Remove the line if it is one"
-            )
+        if width > 1:
+            own = {tag: row for tag, row in doubtful.items() if tag not in known}
+            self._check_comments(own, width, label)
         if self.needed and width:
             place = f"column {column + 1}"
             trained = self.columns.target if self.columns.run else None
@@ -243,6 +265,34 @@ class _Reader(LineReader):
                 place += f" (run {shown(self.columns.run)} was trained on {shown(trained)})"
             self.columns.keep("", str(column + 1))
             self._report(label, f"is read as CoNLL: words in column 1, tags in {place}.")
+
+    def _check_head(self, head: Head, tabs: bool, width: int, column: int, label: str) -> None:
+        """Check that column 1 of the first rows holds words, by their cells and by their number."""
+        check_words(head, tabs, width, label)
+        rows = [cells for _, line in head if len(cells := cells_of(line, tabs)) == width]
+        words, tags = ({row[at] for row in rows if _LETTER.search(row[at])} for at in (0, column))
+        if len(rows) >= MIN_COMPARED and len(words) < len(tags):
+            self.warn(
+                f"{label}: column 1, read as words, has {len(words):,} different ones in the first "
+                f"{len(rows):,} rows, and column {column + 1}, read as tags, {len(tags):,}. If it "
+                "holds the words, put it before the others."
+            )
+
+    def _check_comments(self, rows: Mapping[str, tuple[int, str]], width: int, label: str) -> None:
+        """Report the first of the rows that may be comments: no other row has their tag.
+
+        Raises CorpusError if tags are needed.
+        """
+        for tag, (number, line) in rows.items():
+            place = f"{label}: line {number:,} ({line!r:.60})"
+            if not self.needed:
+                self.warn(f"{place} is read as a word, {line.split()[0]}. Remove it if it is none.")
+                return
+            raise CorpusError(
+                f"{place} is a comment or a word with the tag {tag!r:.40}, which no other row has; "
+                f"expected another number of columns than {width} in a comment. Remove the line if "
+                "it is one"
+            )
 
     def _column(self, width: int, label: str) -> int:
         """Return the column of the tags, from 0. Raises an error if it is not there."""
@@ -290,45 +340,6 @@ def _packed_suffix(source: TextFile | Spool) -> str:
     """Return the suffix of a compressed file, in lower case, else ""."""
     suffix = Path(source.label.lower()).suffix
     return suffix if suffix in PACKED and isinstance(source, TextFile) else ""
-
-
-def _is_row(line: str) -> bool:
-    """Return True for a line that may be a word: not empty, no comment, no start of a document."""
-    return bool(line.strip(" \t")) and not line.startswith(("#", _DOCUMENT))
-
-
-def _cells(line: str, tabs: bool) -> list[str]:
-    """Return the columns of a row, cut at tabs, or at blanks and tabs."""
-    if tabs:
-        return [cell.strip(" ") for cell in line.rstrip(" \t").split("\t")]
-    return [word for word, _ in split_words(line)] or [""]
-
-
-def _check_words(head: Numbered, tabs: bool, width: int, label: str) -> None:
-    """Raise CorpusError if column 1 of the first lines evidently holds something else than words.
-
-    In other formats it holds the number of the word, the document (CoNLL-2012), or the tag.
-    """
-    rows = [(number, _cells(line, tabs)) for number, line in head if _is_row(line)]
-    first = [cells[0] for _, cells in rows if len(cells) == width]
-    if len(first) < 3:
-        return
-    numbers = [int(cell) if cell.isdecimal() else -1 for cell in first]
-    follows = (after in (0, 1, before + 1) for before, after in pairwise(numbers))
-    if numbers[0] in (0, 1) and max(numbers) > 1 and min(numbers) >= 0 and all(follows):
-        found = "numbers of words"
-    elif width > 2 and len(set(first)) == 1 and len(first) >= MIN_EQUAL:
-        found = "the same in each row"
-    elif all(map(_TAG.fullmatch, first)) and set(first) != {"O"}:
-        found = "tags"
-    else:
-        return
-    number, cells = rows[0]
-    cut = "cut -f2-" if tabs else "cut -d' ' -f2-"
-    raise CorpusError(
-        f"{label}: column 1 holds {found} (line {number:,}: {' '.join(cells)!r:.60}); expected "
-        f"words. Leave out the columns before the words, for example with: {cut}"
-    )
 
 
 def _row_problem(place: str, cells: Sequence[str], width: int) -> str:

@@ -47,6 +47,7 @@ EXPECTED = (
     'rows such as {"tokens": ["EU", "rejects"], "tags": ["B-ORG", "O"]}, or a column of words, one '
     "of tags, and one such as sentence_id or an empty line after each sentence"
 )
+_ENDS = frozenset(".!?。！？।")
 _LIST = re.compile(r"\s*\[\s*['\"]")
 Words = tuple[tuple[str, ...], tuple[str, ...] | None, str]
 """Words of a sentence, their tags or None, and where it was read."""
@@ -129,6 +130,7 @@ def table_sentences(rows: Rows, reader: LineReader) -> Iterator[Words]:
         yield from _joined(records, rows.label, tags, divider, warn, needs_tags)
     else:
         for record in records:
+            _check_no_list(record.text or "", "", f"{rows.label}: {record.place}")
             words = tuple(word for word, _ in split_words(record.text or ""))
             yield words, None, f"{rows.label}: {record.place}"
 
@@ -227,7 +229,7 @@ def _joined(
     if keys:
         columns = " or ".join(f'"{shown(key)}"' for key in keys)
         warn(f"{label}: a sentence ends where the column {columns} changes.")
-    elif not needs_tags:
+    else:
         warn(f"{label}: each row is read as a word; a sentence ends at an empty row.")
     words: list[str] = []
     tags: list[str] = []
@@ -269,6 +271,19 @@ def _joined(
         _check((word,), (tag,) if needs_tags else None, own)
     if words:
         yield sentence()
+        if not divided and (doubt := undivided(words)):
+            warn(f"{label} {doubt}")
+
+
+def undivided(words: Sequence[str]) -> str:
+    """Return the end of a note on the only sentence of a file, if it is evidently several."""
+    ends = sum(word in _ENDS for word in words[:-1])
+    if ends < 2:
+        return ""
+    return (
+        f"is read as one sentence of {len(words):,} words, with {ends:,} full stops before its "
+        f"end; expected an empty line after each sentence."
+    )
 
 
 def _check_no_list(word: str, tag: str, place: str) -> None:
