@@ -1,6 +1,7 @@
 """What the first lines of files with tagged words show, reported or refused, never misread."""
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from helpers import Call
 
 from charlm.errors import CorpusError
 from charlm.runs.agreement import unknown_names
+from charlm.text.sources.rows import Columns
 from charlm.text.sources.text_lines import FileRules
 from charlm.text.tagged_files import Sentence, read_sentences
 
@@ -147,3 +149,28 @@ def test_tags_of_words_from_a_pipe(call: Call, tmp_path: Path) -> None:
     answers = [line.split("\t")[0] for line in out.splitlines()]
     assert not status and answers == [*ALONE.splitlines(), ""], err
     assert "standard input looks like CoNLL" in err
+
+
+BARE = Columns(text="2", target="3", run="bare", form={"header": False})
+"""Columns of a run that was trained on a table without names."""
+
+
+def test_usual_names_of_columns_are_no_word(tmp_path: Path) -> None:
+    """A run of tables without names read the names of other tables as words and tags."""
+    rows = [("", "Token", "POS"), *(("1", *pair) for pair in PARTS[0]), ("2", *PARTS[1][0])]
+    for names in (("Sentence #", "Token", "POS"), ("sent_id", "word", "tag")):
+        path = tmp_path / "x.csv"
+        path.write_text("\n".join(map(",".join, [names, *rows[1:]])) + "\n", encoding="utf-8")
+        told: list[str] = []
+        rules = FileRules(columns=replace(BARE), warn=told.append)
+        sentences = list(read_sentences([str(path)], rules))
+        assert [each.words for each in sentences] == [WORDS[0], ("Bob",)]
+        assert any("names of the columns, unlike in training" in each for each in told)
+
+
+@pytest.mark.parametrize("needed", [True, False])
+def test_a_column_of_tags_holds_no_words(needed: bool, tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("Ann,B-PER,NNP\nsaw,O,VBD\n\nBob,B-PER,NNP\n", encoding="utf-8")
+    with pytest.raises(CorpusError, match=r'the column "2" holds tags .B-PER, O.; expected words'):
+        list(read_sentences([str(path)], FileRules(columns=replace(BARE), needed=needed)))

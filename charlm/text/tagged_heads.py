@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from charlm.errors import CorpusError
 from charlm.text.sentences import split_words
-from charlm.text.tagged_tables import TAG_NAMES, WORD_NAMES
+from charlm.text.tagged_tables import SPAN_TAG, TAG_NAMES, WORD_NAMES
 
 Head = Sequence[tuple[int, str]]
 """First lines of a file with their numbers."""
@@ -22,7 +22,6 @@ MIN_GROUPED = 6
 """Rows with one number of columns, in groups, from which they are words and not sentences."""
 MIN_JOINED = 8
 """Words with a tag behind them from which they are not words alone."""
-_TAG = re.compile(r"O|[BIESLU]-\S+")
 _JOINED = re.compile(r".+([/_|])([^\s/_|]+)")
 
 
@@ -92,7 +91,7 @@ def check_words(head: Head, tabs: bool, width: int, label: str) -> None:
         found = "numbers of words"
     elif width > 2 and len(set(first)) == 1 and len(first) >= MIN_EQUAL:
         found = "the same in each row"
-    elif all(map(_TAG.fullmatch, first)) and set(first) != {"O"}:
+    elif all(map(SPAN_TAG.fullmatch, first)) and set(first) != {"O"}:
         found = "tags"
     else:
         return

@@ -47,6 +47,8 @@ EXPECTED = (
     'rows such as {"tokens": ["EU", "rejects"], "tags": ["B-ORG", "O"]}, or a column of words, one '
     "of tags, and one such as sentence_id or an empty line after each sentence"
 )
+SPAN_TAG = re.compile(r"O|[BIESLU]-\S+")
+"""Tag of entities, of which a column of words has few."""
 _ENDS = frozenset(".!?。！？।")
 _LIST = re.compile(r"\s*\[\s*['\"]")
 Words = tuple[tuple[str, ...], tuple[str, ...] | None, str]
@@ -59,7 +61,8 @@ class WordColumns(TwoColumns):
 
     usual: str = ""
     holds = texts = "words"
-    noun, target_names = "tag", TAG_NAMES
+    first_names, target_names = WORD_NAMES, TAG_NAMES
+    noun = "tag"
     json_rows = f"{EXPECTED}. Write them so"
     skips_blank = False
 
@@ -122,6 +125,7 @@ def table_sentences(rows: Rows, reader: LineReader) -> Iterator[Words]:
     if any(isinstance(each.text, Nested) for each in head):
         yield from _listed(records, rows.label, tags, warn, needs_tags)
     elif needs_tags or (are_words and not _have_blanks(head)):
+        _check_words(head, rows.label, table.column)
         if needs_tags:
             _check_one_word(head, rows.label, tags or "")
         divider = columns_named(SENTENCE_NAMES, table.columns)[:1]
@@ -133,6 +137,17 @@ def table_sentences(rows: Rows, reader: LineReader) -> Iterator[Words]:
             _check_no_list(record.text or "", "", f"{rows.label}: {record.place}")
             words = tuple(word for word, _ in split_words(record.text or ""))
             yield words, None, f"{rows.label}: {record.place}"
+
+
+def _check_words(head: Sequence[Record], label: str, column: str) -> None:
+    """Raise CorpusError if the column of the words evidently holds tags."""
+    words = {text for each in head if (text := (each.text or "").strip())}
+    if len(words) > 1 and all(map(SPAN_TAG.fullmatch, words)):
+        raise CorpusError(
+            f'{label}: the column "{shown(column)}" holds tags '
+            f"({', '.join(sorted(map(shown, words))[:3])}); expected words. Name theirs with "
+            f"{named('column')}"
+        )
 
 
 def _have_blanks(records: Sequence[Record]) -> bool:

@@ -123,6 +123,8 @@ class TextColumn:
     """True if the lines of any file can be read as plain text instead."""
     first_names: ClassVar[Sequence[str]] = ()
     """Names of a column that is read before others."""
+    target_names: ClassVar[Sequence[str]] = TARGET_NAMES
+    """Names of a second column, in the order of preference."""
 
     @classmethod
     def of(cls, columns: Columns) -> Self:
@@ -272,8 +274,6 @@ class TwoColumns(TextColumn):
     """Setting that names the second column."""
     texts, noun = "texts", "label"
     """Nouns of the first column, and of a cell of the second one, for messages."""
-    target_names: ClassVar[Sequence[str]] = TARGET_NAMES
-    """Names of a second column, in the order of preference."""
 
     def second_column(self, label: str, columns: Sequence[str], first: str = "") -> str | None:
         """Return the second column: the one named, else that of a run, else one of a usual name.

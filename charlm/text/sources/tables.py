@@ -88,7 +88,7 @@ def table_rows(
         bare = form.get("header") is False and reading.header is None
         numbers = bare and all(map(str.isdecimal, rule.typed))
         if columns and (numbers or not rule.typed):
-            rules = _as_trained(reading, columns, head, label, report, rule.holds)
+            rules = _as_trained(reading, columns, head, label, report, rule)
         elif bare:
             report(f"{label}{_UNLIKE_TRAINING}")
         return delimited.open_table(
@@ -99,15 +99,14 @@ def table_rows(
 
 
 def _as_trained(
-    reading: ReadSettings, columns: Columns, head: str, label: str, report: Warn, holds: str
+    reading: ReadSettings, columns: Columns, head: str, label: str, report: Warn, rule: TextColumn
 ) -> ReadSettings:
     """Return how a delimited table is read: as that of the run where the settings are open.
 
     The delimiter of the run is left out if it does not occur in the first row of `head`, or if the
     row has a tab beside it, and the quoting with it: the table has another form. So is the rule
     that quotes are text if names of columns are in quotes, which those of the run were not. A first
-    row with usual names of columns is no data, nor is one of words only in a table that `holds`
-    numbers.
+    row with usual names of columns is no data, nor is one of words only in a table of numbers.
     """
     usual, row = ReadSettings(), _first_row(head)
     form = {
@@ -116,7 +115,7 @@ def _as_trained(
     }  # fmt: skip
     if (delimiter := form.get("delimiter")) and not _separates(delimiter, row):
         form = {"header": False} if form.get("header") is False else {}
-    if form.get("header") is False and _holds_names(row, holds):
+    if form.get("header") is False and _holds_names(row, rule):
         del form["header"]
         report(f"{label}{_UNLIKE_TRAINING}")
     has_names = "header" not in form and reading.header is not False
@@ -149,12 +148,13 @@ def _separates(delimiter: str, row: str) -> bool:
     return typed in row and (typed == "\t" or "\t" not in row)
 
 
-def _holds_names(row: str, holds: str) -> bool:
-    """Return True if a first row has the cell "text", or two usual names of texts and labels.
+def _holds_names(row: str, rule: TextColumn) -> bool:
+    """Return True if a first row has the cell "text", or two usual names by the rule.
 
-    Of a table that `holds` numbers, no cell of it begins with a digit, as numbers and dates do.
+    Of a table of numbers, no cell of it begins with a digit, as numbers and dates do.
     """
-    if holds == "numbers":
+    if rule.holds == "numbers":
         return not re.search(r"(?:^|[\t,;|])[\s\"+-]*[.,]?\d", row)
     cells = {cell.strip(' "').casefold() for cell in re.split(r"[\t,;|]", row)}
-    return "text" in cells or bool(cells & {*TEXT_NAMES} and cells & {*TARGET_NAMES})
+    usual = ({*TEXT_NAMES, *rule.first_names}, {*TARGET_NAMES, *rule.target_names})
+    return "text" in cells or not any(map(cells.isdisjoint, usual))
