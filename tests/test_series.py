@@ -531,6 +531,80 @@ def test_columns_that_are_no_times(here) -> None:
     assert not doubts([(f"{50 - n} Main St", n) for n in range(50)], "date")
 
 
+@pytest.mark.parametrize(
+    "form",
+    [
+        "%B %d, %Y", "%d %B %Y", "%Y-%m-%d %H:%M:%S UTC", "%Y-%m-%dT%H:%M:%S GMT",
+        "%m/%d/%Y %I:%M %p", "%d-%b-%Y",
+    ],
+)  # fmt: skip
+def test_times_as_programs_write_them(here, form: str) -> None:
+    """Of these forms, a series that runs backwards was not reported."""
+    times = [date.fromisoformat(day).strftime(form) for day in DAYS]
+    assert not doubts([(time, n) for n, time in enumerate(times)])
+    (doubt,) = doubts([(time, n) for n, time in enumerate(reversed(times))])
+    assert f"fall, from {times[-1]} to {times[0]}" in doubt
+
+
+@pytest.mark.parametrize("form", ["%b %Y", "%B %Y", "%Y %b", "%b-%y", "%Y%m", "Q", "{}-Q{}"])
+def test_months_and_quarters(here, form: str) -> None:
+    each = [date(1990 + n // 12, n % 12 + 1, 1) for n in range(0, 150, 3)]
+    if form in ("Q", "{}-Q{}"):
+        form = {"Q": "Q{1} {0}"}.get(form, form)
+        times = [form.format(day.year, day.month // 3 + 1) for day in each]
+    else:
+        times = [day.strftime(form) for day in each]
+    assert not doubts([(time, n) for n, time in enumerate(times)], "month")
+    (doubt,) = doubts([(time, n) for n, time in enumerate(reversed(times))], "month")
+    assert f"fall, from {times[-1]} to {times[0]}" in doubt
+    (doubt,) = doubts([(time, n) for n, time in enumerate(times) if n != 7], "month")
+    assert "1 of 48 steps" in doubt
+
+
+def test_years_have_any_name(here) -> None:
+    (doubt,) = doubts([(str(2020 - n), n) for n in range(50)], "Jahr")
+    assert "fall, from 2020 to 1971" in doubt
+    assert not doubts([(str(1500 + 37 * n % 500), n) for n in range(50)], "Druck")
+
+
+@pytest.mark.parametrize("mark", ["-999", "-9999.0", "9999.9", "999999", "-99.9"])
+@pytest.mark.parametrize("places", [(0,), (7, 8, 30)])
+def test_numbers_that_mark_missing_ones(here, mark: str, places: tuple[int, ...]) -> None:
+    """As in data of weather stations, which were learned as temperatures."""
+    numbers = [mark if n in places else str(10 + n % 7) for n in range(40)]
+    (doubt,) = doubts(list(zip(DAYS, numbers, strict=False)))
+    assert doubt.endswith("If it marks missing ones, fill the gaps, or cut the series there.")
+    count = "1 number is" if len(places) == 1 else "3 numbers are"
+    assert f"{count} {float(mark):g}".removesuffix("e+06") in doubt
+    assert f"(the first is number {places[0] + 1}), all others between 10 and 16;" in doubt
+    told: list[str] = []
+    read_numbers([written("lines.txt", "\n".join(numbers))], FileRules(warn=told.append))
+    assert told == [doubt.replace("times.csv", "lines.txt")]
+    assert not doubts([(day, 100 * n - 999) for n, day in enumerate(DAYS)])
+    assert not doubts([(day, -998 if n == 3 else 10 + n % 7) for n, day in enumerate(DAYS)])
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "10 000", "10\u00a0000", "10'000", "1’234.5", "$10.5", "10.5 €", "EUR 10", "10 %", "21 °C",
+        "\u22122.5", "(10.5)", "10.5,",
+    ],
+)  # fmt: skip
+def test_numbers_with_other_signs_are_refused_with_what_to_remove(here, cell: str) -> None:
+    """The advice was to choose another column."""
+    file = written("cells.csv", f"date;value\n2024-01-01;{cell}\n2024-01-02;5\n")
+    with pytest.raises(CorpusError, match=r"line 2 holds .* alone\. Remove units, signs of"):
+        read_numbers([file], FileRules())
+
+
+@pytest.mark.parametrize("cell", ["2024-01-01", "10:30", "0x3e8", "A4 5", "text", "1.5 2.5", "1;2"])
+def test_cells_that_are_no_number_keep_their_advice(here, cell: str) -> None:
+    file = written("cells.tsv", f"value\tdate\n{cell}\t2024-01-01\n5\t2024-01-02\n")
+    with pytest.raises(CorpusError, match=r"expected a number\. Choose a column"):
+        read_numbers([file], FileRules())
+
+
 def test_points_that_separate_thousands(here) -> None:
     (doubt,) = doubts([(day, f"{950 + 9 * n:,}".replace(",", ".")) for n, day in enumerate(DAYS)])
     assert "44 numbers such as 1.004 with a point before three digits" in doubt

@@ -6,7 +6,7 @@ steps         1  2  3         beside it, and those before the first step come fi
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -36,6 +36,7 @@ from charlm.text.task_text import NOTHING, Given
 from charlm.text.tokenizers.numbers import NumberVocabulary
 from charlm.text.tokenizers.tokenizer_json import EOS, EOS_TOKEN, UNK_TOKEN
 from charlm.text.tokenizers.vocabulary import Vocabulary
+from charlm.units import count_of
 
 VALUES = "values.bin"
 """File of the numbers of a split: float64, little endian."""
@@ -47,6 +48,15 @@ MAX_VALUE = 1e150
 """Largest amount of a number, whose square must be finite."""
 MAX_INTEGER = 2**53
 """Largest amount up to which every integer is a float64."""
+_COMMAS = re.compile(r"[+-]?(\d+,\d+|\d{1,3}(,\d{3})+(\.\d+)?|\d{1,3}(\.\d{3})+,\d+)", re.ASCII)
+"""Number with decimal commas, or with commas between thousands."""
+_MARKED = re.compile(
+    r"([A-Z]{2,3} )?[^\w+.]{0,3}([0-9]+|[0-9]{1,3}([ \u00a0\u202f'’_][0-9]{3})+)"
+    r"([.,][0-9]+)?[^0-9]{0,9}"
+)
+"""Number with a unit or a currency, a minus of its own, or signs between thousands."""
+_NINES = re.compile(r"-9{2,}(\.9+)?|9{3,}(\.9+)?|9{2,}\.9+")
+"""Number that often marks a missing one."""
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
@@ -175,7 +185,7 @@ def read_numbers(names: Sequence[str], rules: FileRules) -> tuple[str, Values]:
             rows = SeriesRows(records)
             advice = f"Choose a column of numbers with {named('column')}"
             values = checked_numbers(rows.cells(), source.label, advice)
-            for doubt in rows.doubts(len(values)):
+            for doubt in (*doubts_of_values(values), *rows.doubts(len(values))):
                 warn(f"{source.label}: {doubt}")
             return column, values
         numbered = ((f"line {at:,}", line) for at, line in enumerate(reader.lines(source), 1))
@@ -183,7 +193,10 @@ def read_numbers(names: Sequence[str], rules: FileRules) -> tuple[str, Values]:
             "Remove a heading; name the format of a table with "
             f"{named('input_format')} and its column with {named('column')}"
         )
-        return "", checked_numbers(numbered, source.label, advice)
+        values = checked_numbers(numbered, source.label, advice)
+        for doubt in doubts_of_values(values):
+            warn(f"{source.label}: {doubt}")
+        return "", values
 
 
 def checked_numbers(cells: Iterable[tuple[str, str | None]], label: str, advice: str) -> Values:
@@ -225,13 +238,37 @@ def checked_numbers(cells: Iterable[tuple[str, str | None]], label: str, advice:
 
 
 def _expected(text: str) -> str:
-    """Return what was expected of a number with commas, and what to do; or ""."""
-    if not _NUMBER.fullmatch(text.replace(",", "")):
-        return ""
-    return (
-        "expected a number with a decimal point and no commas. Replace a decimal comma by a point; "
-        "remove commas between thousands"
-    )
+    """Return what was expected of a number with other signs in it, and what to do; or ""."""
+    if _COMMAS.fullmatch(text):
+        return (
+            "expected a number with a decimal point and no commas. Replace a decimal comma by a "
+            "point; remove commas between thousands"
+        )
+    if _MARKED.fullmatch(text):
+        return (
+            "expected a number such as -1234.5 alone. Remove units, signs of currencies, and what "
+            "separates thousands; write - for minus"
+        )
+    return ""
+
+
+def doubts_of_values(values: Values) -> Iterator[str]:
+    """Yield a sentence about numbers such as -999 if they may mark missing ones.
+
+    They consist of nines, and lie further from all others than those lie from each other.
+    """
+    for end in np.unique(values)[[0, -1]]:
+        others = values[values != end]
+        if len(others) < 2 or not _NINES.fullmatch(f"{end:.10g}"):
+            continue
+        if float(np.abs(others - end).min()) > float(np.ptp(others)):
+            count, first = len(values) - len(others), int(np.argmax(values == end)) + 1
+            yield (
+                f"{count_of(count, 'number')} {'is' if count == 1 else 'are'} {end:.10g} (the "
+                f"first is number {first:,}), all others between {others.min():g} and "
+                f"{others.max():g}; it is read as a number. If it marks missing ones, fill the "
+                f"gaps, or cut the series there."
+            )
 
 
 # ------------------------------------------------------------------ the dataset

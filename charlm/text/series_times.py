@@ -20,12 +20,21 @@ from charlm.units import count_of
 ISO = ""
 NUMBER = "number"
 MONTH_NUMBER = "%Y%m"
+QUARTER = "quarter"
+_YEAR = re.compile(r"(1[5-9]|20)\d\d", re.ASCII)
+_QUARTERS = re.compile(r"(\d{4})[- ]?Q([1-4])|Q([1-4])[- /]?(\d{4})", re.ASCII | re.IGNORECASE)
+_ZONE = re.compile(r" ?(UTC|GMT)$")
 _MONTH = re.compile(r"(1[6-9]|2[01])\d\d(0[1-9]|1[0-2])", re.ASCII)
 _DATES = ("%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%Y/%m/%d")
+_MONTH_NAMES = (
+    *("%b %d, %Y", "%d %b %Y", "%d-%b-%Y", "%b %Y", "%Y %b", "%b-%Y", "%Y-%b", "%b-%y", "%b %y"),
+    *("%B %d, %Y", "%d %B %Y", "%B %Y", "%Y %B"),
+)
+_CLOCKS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
 FORMATS = (
     ISO,
-    *(date + time for date in _DATES for time in ("", " %H:%M", " %H:%M:%S")),
-    *("%d.%m.%y", "%d/%m/%y", "%m/%d/%y", "%Y-%m", "%m/%Y", "%b %d, %Y", "%d %b %Y", "%d-%b-%Y"),
+    *(date + time for date in _DATES for time in _CLOCKS),
+    *("%d.%m.%y", "%d/%m/%y", "%m/%d/%y", "%Y-%m", "%m/%Y", *_MONTH_NAMES, QUARTER),
 )
 """Formats of times that are known, ISO 8601 first."""
 NUMBER_NAMES = frozenset(("date", "datetime", "epoch", "t", "time", "timestamp", "year"))
@@ -73,9 +82,7 @@ def time_column(head: Sequence[Record]) -> TimeColumn | None:
         return None
     for name in names:
         cells = [record.cells.get(name, "").strip() for record in head]
-        numbers = [NUMBER] if name.strip().casefold() in NUMBER_NAMES else []
-        if numbers and all(map(_MONTH.fullmatch, cells)):
-            numbers = [MONTH_NUMBER]
+        numbers = _number_formats(name.strip().casefold(), cells)
         fitting = {
             form: sum(_value(cell, form) is not None for cell in cells)
             for form in (*FORMATS, *numbers)
@@ -87,6 +94,22 @@ def time_column(head: Sequence[Record]) -> TimeColumn | None:
             if column.formats != [NUMBER] or _has_direction(cells):
                 return column
     return None
+
+
+def _number_formats(name: str, cells: Sequence[str]) -> list[str]:
+    """Return the formats of times that are numbers, if they may be: by their name, or as years."""
+    named = name in NUMBER_NAMES
+    if (named or name in PART_NAMES) and all(map(_MONTH.fullmatch, cells)):
+        return [MONTH_NUMBER]
+    return [NUMBER] if named or _are_years(cells) else []
+
+
+def _are_years(cells: Sequence[str]) -> bool:
+    """Return whether cells count the years up or down."""
+    if len(cells) < 3 or not all(map(_YEAR.fullmatch, cells)):
+        return False
+    steps = {int(after) - int(before) for before, after in pairwise(cells)}
+    return steps in ({1}, {-1})
 
 
 def _has_direction(cells: Sequence[str]) -> bool:
@@ -187,9 +210,20 @@ def _value(cell: str, form: str) -> float | None:
         if form == NUMBER:
             number = float(cell)
             return number if math.isfinite(number) else None
+        if form == QUARTER:
+            return _quarter(cell)
         if form == MONTH_NUMBER and not _MONTH.fullmatch(cell):
             return None
+        cell = _ZONE.sub("", cell)
         time = datetime.fromisoformat(cell) if form == ISO else datetime.strptime(cell, form)
         return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return None
+
+
+def _quarter(cell: str) -> float | None:
+    """Return the first second of a quarter such as 2024-Q1 or Q1 2024, or None."""
+    if (match := _QUARTERS.fullmatch(cell)) is None:
+        return None
+    year, number = match[1] or match[4], match[2] or match[3]
+    return datetime(int(year), 3 * int(number) - 2, 1, tzinfo=UTC).timestamp()
