@@ -173,3 +173,10 @@ def test_a_corpus_reports_its_kind_once(tmp_path) -> None:
     assert note.startswith(f"{path} looks like a table (tabs between the fields)")
     typed = Corpus([str(path)], input_format="text")
     assert list(typed.chunks()) and not typed.warnings
+
+
+def test_a_table_whose_last_cells_are_empty_is_a_table() -> None:
+    """Of each row the blanks at its end were left out, and the tab that separates nothing."""
+    rows = ["en\tde", *(f"A dog {n}.\t" for n in range(9))]
+    assert "looks like a table (tabs" in advice_for("\n".join([*rows, ""]))
+    assert not advice_for("\n".join([*(f"A dog {n}.\t" for n in range(9)), ""]))

@@ -15,6 +15,7 @@ from charlm.text.dataset import Dataset
 from charlm.text.pair_batches import PairGroups, pair_batch
 from charlm.text.parallel import MAX_SIDE, PARALLEL, TARGET, Parallel
 from charlm.text.parallel_files import Pair, parallel_name, read_pairs
+from charlm.text.sources.rows import Columns
 from charlm.text.sources.text_lines import FileRules
 from charlm.text.task_text import Given, gold_of
 from charlm.text.tokenizers.tokenizer_json import EOS
@@ -146,6 +147,14 @@ def test_bad_tables_are_refused(tmp_path):
     assert 'the column "en" holds the texts; expected another' in problem(three, "en", column="en")
     one = written(tmp_path / "one.tsv", "en\nx\n")
     assert problem(one).startswith("one.tsv has one column, en; expected another with the transla")
+    known = Columns(text="de", target="en", run="back")
+    with pytest.raises(
+        CorpusError, match=r'no column "de", on which run back .* its column "en" is'
+    ):
+        list(read_pairs([str(one)], FileRules(columns=known, needed=False)))
+    two = written(tmp_path / "two.csv", "id,en\n1,x\n")
+    with pytest.raises(CorpusError, match=r'no column "de", on which run .* "en" is that'):
+        list(read_pairs([str(two)], FileRules(columns=known, needed=False)))
     nested = written(tmp_path / "x.jsonl", '{"en": "x", "de": ["y"]}\n')
     assert """line 1: the column "de" holds ["y"], expected one translation""" in problem(
         nested, "de", column="en"
@@ -160,6 +169,11 @@ def test_bad_parallel_files_are_refused(tmp_path):
         "lines where they begin to differ"
     )
     assert problem(source).startswith("x.en is plain text and target is not given; expected the")
+    tabs = written(tmp_path / "fra.txt", "Go.\tVa !\tCC-BY\nHi.\tSalut !\tCC-BY\n")
+    assert problem(tabs).endswith(
+        "It looks like a table (tabs between the fields): add input_format tsv, and --no-header if "
+        "its first line is data"
+    )
     assert problem(source, str(tmp_path / "x.xx")).endswith(
         "x.xx is not there. Expected one line for each line. Give target an existing file"
     )

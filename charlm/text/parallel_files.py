@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from charlm.errors import CorpusError, UsageError, named
 from charlm.text.sources.files import Spool, TextFile, shown
-from charlm.text.sources.kinds import MAX_LINES
+from charlm.text.sources.kinds import MAX_LINES, table_of
 from charlm.text.sources.rows import Rows, TwoColumns, listed
 from charlm.text.sources.text_lines import FileRules, LineReader
 
@@ -80,8 +80,11 @@ class PairColumns(TwoColumns):
         usual = self.found(self.usual, texts)
         if self.usual_target is not None and usual:
             return usual
-        others = [name for name in texts if name != self.named_target(label, columns)]
+        second = self.named_target(label, columns)
+        others = [name for name in texts if name != second]
         if self.is_bound(columns):
+            if not others and not self.found(self.usual, columns) and second:
+                raise self.only_second(label, second)
             return self.trained_column(label, columns, others)
         if len(others) == 1 or (self.target is None and len(others) == 2):
             return others[0]
@@ -164,14 +167,12 @@ class _Reader(LineReader):
         if isinstance(source, Spool):
             raise UsageError(
                 f"{source.label} has no parallel file; expected a file, or a table with a column "
-                "of translations. Write it to a file first"
+                f"of translations. Write it to a file first, or name the format of a table with "
+                f"{named('input_format')}"
             )
         label = source.label
         if self.target is None:
-            raise UsageError(
-                f"{label} is plain text and {named('target')} is not given; expected the file with "
-                f"its translations, or a table. Give {named('target')} FILE"
-            )
+            raise self._no_target(source)
         name = self.target if label == like else parallel_name(like, self.target, label)
         if not name or not Path(name).is_file():
             looked = f"{shown(name)} is not there" if name else "its name does not follow from them"
@@ -191,6 +192,21 @@ class _Reader(LineReader):
         if label != like:
             self.warn(f"{label}: its translations are in {shown(name)}.")
         return TextFile(shown(name), Path(name))
+
+    def _no_target(self, source: TextFile) -> UsageError:
+        """Return the error of a file of plain text alone: it may be a table by another name."""
+        table = table_of(list(islice(self.lines(source), MAX_LINES)))
+        advice = f"Give {named('target')} FILE"
+        if table:
+            kind, delimiter = table
+            advice = (
+                f"It looks like a table ({delimiter} between the fields): add "
+                f"{named('input_format')} {kind}, and --no-header if its first line is data"
+            )
+        return UsageError(
+            f"{source.label} is plain text and {named('target')} is not given; expected the file "
+            f"with its translations, or a table. {advice}"
+        )
 
 
 def _kept(text: str | None) -> str | None:

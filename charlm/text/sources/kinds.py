@@ -5,6 +5,7 @@ They are only reported: the file is still read as plain text, and the warning sa
 
 import json
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 
 from charlm.text.sources.delimited import DELIMITER_NAMES, fits
@@ -55,7 +56,7 @@ def advice_for(head: str, document: str = "stream") -> str:
             f"has lines with labels ({LABEL_PREFIX}); --task classify reads them, and so does "
             "predict --file. Here they are read as a part of the text."
         )
-    if table := _table(lines):
+    if table := table_of(lines):
         return (
             f"looks like a table ({table[1]} between the fields) and is read as plain text, with "
             f"all columns. To read one column add --input-format {table[0]} --column N, and "
@@ -80,7 +81,7 @@ def misnamed(head: str, kind: str) -> str:
             "looks like HTML or XML, expected a table by its name. It may be an error page: open "
             f"it and download the table again, or add --input-format {kind}."
         )
-    table = _table(lines) if kind == "tsv" and not any("\t" in line for line in lines) else None
+    table = table_of(lines) if kind == "tsv" and not any("\t" in line for line in lines) else None
     if table:
         return (
             f"has {table[1]} between the fields, expected tabs by its name. Add --input-format "
@@ -131,12 +132,14 @@ def _conll(lines: list[str]) -> str:
     return ""
 
 
-def _table(lines: list[str]) -> tuple[str, str] | None:
+def table_of(lines: Sequence[str]) -> tuple[str, str] | None:
     """Return the format and delimiter name if the lines are rows of a table, or None."""
     rows = [line for line in lines if line.strip()]
     if len(rows) < 2:
         return None
-    if sum("\t" in row.strip() for row in rows) >= TABLE_LINES * len(rows):
+    inside = sum("\t" in row.strip() for row in rows)
+    empty = inside and len({row.count("\t") for row in rows}) == 1  # first or last cells are empty
+    if empty or inside >= TABLE_LINES * len(rows):
         return "tsv", DELIMITER_NAMES["\t"]
     for delimiter in ",;|":
         count = sum(row.count(delimiter) for row in rows)

@@ -308,6 +308,14 @@ class TwoColumns(TextColumn):
             columns=columns,
         )
 
+    def only_second(self, label: str, second: str) -> CorpusError:
+        """Return the error of a table with the second column of a run and not the first."""
+        return CorpusError(
+            f"{label} has no column {self.lacks(self.usual)}; its column "
+            f'"{shown(second)}" is that of the {self.noun}s. If it holds the {self.texts}, '
+            f"name it with {named('column')}"
+        )
+
     def described(self, label: str, column: str, columns: Sequence[str]) -> str:
         """Return a clause that names the columns, the second one if its cells are used."""
         end = self.as_trained(column, self.usual or None, columns)

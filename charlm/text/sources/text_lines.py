@@ -72,6 +72,8 @@ class LineReader:
         if not table.columns:
             return table, None
         second = rule.second_column(rows.label, table.columns, table.column)
+        if second == table.column and rule.column is None and second == rule.known_target([second]):
+            raise rule.only_second(rows.label, second)
         if second == table.column:
             raise CorpusError(
                 f'{rows.label}: the column "{shown(second)}" holds the {rule.texts}; expected '
