@@ -585,6 +585,13 @@ def test_numbers_that_mark_missing_ones(here, mark: str, places: tuple[int, ...]
 
 
 @pytest.mark.parametrize(
+    ("name", "text"), [("x.txt", ""), ("x.csv", ""), ("y.csv", "date;value\n")]
+)
+def test_no_numbers_have_no_doubts(here, name: str, text: str) -> None:
+    assert not len(read_numbers([written(name, text)], FileRules())[1])
+
+
+@pytest.mark.parametrize(
     "cell",
     [
         "10 000", "10\u00a0000", "10'000", "1’234.5", "$10.5", "10.5 €", "EUR 10", "10 %", "21 °C",

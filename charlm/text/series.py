@@ -257,7 +257,7 @@ def doubts_of_values(values: Values) -> Iterator[str]:
 
     They consist of nines, and lie further from all others than those lie from each other.
     """
-    for end in np.unique(values)[[0, -1]]:
+    for end in np.unique(values)[[0, -1]] if len(values) else ():
         others = values[values != end]
         if len(others) < 2 or not _NINES.fullmatch(f"{end:.10g}"):
             continue
