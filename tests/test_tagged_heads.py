@@ -127,6 +127,21 @@ def test_a_table_below_a_name_of_conll_is_reported(tmp_path: Path) -> None:
     assert any("x.conll looks like a table (commas between the fields)" in each for each in told)
 
 
+def test_a_table_of_words_below_another_name_is_no_conll(tmp_path: Path) -> None:
+    """Its rows are lines without blanks, and empty lines end sentences."""
+    sentences, told = read(tmp_path / "x.txt", CONLL.replace(" ", ","), needed=False)
+    assert sentences[0].words == ("Ann,NNP",) and len(told) == 1
+    assert "looks like a table (commas between the fields) and is read as plain text" in told[0]
+
+
+def test_numbers_of_words_may_be_ranges(tmp_path: Path) -> None:
+    """As in CoNLL-U of fewer columns, whose numbers were tagged as words."""
+    rows = ["1\tEUs\tNNPS", "2-3\tdon't\t_", "2\tdo\tVBP", "3\tn't\tRB", "3.1\tgo\tVB", ""]
+    for needed in (True, False):
+        with pytest.raises(CorpusError, match="column 1 holds numbers of words"):
+            read(tmp_path / "x.txt", "\n".join(rows * 3), needed=needed)
+
+
 def test_many_unknown_tags_may_be_of_another_column() -> None:
     few, many = (
         unknown_names(Path("run"), ["O", "B-X"], names, "x.conll", "tag", "word")[0]

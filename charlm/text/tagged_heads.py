@@ -10,6 +10,7 @@ from itertools import pairwise
 
 from charlm.errors import CorpusError
 from charlm.text.sentences import split_words
+from charlm.text.sources.kinds import table_of
 from charlm.text.tagged_tables import SPAN_TAG, TAG_NAMES, WORD_NAMES
 
 Head = Sequence[tuple[int, str]]
@@ -22,6 +23,8 @@ MIN_GROUPED = 6
 """Rows with one number of columns, in groups, from which they are words and not sentences."""
 MIN_JOINED = 8
 """Words with a tag behind them from which they are not words alone."""
+_RANGE = re.compile(r"[0-9]+[-.][0-9]+")
+"""Number of a word of CoNLL-U that has several, or is left out."""
 _JOINED = re.compile(r".+([/_|])([^\s/_|]+)")
 
 
@@ -45,7 +48,9 @@ def has_groups(lines: Sequence[str]) -> bool:
     ends = sum(
         is_row(line) and not after.strip(" \t") for line, after in pairwise([*lines, ""])
     )  # each sentence has one
-    return len(widths) == 1 and len(rows) >= MIN_GROUPED and 1 < ends <= len(rows) / 2
+    if len(widths) != 1 or len(rows) < MIN_GROUPED or not 1 < ends <= len(rows) / 2:
+        return False
+    return widths != {1} or table_of(lines) is None
 
 
 def names_columns(line: str, tabs: bool) -> bool:
@@ -85,7 +90,8 @@ def check_words(head: Head, tabs: bool, width: int, label: str) -> None:
     first = [cells[0] for _, cells in rows if len(cells) == width]
     if len(first) < 3:
         return
-    numbers = [int(cell) if cell.isdecimal() else -1 for cell in first]
+    ids = [cell for cell in first if not _RANGE.fullmatch(cell)] or first
+    numbers = [int(cell) if cell.isdecimal() else -1 for cell in ids]
     follows = (after in (0, 1, before + 1) for before, after in pairwise(numbers))
     if numbers[0] in (0, 1) and max(numbers) > 1 and min(numbers) >= 0 and all(follows):
         found = "numbers of words"
