@@ -140,11 +140,8 @@ def evaluate(asked: Asked) -> None:
             engine=options.on_device(asked.device, asked.engine),
         )  # fmt: skip
         return
-    of_tasks = {
-        "--target": asked.reading.get("target"),
-        "--worst": asked.worst,
-        "--beam": asked.beam,
-    }
+    target = {"--target": asked.reading.get("target")}
+    of_tasks = target | options.typed_values(asked, "--worst", "--beam")
     check_typed(of_tasks, path, lambda row: flags_of(row, "eval"))
     engine = _engine(asked)
     _check_meant(asked, path)
@@ -177,10 +174,11 @@ def _engine(asked: Asked) -> str:
 
 def _check_meant(asked: Asked, path: Path) -> None:
     """Raise UsageError for flags without the flag, or the kind of run, that they need."""
-    of_files = options.reading_flags(asked.reading)
-    of_files |= {"--document"} if asked.document is not None else set()
-    options.check_meant(of_files if not asked.files else set(), "--file")
-    options.check_meant({"--window"} if asked.window and not asked.reset else set(), "--reset")
+    if not asked.files:
+        typed = options.typed_values(asked, "--document")
+        options.check_meant([*options.reading_flags(asked.reading), *typed], "--file")
+    if not asked.reset:
+        options.check_meant(options.typed_values(asked, "--window"), "--reset")
     method = asked.methods.in_torch
     options.check_network(path, f"--{method}" if method else "")
 

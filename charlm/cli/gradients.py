@@ -70,12 +70,13 @@ def gradients(
 
     if out:
         check_picture(out)
-    options.check_meant(options.reading_flags(reading) if not text else set(), "a text")
+    if not text:
+        options.check_meant(options.reading_flags(reading), "a text")
     if compare and run:
         raise UsageError("--compare trains models of its own and reads no run; leave out --run")
-    typed = {"--minutes"} if minutes is not None else set()
-    typed |= {"--seed"} if seed is not None else set()
-    options.check_meant(typed if not compare else set(), "--compare")
+    if not compare:
+        own = {"--minutes": minutes, "--seed": seed}
+        options.check_meant([flag for flag in own if own[flag] is not None], "--compare")
     if compare:
         flows = list(_compared(compare, text, reading, minutes, lags, 1 if seed is None else seed))
     else:

@@ -139,8 +139,8 @@ def inside(asked: Asked) -> None:
         return
     if text is None and (asked.find_units is None or asked.html):
         raise _no_text()
-    needs_unit = asked.signals is not None and not asked.unit and asked.find_units is None
-    options.check_meant({"--signal"} if needs_unit else set(), "--unit")
+    if not asked.unit and asked.find_units is None:
+        options.check_meant(options.typed_values(asked, "--signal"), "--unit")
     model = options.open_model(str(path), asked.checkpoints, asked.engine, asked.weights)
     matches = None
     if asked.find_units is not None:

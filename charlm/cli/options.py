@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
@@ -261,6 +261,11 @@ def reading_flags(reading: SettingFlags) -> set[str]:
     return {words_of(name, value)[0] for name, value in reading.items()}
 
 
+def reads_table(reading: SettingFlags) -> bool:
+    """Return whether the format that was typed is that of a table."""
+    return reading.get("input_format", "auto") not in ("auto", "text")
+
+
 def table_flags(reading: SettingFlags) -> set[str]:
     """Return the typed flags that only a table needs."""
     settings = table()
@@ -364,10 +369,10 @@ def typed_values(asked: Any, *flags: str) -> dict[str, Any]:
     return {flag: value for flag, value in values.items() if value != own[flag].default}
 
 
-def check_meant(given: set[str], needed: str) -> None:
-    """Raise UsageError for a flag that has no effect without another one."""
-    if given:
-        flag = min(given)
+def check_meant(typed: Collection[str], needed: str) -> None:
+    """Raise UsageError for a typed flag, since it has no effect without another one."""
+    if typed:
+        flag = min(typed)
         raise UsageError(
             f"{flag} has no effect without {needed}. Add {needed}, or leave out {flag}"
         )

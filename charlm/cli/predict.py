@@ -1,6 +1,5 @@
 """`charlm predict`: give texts labels, tags or translations."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -13,10 +12,10 @@ import typer
 from charlm import api
 from charlm.cli import options
 from charlm.cli.output import on_terminal, render, say, terminal_width, write, write_document
-from charlm.cli.stdin import stdin_blocks
+from charlm.cli.stdin import STDIN, check_stdin, comes_from_stdin, stdin_blocks
 from charlm.cli.task_runs import check_typed, flags_of, open_run, split_target
 from charlm.config.tasks import TASKS
-from charlm.errors import UsageError, check_choice
+from charlm.errors import check_choice
 from charlm.phases import phase
 from charlm.units import count_of
 
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from charlm.api.task_api import TaskModel
     from charlm.report.task_reports import Predictions
 
-STDIN = ["-"]
 Group = list[Any]
 """Texts that are answered together."""
 Rows = Iterator[list[tuple[Any, Any]]]
@@ -147,16 +145,9 @@ def _predictions(path: Path) -> "Predictions":
 
 def _check_source(asked: Asked) -> bool:
     """Return whether texts come from stdin. Raises UsageError for flags that do not fit."""
-    texts, files, reading = asked.texts, asked.files, asked.reading
-    if texts and files:
-        raise UsageError("texts and --file were both given; expected one of them")
-    from_stdin = (not texts and not files) or STDIN in (texts, files)
-    if texts and not from_stdin:
-        options.check_meant(options.reading_flags(reading), "--file or stdin")
-    if from_stdin and reading.get("input_format", "auto") in ("auto", "text"):
-        options.check_meant(options.table_flags(reading), "--file or --input-format")
-    if from_stdin and sys.stdin.isatty():
-        raise UsageError("no texts; expected some as arguments, with --file, or on stdin")
+    from_stdin = comes_from_stdin("texts", asked.texts or [], asked.files or [], asked.reading)
+    if from_stdin:
+        check_stdin("texts", asked.reading)
     return from_stdin
 
 
@@ -187,7 +178,7 @@ def _groups(model: "TaskModel", asked: Asked, *, from_stdin: bool) -> Iterator[G
 
     target, rules = split_target(asked.reading)
     task = api.task_api.api_of(run_task(model.path))
-    plain = rules.get("input_format", "auto") in ("auto", "text") and task.reads_lines
+    plain = task.reads_lines and not options.reads_table(rules)
     if from_stdin and not asked.files and plain:
         batches = api.scoring.stream_sentences(stdin_blocks(), "standard input", rules, say)
         return ([record.text or "" for record in batch] for batch in batches)

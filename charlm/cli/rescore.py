@@ -137,8 +137,8 @@ def _check(asked: Asked) -> None:
     """Raise UsageError for options that do not fit together."""
     lists, refs, out = asked.lists, asked.refs, asked.out
     if refs is None:
-        meant = {"--tune": asked.tune, "--chars": asked.chars, "--json": asked.as_json}
-        options.check_meant({flag for flag, given in meant.items() if given}, "--refs")
+        typed = options.typed_values(asked, "--tune", "--chars", "--json")
+        options.check_meant(typed, "--refs")
     if asked.tune and asked.best:
         raise UsageError(
             "--tune and --best were both given; expected one of them. Keep the weights with --out, "

@@ -248,8 +248,8 @@ def _check_one(flags: list[str]) -> None:
 def _is_whole(model: "Model", asked: Asked) -> bool:
     """Return whether samples are whole documents. Raises UsageError for flags that do not fit."""
     until_eos, filters = asked.until_eos, asked.filters
-    if asked.attempts is not None:
-        options.check_meant({"--attempts"} if not filters else set(), "a rule such as --unique")
+    if not filters:
+        options.check_meant(options.typed_values(asked, "--attempts"), "a rule such as --unique")
     whole = model.run.boundaries.document == "line" if until_eos is None else until_eos
     if filters and until_eos is False:
         raise UsageError(

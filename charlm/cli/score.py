@@ -1,6 +1,5 @@
 """`charlm score`: score sentences from arguments, a file or standard input."""
 
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
@@ -16,7 +15,7 @@ from charlm.cli import options
 from charlm.cli.conditions import BY_CONDITION, check_by_condition, score_by_condition
 from charlm.cli.output import on_terminal, render, say, terminal_width, write, write_text
 from charlm.cli.regions import GroupBy, Order, check_regions, isolated_words, score_groups
-from charlm.cli.stdin import is_file, stdin_blocks
+from charlm.cli.stdin import STDIN, check_stdin, comes_from_stdin, is_file, stdin_blocks
 from charlm.cli.toolkits import TOOLKITS, Closed, format_writer, scored_part
 from charlm.errors import UsageError, check_choice
 from charlm.phases import phase
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from charlm.text.sources.rows import Record
 
 FORMATS = ("auto", "table", "tsv", "csv", "jsonl", "scores", *TOOLKITS)
-STDIN = ["-"]
 
 
 File = Annotated[
@@ -173,7 +171,7 @@ def score(asked: Asked) -> None:
     engine = options.on_device(asked.device, asked.engine)
     by, part = _checked_parts(asked)
     from_stdin = _check_source(asked)
-    rule = _word_rule(part, asked.boundary, asked.word_chars)
+    rule = _word_rule(asked, part)
     if by == BY_CONDITION:
         _score_by_condition(asked, engine, from_stdin=from_stdin)
         return
@@ -231,8 +229,7 @@ def _check_groups(asked: Asked, by: str | None) -> str:
     """Return the part to score with --group-by. Raises UsageError for flags that do not fit."""
     typed = options.typed_values(asked, "--context-column", "--carry", "--rank")
     check_regions(typed, by, asked.output)
-    is_table = asked.reading.get("input_format", "auto") not in ("auto", "text")
-    if not asked.file and not is_table:
+    if not asked.file and not options.reads_table(asked.reading):
         options.check_meant({"--group-by"}, "--file")
     return "word"
 
@@ -291,15 +288,14 @@ def _typed_part(by: str | None, tokens: bool) -> str | None:
     return "token" if tokens else by
 
 
-def _word_rule(by: str, boundary: str, word_chars: str) -> "WordRule":
+def _word_rule(asked: Asked, by: str) -> "WordRule":
     """Return the rule of the words. Raises UsageError for flags that have no effect."""
     from charlm.inference.words import WordRule
 
-    rule = WordRule(boundary=boundary, chars=word_chars)
-    if by == "word":
-        return rule
-    typed = {"--boundary": boundary != "trailing", "--word-chars": word_chars != "blank"}
-    options.check_meant({flag for flag, given in typed.items() if given}, "--by word")
+    rule = WordRule(boundary=asked.boundary, chars=asked.word_chars)
+    if by != "word":
+        typed = options.typed_values(asked, "--boundary", "--word-chars")
+        options.check_meant(typed, "--by word")
     return rule
 
 
@@ -308,7 +304,7 @@ def _sentences(model: "Model", asked: Asked, *, from_stdin: bool) -> "Batches":
     if not model.run.boundaries.has_ends:
         say("This model was trained on continuous text, so the end of a sentence is not scored")
     rules = {"keep_cr": model.run.boundaries.crlf, **asked.reading}
-    if from_stdin and asked.reading.get("input_format", "auto") in ("auto", "text"):
+    if from_stdin and not options.reads_table(asked.reading):
         return api.scoring.stream_sentences(stdin_blocks(), "standard input", rules, say)
     if from_stdin or asked.file:
         return api.scoring.file_sentences(asked.file or Path("-"), rules, say, model.path)
@@ -385,21 +381,13 @@ def _checked_parts(asked: Asked) -> tuple[str | None, str]:
 
 def _check_source(asked: Asked) -> bool:
     """Return whether sentences come from stdin. Raises UsageError for flags that do not fit."""
-    texts, file, reading = asked.texts or [], asked.file, asked.reading
-    if texts and file:
-        raise UsageError("sentences and --file were both given; expected one of them")
-    from_stdin = (not texts and not file) or texts == STDIN or str(file) == "-"
-    is_table = reading.get("input_format", "auto") not in ("auto", "text")
-    if texts and texts != STDIN:
-        options.check_meant(options.reading_flags(reading), "--file or stdin")
-    if not file and not (from_stdin and is_table):
-        columns = {"--keep": asked.keep, "--context-column": asked.context_column}
-        typed = {flag for flag, value in columns.items() if value is not None}
+    texts, files = asked.texts or [], [str(asked.file)] if asked.file else []
+    from_stdin = comes_from_stdin("sentences", texts, files, asked.reading)
+    if not files and not (from_stdin and options.reads_table(asked.reading)):
+        typed = options.typed_values(asked, "--keep", "--context-column")
         options.check_meant(typed, "--file")
-    if from_stdin and not is_table:
-        options.check_meant(options.table_flags(reading), "--file or --input-format")
-    if from_stdin and sys.stdin.isatty():
-        raise UsageError("no sentences; expected some as arguments, with --file, or on stdin")
+    if from_stdin:
+        check_stdin("sentences", asked.reading)
     return from_stdin
 
 

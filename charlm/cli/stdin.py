@@ -11,16 +11,19 @@ import contextlib
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from charlm.cli import options
 from charlm.cli.output import Verbosity, say_all
 from charlm.commands import join_words
 from charlm.errors import CorpusError, UsageError, ended
 
 READ_BYTES = 1 << 16
+STDIN = ["-"]
+"""Texts or files of a command that mean standard input."""
 NOT_GIVEN: tuple[Any, ...] = (None, False, [], ())
 """Values of parameters that were not typed. An empty text was typed."""
 Values = Mapping[str, Any]
@@ -128,6 +131,30 @@ def _buffered(descriptor: int) -> int:
         answer = fcntl.ioctl(descriptor, termios.FIONREAD, b"\0" * 4)
         return int.from_bytes(answer, sys.byteorder)
     return 0
+
+
+def comes_from_stdin(
+    noun: str, texts: Sequence[str], files: Sequence[str], reading: options.SettingFlags
+) -> bool:
+    """Return whether a command reads its texts from stdin: none was given, or `-` in their place.
+
+    `noun` names the texts. Raises UsageError for two sources, and for flags for reading that texts
+    given as arguments do not need.
+    """
+    if texts and files:
+        raise UsageError(f"{noun} and --file were both given; expected one of them")
+    from_stdin = (not texts and not files) or STDIN in (texts, files)
+    if texts and not from_stdin:
+        options.check_meant(options.reading_flags(reading), "--file or stdin")
+    return from_stdin
+
+
+def check_stdin(noun: str, reading: options.SettingFlags) -> None:
+    """Raise UsageError for flags that only a table on stdin needs, or if no text was given."""
+    if not options.reads_table(reading):
+        options.check_meant(options.table_flags(reading), "--file or --input-format")
+    if sys.stdin.isatty():
+        raise UsageError(f"no {noun}; expected some as arguments, with --file, or on stdin")
 
 
 def read_text(path: Path = Path("-"), run: Path | None = None) -> str:

@@ -85,7 +85,8 @@ def evaluate_task(
     given = {"--target": target, "--worst": worst, "--beam": beam, "--with": with_}
     others = {name: value for name, value in given.items() if name not in task.evaluation_flags}
     check_typed(others, path, lambda row: flags_of(row, "eval"))
-    options.check_meant(options.reading_flags(reading) if not files else set(), "--file")
+    if not files:
+        options.check_meant(options.reading_flags(reading), "--file")
     model = open_run(path, engine, with_, checkpoints)
     numbers = {key: value for key, value in (("worst", worst), ("beam", beam)) if value is not None}
     result = task.evaluate(model.run, files, target=target, reading=rules, **numbers)
@@ -107,7 +108,8 @@ def compare_tasks(
     engine: str,
 ) -> None:
     """Write the figures of runs of one task, and their differences."""
-    options.check_meant(options.reading_flags(reading) if not files else set(), "--file")
+    if not files:
+        options.check_meant(options.reading_flags(reading), "--file")
     from charlm.runs.task_run import load_task_run
 
     task, report = _parts(paths[0])

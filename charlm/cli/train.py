@@ -134,11 +134,7 @@ class Asked:
     @property
     def ways(self) -> list[str]:
         """Typed flags that decide how the run starts."""
-        ways = {
-            "--resume": self.resume, "--continue": self.go_on, "--overwrite": self.overwrite,
-            "--plan": self.plan,
-        }  # fmt: skip
-        return [flag for flag, is_given in ways.items() if is_given]
+        return [*options.typed_values(self, "--resume", "--continue", "--overwrite", "--plan")]
 
 
 @Takes(text=("sources", "resume"), reads_run=_reads_run)
