@@ -55,23 +55,13 @@ def with_firsts(dataset: Dataset) -> Dataset:
         ids = targets[name].astype(np.int64)
         return replace(text, firsts=np.where(ids == UNSEEN, EOS, ids + size))
 
-    return replace(
-        dataset,
-        train=begun("train", dataset.train),
-        valid=dataset.valid and begun("valid", dataset.valid),
-        test=dataset.test and begun("test", dataset.test),
-    )
+    return dataset.with_texts(begun)
 
 
 def without_firsts(dataset: Dataset) -> Dataset:
     """Return a dataset whose documents begin with EOS, for models that know no conditions."""
-    return replace(
-        dataset,
-        labelled=None,
-        train=replace(dataset.train, firsts=None),
-        valid=dataset.valid and replace(dataset.valid, firsts=None),
-        test=dataset.test and replace(dataset.test, firsts=None),
-    )
+    unlabelled = replace(dataset, labelled=None)
+    return unlabelled.with_texts(lambda _, text: replace(text, firsts=None))
 
 
 def check_conditioned(settings: Settings) -> None:

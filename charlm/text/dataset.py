@@ -4,9 +4,10 @@ Small texts are encoded in memory, large ones into the cache on disk (`charlm.te
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,6 +58,12 @@ class Dataset:
     def split(self, name: str) -> EncodedText | None:
         """Return the split of this name: train, valid or test."""
         return {"train": self.train, "valid": self.valid, "test": self.test}[name]
+
+    def with_texts(self, change: Callable[[str, EncodedText], EncodedText]) -> "Dataset":
+        """Return the dataset with changed texts; `change` takes the name and text of a split."""
+        texts = {name: text for name in SPLITS if (text := self.split(name)) is not None}
+        changed: dict[str, Any] = {name: change(name, text) for name, text in texts.items()}
+        return replace(self, **changed)
 
 
 def load_dataset(

@@ -26,8 +26,7 @@ def mirrored(text: EncodedText) -> EncodedText:
 
 def mirrored_dataset(dataset: "Dataset") -> "Dataset":
     """Return a dataset with each of its texts in reverse."""
-    valid, test = (text and mirrored(text) for text in (dataset.valid, dataset.test))
-    return replace(dataset, train=mirrored(dataset.train), valid=valid, test=test)
+    return dataset.with_texts(lambda _, text: mirrored(text))
 
 
 class BackwardVocabulary(Vocabulary):
