@@ -131,8 +131,7 @@ def _second(built: "BuiltVocabulary", corpus: "Corpus") -> dict[str, Any]:
     missing: Counter[str] = Counter()
     for chunk in safe_chunks(corpus.chunks()) if counts[vocabulary.unk] else ():
         for part in chunk.split(END):
-            pairs = zip(vocabulary.pieces(part), vocabulary.encode(part), strict=True)
-            missing.update(piece for piece, index in pairs if index == vocabulary.unk)
+            missing.update(vocabulary.unknown_pieces(part))
     say_all(corpus.warnings)
     total = int(counts.sum())
     return {

@@ -116,8 +116,4 @@ def _count(vocabulary: Vocabulary, texts: Sequence[str]) -> int:
 
 def _unknown(vocabulary: Vocabulary, text: str) -> list[str]:
     """Return the unknown pieces of a text, without those that are spelled as UNK itself."""
-    ids = vocabulary.encode(text)
-    if vocabulary.unk not in ids:
-        return []
-    pairs = zip(vocabulary.pieces(text), ids.tolist(), strict=True)
-    return [piece for piece, index in pairs if index == vocabulary.unk and piece != UNK_NAME]
+    return [piece for piece in vocabulary.unknown_pieces(text) if piece != UNK_NAME]

@@ -34,7 +34,7 @@ class NumberVocabulary(Vocabulary):
         """Raise UsageError: no text can be cut."""
         raise _no_text()
 
-    def unknown(self, text: str) -> list[str]:
+    def unknown_pieces(self, text: str) -> list[str]:
         """Return no pieces: nothing is looked up."""
         return []
 

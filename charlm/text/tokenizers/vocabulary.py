@@ -120,8 +120,15 @@ class Vocabulary(ABC):
 
     def unknown(self, text: str) -> list[str]:
         """Return the distinct pieces of a text that are not in the vocabulary, in order."""
-        pairs = zip(self.pieces(text), self.encode(text), strict=True)
-        return list(dict.fromkeys(piece for piece, index in pairs if index == UNK))
+        return list(dict.fromkeys(self.unknown_pieces(text)))
+
+    def unknown_pieces(self, text: str) -> list[str]:
+        """Return the piece of each token of a text that is UNK."""
+        ids = self.encode(text)
+        if UNK not in ids:
+            return []
+        pairs = zip(self.pieces(text), ids.tolist(), strict=True)
+        return [piece for piece, index in pairs if index == UNK]
 
     def token_text(self, index: int) -> str:
         """Return the text of one token, the name of UNK or EOS, or bytes as `<0xE2 0x80>`."""
