@@ -11,7 +11,7 @@ from charlm.inference.tag_counts import TagCounts
 from charlm.inference.tagging import PlacedWords, Tags, tags_of
 from charlm.runs.tag_run import TagRun
 from charlm.text.documents import check_text
-from charlm.text.sentences import split_words
+from charlm.text.sentences import is_word, split_words
 from charlm.text.sources.text_lines import FileRules
 
 Text = str | Sequence[str]
@@ -99,7 +99,7 @@ def checked_sentences(texts: str | Iterable[Text] | None) -> Iterator[Text]:
             continue
         if not isinstance(text, list | tuple) or not all(isinstance(word, str) for word in text):
             raise UsageError(f"texts[{number}] is {text!r:.80}; expected a str, or a list of words")
-        bad = next((word for word in text if not word.strip() or set(word) & set("\t\r\n")), None)
+        bad = next((word for word in text if not is_word(word)), None)
         if bad is not None:
             raise UsageError(f"texts[{number}] has the word {bad!r:.80}; expected no empty word")
         yield text

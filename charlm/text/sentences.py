@@ -56,8 +56,7 @@ class Sentences:
     def numbers(self, rows: Int64) -> Int64:
         """Return the numbers of the words of these sentences, sentence after sentence."""
         counts = self.counts[rows]
-        inside = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        numbers: Int64 = np.repeat(self.ends[rows] - counts, counts) + inside
+        numbers: Int64 = np.repeat(self.ends[rows] - counts, counts) + places_within(counts)
         return numbers
 
     def sentences_at(self, rows: Int64) -> "Sentences":
@@ -75,6 +74,12 @@ class Sentences:
     def words_of(self, row: int) -> list[str]:
         """Return the words of a sentence."""
         return [self.words[number] for number in self.spelling[self.numbers(np.array([row]))]]
+
+
+def places_within(counts: Int64) -> Int64:
+    """Return the places, from 0, of the items of groups of these sizes, group after group."""
+    places: Int64 = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return places
 
 
 def encode_sentences(sentences: Iterable[Sequence[str]], vocabulary: Vocabulary) -> Sentences:
@@ -113,6 +118,11 @@ def encode_sentences(sentences: Iterable[Sequence[str]], vocabulary: Vocabulary)
         lasts=np.concatenate(lasts).astype(np.int32),
         ends=np.array(word_ends, np.int64),
     )
+
+
+def is_word(text: str) -> bool:
+    """Return True for a text that may be a word or a tag: not blank, without line ends and tabs."""
+    return bool(text.strip()) and not set(text) & set("\t\r\n")
 
 
 def split_words(text: str) -> list[tuple[str, int]]:

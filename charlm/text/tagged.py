@@ -38,7 +38,7 @@ from charlm.text.labels import (
     write_targets,
 )
 from charlm.text.sentence_files import read_kept, write_sentences
-from charlm.text.sentences import Sentences, encode_sentences
+from charlm.text.sentences import Sentences, encode_sentences, is_word
 from charlm.text.sources.text_lines import FileRules
 from charlm.text.spans import OUTSIDE, as_iob2, is_span_tag, scheme_of, stray_inner
 from charlm.text.splits import VALID_FRACTION
@@ -152,12 +152,10 @@ class TaggedText:
             return expected
         if len(words) != len(tags) or not words:
             return f"expected a tag for each of its {count_of(len(words), 'word')}"
-        bad = [each for each in (*words, *tags) if not each.strip() or set(each) & set("\t\r\n")]
-        return (
-            f"expected words and tags that are not blank, without line ends, not {bad[0]!r:.40}"
-            if bad
-            else ""
-        )
+        bad = next((each for each in (*words, *tags) if not is_word(each)), None)
+        if bad is None:
+            return ""
+        return f"expected words and tags that are not blank, without line ends, not {bad!r:.40}"
 
     def fingerprint(self, corpus: CorpusSettings, task: TaskSettings) -> str:
         """Read the sentences and return the fingerprint of their dataset."""

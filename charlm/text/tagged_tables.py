@@ -13,7 +13,7 @@ from itertools import chain, islice
 
 from charlm.errors import CorpusError, named
 from charlm.text.documents import check_text
-from charlm.text.sentences import split_words
+from charlm.text.sentences import is_word, split_words
 from charlm.text.sources.files import shown
 from charlm.text.sources.rows import (
     PEEK_ROWS,
@@ -322,8 +322,8 @@ def _check(words: Iterable[str], tags: Iterable[str] | None, place: str) -> None
     for noun, values in (("word", words), ("tag", tags or ())):
         for value in values:
             check_text(value, place, "Correct that row.")
-            bad = "is blank" if not value.strip() else "has a line end or a tab"
-            if not value.strip() or set(value) & set("\t\r\n"):
+            if not is_word(value):
+                bad = "has a line end or a tab" if value.strip() else "is blank"
                 raise CorpusError(
                     f"{place} has the {noun} {value!r:.40}, which {bad}; expected {noun}s on one "
                     "line, without tabs and not blank. Correct that row"

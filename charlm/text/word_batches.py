@@ -15,7 +15,7 @@ from charlm.text.batches import PADDING, Int64, Position
 from charlm.text.documents import END
 from charlm.text.encoded import EncodedText, TextCounts
 from charlm.text.groups import Groups, TextBatch, padded
-from charlm.text.sentences import Int32, Sentences
+from charlm.text.sentences import Int32, Sentences, places_within
 from charlm.text.tokenizers.vocabulary import Vocabulary
 
 MAX_LETTERS = 40
@@ -81,7 +81,7 @@ def word_batch(
     inputs, lengths = padded(sentences.text, rows)
     counts, numbers = sentences.counts[rows], sentences.numbers(rows)
     columns = np.repeat(np.arange(len(rows)), counts)
-    inside = np.arange(len(numbers)) - np.repeat(np.cumsum(counts) - counts, counts)
+    inside = places_within(counts)
     shape = int(counts.max(initial=0)), len(rows)
     firsts, lasts = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     firsts[inside, columns] = sentences.firsts[numbers] + 1
@@ -96,10 +96,8 @@ def word_batch(
         spellings, steps = spelled_out([sentences.words[number] for number in used], letters)
         begins, stops = firsts[inside, columns], lasts[inside, columns]
         widths = stops - begins + 1
-        offsets = np.arange(widths.sum()) - np.repeat(np.cumsum(widths) - widths, widths)
-        spelled[np.repeat(begins, widths) + offsets, np.repeat(columns, widths)] = np.repeat(
-            spelling + 1, widths
-        )
+        steps_of = np.repeat(begins, widths) + places_within(widths)
+        spelled[steps_of, np.repeat(columns, widths)] = np.repeat(spelling + 1, widths)
     return WordBatch(
         inputs=inputs,
         targets=tags,
