@@ -11,7 +11,8 @@ from charlm.errors import CharlmError, CorpusError, UsageError
 from charlm.text.sources.kinds import advice_for
 from charlm.text.sources.text_lines import FileRules
 from charlm.text.spans import spans_of
-from charlm.text.tagged_files import MAX_WORDS, Sentence, read_sentences
+from charlm.text.tagged_files import MAX_WORDS, read_sentences
+from charlm.text.tagged_tables import Sentence
 
 SENTENCES = [
     [("EU", "B-ORG"), ("rejects", "O"), ("#win", "O"), (".", "O")],

@@ -15,7 +15,8 @@ from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError
 from charlm.text.sources.rows import Columns
 from charlm.text.sources.text_lines import FileRules
-from charlm.text.tagged_files import Sentence, read_sentences
+from charlm.text.tagged_files import read_sentences
+from charlm.text.tagged_tables import Sentence
 
 SENTENCES = [
     (("EU", "rejects", "German", "call"), ("B-ORG", "O", "B-MISC", "O")),

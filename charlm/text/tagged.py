@@ -42,7 +42,8 @@ from charlm.text.sentences import Sentences, encode_sentences, is_word
 from charlm.text.sources.text_lines import FileRules
 from charlm.text.spans import OUTSIDE, as_iob2, is_span_tag, scheme_of, stray_inner
 from charlm.text.splits import VALID_FRACTION
-from charlm.text.tagged_files import Sentence, read_sentences
+from charlm.text.tagged_files import read_sentences
+from charlm.text.tagged_tables import Sentence
 from charlm.text.task_text import NOTHING, Given, TaskText
 from charlm.text.tokenizers.building import build_vocabulary
 from charlm.text.tokenizers.vocabulary import Vocabulary, load_vocabulary

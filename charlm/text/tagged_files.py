@@ -29,7 +29,7 @@ from charlm.text.tagged_heads import (
     is_row,
     names_columns,
 )
-from charlm.text.tagged_tables import table_sentences, undivided
+from charlm.text.tagged_tables import Sentence, table_sentences, undivided
 from charlm.units import count_of
 
 SUFFIXES = (".conll", ".iob", ".bio", ".conllu")
@@ -43,16 +43,6 @@ MIN_COMPARED = 20
 _LETTER = re.compile(r"[^\W\d_]")
 _ID = re.compile(r"([0-9]+)([-.][0-9]+)?")
 _EXPECTED = "a word and its tag on each line, and an empty line after each sentence"
-
-
-class Sentence(NamedTuple):
-    """Words of a sentence, their tags, and where it was read."""
-
-    words: tuple[str, ...]
-    tags: tuple[str, ...] | None
-    """None for text without tags."""
-    place: str
-    """Place for messages, such as "train.conll: line 7"."""
 
 
 def read_sentences(sources: Sequence[str], rules: FileRules) -> Iterator[Sentence]:
@@ -109,7 +99,7 @@ class _Reader(LineReader):
 
     def _table(self, rows: Rows) -> Iterator[Sentence]:
         """Yield the sentences of a table."""
-        return self._checked((Sentence(*each) for each in table_sentences(rows, self)), rows.label)
+        return self._checked(table_sentences(rows, self), rows.label)
 
     def _file(self, source: TextFile | Spool) -> Iterator[Sentence]:
         numbered = enumerate(self.lines(source), 1)

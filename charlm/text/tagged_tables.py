@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
+from typing import NamedTuple
 
 from charlm.errors import CorpusError, named
 from charlm.text.documents import check_text
@@ -51,8 +52,16 @@ SPAN_TAG = re.compile(r"O|[BIESLU]-\S+")
 """Tag of entities, of which a column of words has few."""
 _ENDS = frozenset(".!?。！？।")
 _LIST = re.compile(r"\s*\[\s*['\"]")
-Words = tuple[tuple[str, ...], tuple[str, ...] | None, str]
-"""Words of a sentence, their tags or None, and where it was read."""
+
+
+class Sentence(NamedTuple):
+    """Words of a sentence, their tags, and where it was read."""
+
+    words: tuple[str, ...]
+    tags: tuple[str, ...] | None
+    """None for text without tags."""
+    place: str
+    """Place for messages, such as "train.conll: line 7"."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +118,7 @@ class WordColumns(TwoColumns):
         )
 
 
-def table_sentences(rows: Rows, reader: LineReader) -> Iterator[Words]:
+def table_sentences(rows: Rows, reader: LineReader) -> Iterator[Sentence]:
     """Yield the sentences of a table.
 
     If tags are not needed, rows may have texts, whose words are those between blanks. Raises
@@ -136,7 +145,7 @@ def table_sentences(rows: Rows, reader: LineReader) -> Iterator[Words]:
         for record in records:
             _check_no_list(record.text or "", "", f"{rows.label}: {record.place}")
             words = tuple(word for word, _ in split_words(record.text or ""))
-            yield words, None, f"{rows.label}: {record.place}"
+            yield Sentence(words, None, f"{rows.label}: {record.place}")
 
 
 def _check_words(head: Sequence[Record], label: str, column: str) -> None:
@@ -180,7 +189,7 @@ def _check_one_word(head: Sequence[Record], label: str, column: str) -> None:
 
 def _listed(
     records: Iterable[Record], label: str, column: str | None, warn: Warn, needs_tags: bool
-) -> Iterator[Words]:
+) -> Iterator[Sentence]:
     """Yield the sentences of rows with lists of words and of tags."""
     numbers = reported = False
     empty = 0
@@ -205,7 +214,7 @@ def _listed(
                 "does not say what they mean, so spans are not recognised."
             )
         if words or not needs_tags:
-            yield words, tags, place
+            yield Sentence(words, tags, place)
         else:
             empty += 1
     if empty:
@@ -235,7 +244,7 @@ def _joined(
     keys: Sequence[str],
     warn: Warn,
     needs_tags: bool,
-) -> Iterator[Words]:
+) -> Iterator[Sentence]:
     """Yield the sentences of rows with a word each; `keys` are columns that change with them.
 
     A cell of them that is empty continues the sentence, and so does an equal one. Without `keys`,
@@ -251,14 +260,14 @@ def _joined(
     place, last = "", [""] * len(keys)
     divided = False
 
-    def sentence() -> Words:
+    def sentence() -> Sentence:
         """Return the sentence that ends here."""
         if not divided and len(words) > MAX_UNDIVIDED:
             raise CorpusError(
                 f"{label} has {len(words):,} rows and no end of a sentence; expected a column such "
                 "as sentence_id that changes, or an empty line after each sentence. Add one of them"
             )
-        return tuple(words), tuple(tags) if needs_tags else None, place
+        return Sentence(tuple(words), tuple(tags) if needs_tags else None, place)
 
     for record in records:
         own = f"{label}: {record.place}"
