@@ -1,4 +1,4 @@
-"""Evaluation of runs that give labels, on the texts that they held out or on files."""
+"""Evaluation and comparison of runs that give labels, on held-out texts or on files."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,18 +7,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.api.comparison import common_parts
 from charlm.api.task_api import FROM_FILES, file_rules, held_out
 from charlm.backends.softmax import log_softmax
 from charlm.commands import command
 from charlm.errors import CorpusError
-from charlm.inference.figures import TaskEvaluation
+from charlm.inference.counts import mcnemar, paired_interval
+from charlm.inference.figures import TaskComparison, TaskDifference, TaskEvaluation
 from charlm.inference.labelling import WrongText
 from charlm.phases import phase
-from charlm.runs.agreement import unknown_names
-from charlm.runs.columns import run_columns
+from charlm.runs.agreement import check_same_labels, unknown_names
+from charlm.runs.columns import common_columns, run_columns
 from charlm.runs.label_run import LabelRun
 from charlm.runs.layout import RECORD, read_record
-from charlm.runs.locate import exists
+from charlm.runs.locate import exists, run_name
 from charlm.text.bag_of_words import BagOfWords
 from charlm.text.encoded import EncodedText
 from charlm.text.examples import read_examples
@@ -181,3 +183,44 @@ def _texts(run: LabelRun, part: LabelledTexts, rows: NDArray[np.int64]) -> Itera
         else:
             begin = int(ends[row - 1]) if row else 0
             yield run.vocabulary.decode(part.encoded.ids[begin : int(ends[row]) - 1])
+
+
+def compare_labels(
+    runs: Sequence[LabelRun],
+    files: Sequence[str] | None = None,
+    *,
+    target: str | None = None,
+    reading: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> TaskComparison:
+    """Compare runs on files with labels, or on the texts that all of them held out.
+
+    `target`, `reading` are as in `evaluate_labels`; `seed` seeds the bootstrap. Raises UsageError
+    for runs of different labels, and for runs that held out different texts.
+    """
+    first, notes = runs[0], list[str]()
+    paths = [run.path for run in runs]
+    check_same_labels(paths, [run.labels.names for run in runs])
+    if files:
+        columns = common_columns(paths, files, reading, target)
+        rules = file_rules(reading, target, notes.append, columns)
+        pairs = read_pairs(first, files, rules, notes)
+        parts = [encoded_pairs(run, pairs) for run in runs]
+    else:
+        kept = [held_out_labelled(run) for run in runs]
+        parts = common_parts(paths, kept, notes, lambda part: len(part.targets))
+    counts, right = [], []
+    for run, part in zip(runs, parts, strict=True):
+        logits = logits_of(run, part, run_name(run.path))
+        counts.append(run.counts(logits, part.targets))
+        right.append(logits.argmax(axis=1) == part.targets)
+    differences = [
+        TaskDifference("accuracy", *paired_interval(right[0], each, seed), mcnemar(right[0], each))
+        for each in right[1:]
+    ]
+    return TaskComparison(
+        names=[run_name(run.path) for run in runs],
+        counts=counts,
+        differences=[None, *differences],
+        notes=notes,
+    )

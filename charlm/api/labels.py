@@ -114,7 +114,7 @@ class LabelApi(TaskApi):
     evaluation_flags = frozenset({"--target", "--worst", "--with"})
     reads_lines = True
     evaluation = "charlm.api.label_evaluation:evaluate_labels"
-    comparison = "charlm.api.label_comparison:compare_labels"
+    comparison = "charlm.api.label_evaluation:compare_labels"
 
     def open(
         self,
