@@ -85,6 +85,11 @@ class Labels:
         """Return the id of each label, shape (labels,), UNSEEN for names that are not known."""
         return np.array([self._ids.get(label, UNSEEN) for label in labels], np.int32)
 
+    def counts(self, targets: Targets) -> dict[str, int]:
+        """Return how often each label occurs in targets, by name; UNSEEN is left out."""
+        counts = np.bincount(targets[targets != UNSEEN], minlength=len(self))
+        return dict(zip(self.names, counts.tolist(), strict=True))
+
 
 def natural_order(name: str) -> tuple[bool, float, list[str | float], str]:
     """Return a sort key: numbers first, by their value; numbers inside names count by value too.
@@ -108,9 +113,7 @@ class Labelled:
 
     def counts(self, split: str) -> dict[str, int]:
         """Return the number of texts of each known label in a split."""
-        targets = self.targets[split]
-        counts = np.bincount(targets[targets != UNSEEN], minlength=len(self.labels))
-        return dict(zip(self.labels.names, counts.tolist(), strict=True))
+        return self.labels.counts(self.targets[split])
 
     def total(self, split: str) -> int:
         """Return the number of targets of a split: its texts."""

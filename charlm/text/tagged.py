@@ -30,7 +30,6 @@ from charlm.text.labelled import (
 )
 from charlm.text.labels import (
     MAX_LABELS,
-    UNSEEN,
     Labels,
     Targets,
     natural_order,
@@ -73,12 +72,7 @@ class Tagged:
 
     def record(self) -> dict[str, Any]:
         """Return the number of words with each tag, by split."""
-        return {"labels": {split: self._counts(split) for split in self.targets}}
-
-    def _counts(self, split: str) -> dict[str, int]:
-        tagged = self.targets[split][self.targets[split] != UNSEEN]
-        counts = np.bincount(tagged, minlength=len(self.labels)).tolist()
-        return dict(zip(self.labels.names, counts, strict=True))
+        return {"labels": {name: self.labels.counts(own) for name, own in self.targets.items()}}
 
     def write(self, folder: Path, split: str) -> None:
         """Write the words, their places and tags beside the encoded text of a split."""
