@@ -175,8 +175,7 @@ class LabelledText:
 
     def check_example(self, pair: Any) -> str:
         """Return what is wrong with a pair of a text and its label, or ""."""
-        good = isinstance(pair, tuple | list) and [type(part) for part in pair] == [str, str]
-        return "" if good else "expected a text and its label, two strings"
+        return expected_pair(pair, "label")
 
     def fingerprint(self, corpus: CorpusSettings, task: TaskSettings) -> str:
         """Read the texts and return the fingerprint of their dataset."""
@@ -197,6 +196,12 @@ class LabelledText:
 
 
 LABELLED: TaskText = LabelledText()
+
+
+def expected_pair(pair: Any, noun: str) -> str:
+    """Return what was expected of a pair of a text and its `noun`, or "" for a good one."""
+    good = isinstance(pair, tuple | list) and [type(part) for part in pair] == [str, str]
+    return "" if good else f"expected a text and its {noun}, two strings"
 
 
 def parts_fingerprint(parts: Mapping[str, Texts]) -> str:

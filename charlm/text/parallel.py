@@ -27,6 +27,7 @@ from charlm.text.labelled import (
     Texts,
     complete,
     encode_texts,
+    expected_pair,
     finished_dataset,
     held_out_parts,
     parts_fingerprint,
@@ -132,8 +133,7 @@ class ParallelText:
 
     def check_example(self, pair: Any) -> str:
         """Return what was expected of a pair of texts given in Python, or ""."""
-        good = isinstance(pair, tuple | list) and [type(part) for part in pair] == [str, str]
-        return "" if good else "expected a text and its translation, two strings"
+        return expected_pair(pair, TRANSLATION)
 
     def fingerprint(self, corpus: CorpusSettings, task: TaskSettings) -> str:
         """Read pairs and return the fingerprint of their dataset."""
