@@ -1,6 +1,6 @@
 """Measurement of how far back the gradient reaches, in a run or in small models of cells."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from charlm.inspect.recall import LAG, LETTERS, recall_flows, recall_settings, r
 from charlm.runs.columns import run_columns
 from charlm.runs.run import load_run
 from charlm.text.corpus import Corpus
+from charlm.text.sources.rows import Warn
 
 LAGS = 200
 """Default number of tokens back for a text."""
@@ -23,7 +24,7 @@ def run_gradients(
     *,
     reading: Mapping[str, Any] | None = None,
     lags: int | None = None,
-    warn: Callable[[str], None] = lambda _: None,
+    warn: Warn = lambda _: None,
 ) -> GradientFlow:
     """Measure the gradient in a run, on files or on the text that it keeps.
 

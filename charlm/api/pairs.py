@@ -1,6 +1,6 @@
 """Minimal pairs: read them from files, score them, count the correct ones."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike, fspath
 from typing import Any
 
@@ -12,10 +12,10 @@ from charlm.phases import phase
 from charlm.text import pair_files
 from charlm.text.pair_files import Pair
 from charlm.text.rewritings import rewriting_note
+from charlm.text.sources.rows import Warn
 from charlm.text.splitting import splitter
 from charlm.text.syntaxgym import SuiteItem
 
-Warn = Callable[[str], None]
 Row = Pair | SuiteItem | Mapping[str, Any] | Sequence[str]
 """A pair: a mapping with sentence_good and sentence_bad, or the two sentences in this order."""
 

@@ -7,7 +7,7 @@ texts = [best.text for best in lists.best(weights)]
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,17 +25,13 @@ from charlm.text.nbest_files import NBestFiles, check_same, references
 from charlm.text.nbest_formats import FORMATS, log_base_of, read_nbest
 from charlm.text.nbest_formats import nbest_lines as nbest_lines
 from charlm.text.rewritings import rewriting_note
+from charlm.text.sources.rows import Warn
 from charlm.units import LOG_BASES
 
 LN_10, BASE_RANGE = LOG_BASES["10"], 1.2
 """Ratio of scores in base e and base 10, and the factor within which scores have this ratio."""
-Warn = Callable[[str], None]
 References = str | Path | Mapping[str, str]
 """File of references, or the reference of each utterance by its name."""
-
-
-def _ignore(message: str) -> None:
-    del message
 
 
 def read_lists(
@@ -47,7 +43,7 @@ def read_lists(
     beam: int | None = None,
     encoding: str = "utf-8",
     errors: str = "strict",
-    warn: Warn = _ignore,
+    warn: Warn = lambda _: None,
 ) -> NBestLists:
     """Read n-best lists in the format srilm, kaldi, nemo, tsv or jsonl.
 
@@ -84,7 +80,7 @@ def rescore(
     lists: NBestLists | str | Path,
     *,
     unk_penalty: float | None = None,
-    warn: Warn = _ignore,
+    warn: Warn = lambda _: None,
     **reading: Any,
 ) -> NBestLists:
     """Return n-best lists with the feature `charlm`: the log-probability of each hypothesis.
@@ -136,7 +132,7 @@ def default_weights(lists: NBestLists) -> dict[str, float]:
     return {name: float(name not in unused) for name in lists.features}
 
 
-def read_weights(path: Path, lists: NBestLists, warn: Warn = _ignore) -> dict[str, float]:
+def read_weights(path: Path, lists: NBestLists, warn: Warn = lambda _: None) -> dict[str, float]:
     """Return the weights in a file that `charlm rescore --tune` wrote.
 
     `warn` takes a warning if the scores of these lists look as if they had another base than those
@@ -214,7 +210,7 @@ def read_references(
     *,
     encoding: str = "utf-8",
     errors: str = "strict",
-    warn: Warn = _ignore,
+    warn: Warn = lambda _: None,
 ) -> dict[str, str]:
     """Return the reference of each utterance of the lists: a line `utt w1 w2 ...` of a file.
 

@@ -10,7 +10,7 @@ from charlm.errors import UsageError, named
 from charlm.inference.scores import Score, Scores
 from charlm.inference.scoring import Scorer
 from charlm.runs.columns import run_columns
-from charlm.text.sources.rows import Record
+from charlm.text.sources.rows import Record, Warn
 
 if TYPE_CHECKING:
     from charlm.text.corpus import Corpus
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 BATCH = 256
 """Number of sentences that are scored at once."""
 Batches = Iterator[list[Record]]
-Warn = Callable[[str], None]
-"""Receiver of warnings about a text."""
 
 
 def score_texts(

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -15,7 +15,7 @@ from charlm.text.nbest import NBestLists
 from charlm.text.sources.decoding import line_batches
 from charlm.text.sources.encodings import decoded
 from charlm.text.sources.files import TextFile, shown
-from charlm.text.sources.rows import Number
+from charlm.text.sources.rows import Number, Warn
 from charlm.units import count_of, first_few
 
 _MARKS = re.compile(r"^\s*<s>\s*|\s*</s>\s*$", re.IGNORECASE)
@@ -37,7 +37,7 @@ class NBestFiles:
     graph: Path | None = None
     beam: int | None = None
     reading: ReadSettings = field(default_factory=ReadSettings)
-    warn: Callable[[str], None] = lambda _: None
+    warn: Warn = lambda _: None
     marked: list[int] = field(default_factory=list)
     """Lines of the texts whose sentence marks `unmarked` removed."""
 

@@ -1,14 +1,14 @@
 """Encodings of files, recognised by a byte-order mark or by the content."""
 
 import codecs
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError
 from charlm.text.sources.decoding import AUTO, SNIFF_BYTES, decode
 from charlm.text.sources.files import Spool, TextFile, blocks
-from charlm.text.sources.rows import Rows
+from charlm.text.sources.rows import Rows, Warn
 from charlm.text.sources.signatures import (
     CONVERT,
     LOOKS_LIKE,
@@ -76,7 +76,7 @@ def recognise(blocks: Iterable[bytes]) -> Guess | None:
     return Guess("utf-8", sure=False) if _is_mostly_valid(sample) else _likeliest(sample)
 
 
-def own_encoding(source: TextFile | Spool, warn: Callable[[str], None]) -> str:
+def own_encoding(source: TextFile | Spool, warn: Warn) -> str:
     """Return the encoding of a file by its content, and warn if it is not UTF-8.
 
     Raises CorpusError if no encoding fits, or if the file is evidently no text.
@@ -97,9 +97,7 @@ def own_encoding(source: TextFile | Spool, warn: Callable[[str], None]) -> str:
     return guess.name
 
 
-def decoded(
-    source: TextFile | Spool, reading: ReadSettings, warn: Callable[[str], None]
-) -> Iterator[str]:
+def decoded(source: TextFile | Spool, reading: ReadSettings, warn: Warn) -> Iterator[str]:
     """Yield the text of a file in pieces, in the encoding of the settings or in its own.
 
     Raises CorpusError if it cannot be read or decoded.
