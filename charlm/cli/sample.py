@@ -17,6 +17,7 @@ from charlm.config.tasks import SERIES
 from charlm.errors import UsageError
 from charlm.files.escapes import escape_controls
 from charlm.phases import advance, phase
+from charlm.text.tokenizers.tokenizer_json import UNKNOWN_TEXT
 
 if TYPE_CHECKING:
     from charlm.api.model import Model
@@ -110,7 +111,6 @@ UnkText = Annotated[str, typer.Option("--unk-text", help="Text to write for UNK.
 Raw = Annotated[
     bool, typer.Option("--raw", help="Write control characters unchanged, even on a terminal.")
 ]
-UNKNOWN_TEXT = "\N{REPLACEMENT CHARACTER}"
 RULES = ("--unique", "--new", "--match", "--min-len", "--max-len")
 """Flags of the rules for items."""
 OF_TEXT = (
