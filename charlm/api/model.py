@@ -35,7 +35,7 @@ from charlm.inference.states import ModelState, state_after
 from charlm.inference.words import WordRule
 from charlm.runs.card import model_shape
 from charlm.runs.conditions import conditions_of
-from charlm.runs.layout import METRICS, TOKENIZER, WEIGHTS, read_metrics
+from charlm.runs.layout import TOKENIZER, WEIGHTS
 from charlm.runs.locate import is_run
 from charlm.runs.mixtures import Mixture
 from charlm.runs.pair import backward_half, is_pair
@@ -98,8 +98,7 @@ class Model:
     @property
     def history(self) -> History:
         """Records of the training; empty for a run without a log, such as a built-in one."""
-        log = self.path / METRICS
-        return History(read_metrics(self.path) if log.exists() else [], self.path)
+        return History.of_run(self.path)
 
     def score(
         self,

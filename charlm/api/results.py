@@ -6,6 +6,7 @@ from typing import Any
 
 from charlm.inference.generation import NextToken
 from charlm.listing import Listing
+from charlm.runs.layout import METRICS, read_metrics, read_record
 
 COLUMNS = ("label", "words", "tags", "text", "probability")
 """Fields of answers that are columns of a table of them."""
@@ -44,6 +45,11 @@ class History(Listing[dict[str, Any]]):
         super().__init__(records)
         self.path = path
 
+    @classmethod
+    def of_run(cls, path: Path) -> "History":
+        """Return the records of the run in a folder, none if it has no log."""
+        return cls(read_metrics(path) if (path / METRICS).exists() else (), path)
+
     def rows(self) -> list[dict[str, Any]]:
         """Return the records without the values that are themselves tables."""
         return [
@@ -59,7 +65,6 @@ class History(Listing[dict[str, Any]]):
         from charlm.report.axes import RunLog
         from charlm.report.curve_svg import svg
         from charlm.report.curves import plot_of
-        from charlm.runs.layout import read_record
         from charlm.runs.locate import run_name
 
         if self.path is None or not self:

@@ -15,7 +15,7 @@ from charlm.config.corpus import ReadSettings
 from charlm.config.tasks import TASKS
 from charlm.errors import CorpusError, UsageError
 from charlm.runs.columns import run_columns
-from charlm.runs.layout import METRICS, TASK, no_labels, read_metrics, run_task
+from charlm.runs.layout import TASK, no_labels, run_task
 from charlm.runs.run import run_stamp
 from charlm.runs.task_run import TaskRun, load_task_run
 from charlm.text.sources.rows import Columns
@@ -79,8 +79,7 @@ class TaskModel:
         """Records of the training; empty for a run without a log."""
         from charlm.api.results import History
 
-        log = self.path / METRICS
-        return History(read_metrics(self.path) if log.exists() else [], self.path)
+        return History.of_run(self.path)
 
     def predict(self, texts: Any, **options: Any) -> "Predictions":
         """Return the answer to each text, or to one text alone, in a list.
