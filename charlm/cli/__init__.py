@@ -129,11 +129,8 @@ def main(arguments: list[str] | None = None) -> None:
             say("charlm: interrupted")
         finish_output()
     except CharlmError as error:
-        status = _report(error, error.exit_code, error)
-    except typer.Abort:
-        status = 130
-        say("charlm: interrupted")
-    except KeyboardInterrupt:
+        status = _report(error, error.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
         status = 130
         say("charlm: interrupted")
     except SystemExit:  # typer exits so if the pipe of its help is closed
