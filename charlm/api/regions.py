@@ -96,7 +96,7 @@ def table_regions(
         raise UsageError(f"{named('group_by')} names no column; expected some, such as item")
     scored = score_regions(scorer, records, columns, order=order, context=context)
     regions = Regions(
-        Region(row, record.number, score.first_word if score else None, _only_word(score))
+        Region(row, record.number, score and score.first_word, score and score.words[0])
         for row, (record, score) in zip(cells, scored, strict=True)
     )
     regions.word_rule = str(scorer.word_rule)
@@ -138,10 +138,6 @@ def _is_missing(cell: object) -> bool:
         return True
     differs = cell != cell  # of an array, an array
     return isinstance(differs, bool | np.bool_) and bool(differs)
-
-
-def _only_word(score: Score | None) -> WordScore | None:
-    return score.words[0] if score else None
 
 
 def score_regions(

@@ -44,8 +44,7 @@ class SeriesForecaster(TaskModel):
 
         See `samples`.
         """
-        options = {"values": values, "temperature": temperature, "seed": seed}
-        return next(self.samples(1, length, **options))  # type: ignore[arg-type]
+        return next(self.samples(1, length, values=values, temperature=temperature, seed=seed))
 
     def samples(
         self,
