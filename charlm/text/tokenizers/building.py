@@ -173,13 +173,8 @@ def build_counted(read: Read, settings: VocabularySettings, *, count: bool) -> B
         warnings.append(
             f"The text has {literal_unk:,} literal <unk>, which are read as the unknown token UNK."
         )
-    least = settings.min_count or _default_min_count(counts, settings, bool(literal_unk))
-    if spec.letter:
-        _check_alphabet(len(counts), settings)
-    kept = sorted(
-        (token for token, count in counts.items() if count >= least),
-        key=lambda token: (-counts[token], token),
-    )[: _max_size(settings) - 2]
+    least, frequent = _frequent(counts, settings, bool(literal_unk))
+    kept = frequent[: _max_size(settings) - 2]
     vocabulary = vocabulary_class(settings.unit)(
         replace(settings, min_count=least, max_size=_max_size(settings)),
         [UNK_TOKEN, eos, *kept],
@@ -203,13 +198,9 @@ def grow_vocabulary(
     a type counter.
     """
     types, literal = _count_plain_types(read, vocabulary)
-    least = settings.min_count or _default_min_count(types, settings, bool(literal))
-    if vocabulary.spec.letter:
-        _check_alphabet(len(types), settings)
-    new = sorted(
-        (t for t, count in types.items() if count >= least and t not in vocabulary.ids),
-        key=lambda token: (-types[token], token),
-    )[: max(_max_size(settings) - len(vocabulary), 0)]
+    least, frequent = _frequent(types, settings, bool(literal))
+    new = [token for token in frequent if token not in vocabulary.ids]
+    new = new[: max(_max_size(settings) - len(vocabulary), 0)]
     grown = type(vocabulary)(
         replace(vocabulary.settings, min_count=least, max_size=_max_size(settings)),
         [*vocabulary.tokens, *new],
@@ -219,6 +210,20 @@ def grow_vocabulary(
         counts=np.empty(0, np.int64),
         unk_types=estimate_unk_types(types, grown.tokens[2:], literal),
     )
+
+
+def _frequent(
+    counts: dict[str, int], settings: VocabularySettings, has_unk: bool
+) -> tuple[int, list[str]]:
+    """Return the minimum count of an entry, and the types that reach it, ordered by count.
+
+    Raises CorpusError for more distinct characters than any script has.
+    """
+    least = settings.min_count or _default_min_count(counts, settings, has_unk)
+    if UNITS[settings.unit].letter:
+        _check_alphabet(len(counts), settings)
+    types = (token for token, count in counts.items() if count >= least)
+    return least, sorted(types, key=lambda token: (-counts[token], token))
 
 
 def _default_min_count(counts: dict[str, int], settings: VocabularySettings, has_unk: bool) -> int:
