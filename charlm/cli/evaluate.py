@@ -20,52 +20,7 @@ if TYPE_CHECKING:
     from charlm.api.methods import Methods
     from charlm.api.model import Model
 
-Files = Annotated[
-    list[str] | None,
-    typer.Option("--file", help="Text to evaluate. (default: the held-out text)"),
-]
-Document = Annotated[
-    str | None,
-    typer.Option("--document", help="stream, line, paragraph or file. (default: as trained)"),
-]
-Window = Annotated[
-    int | None,
-    typer.Option("--window", min=1, help="Tokens in a window of --reset. (default: 256)"),
-]
-Reset = Annotated[
-    bool,
-    typer.Option("--reset", help="Reset the state at each window, as transformer papers do."),
-]
-Cache = Annotated[
-    int | None,
-    typer.Option("--cache", min=1, help="Also evaluate with a neural cache of N tokens."),
-]
-Dynamic = Annotated[
-    bool, typer.Option("--dynamic", help="Also evaluate while learning from the text.")
-]
-Temperature = Annotated[
-    bool, typer.Option("--temperature", help="Also evaluate uncalibrated and recalibrated.")
-]
-Average = Annotated[
-    bool, typer.Option("--average", help="Also evaluate the mean of the kept checkpoints.")
-]
-Ngram = Annotated[
-    int | None,
-    typer.Option(
-        "--ngram",
-        metavar="N",
-        min=1,
-        max=MAX_ORDER,
-        help="Also mix with N-grams of the training text, fitted with modified Kneser-Ney.",
-    ),
-]
 
-Worst = Annotated[
-    int | None,
-    typer.Option(
-        "--worst", metavar="N", min=1, help="Also show the N texts that are answered worst."
-    ),
-]
 UNCONDITIONED = (
     "--reset", "--cache", "--dynamic", "--with", "--temperature", "--average", "--ngram",
 )  # fmt: skip
@@ -81,19 +36,54 @@ OF_MODELS = (
 class Asked:
     """Options of `charlm eval`."""
 
-    files: Files = None
-    document: Document = None
+    files: Annotated[
+        list[str] | None,
+        typer.Option("--file", help="Text to evaluate. (default: the held-out text)"),
+    ] = None
+    document: Annotated[
+        str | None,
+        typer.Option("--document", help="stream, line, paragraph or file. (default: as trained)"),
+    ] = None
     reading: options.LabelledReading
-    window: Window = None
-    reset: Reset = False
-    cache: Cache = None
-    dynamic: Dynamic = False
-    temperature: Temperature = False
-    average: Average = False
+    window: Annotated[
+        int | None,
+        typer.Option("--window", min=1, help="Tokens in a window of --reset. (default: 256)"),
+    ] = None
+    reset: Annotated[
+        bool,
+        typer.Option("--reset", help="Reset the state at each window, as transformer papers do."),
+    ] = False
+    cache: Annotated[
+        int | None,
+        typer.Option("--cache", min=1, help="Also evaluate with a neural cache of N tokens."),
+    ] = None
+    dynamic: Annotated[
+        bool, typer.Option("--dynamic", help="Also evaluate while learning from the text.")
+    ] = False
+    temperature: Annotated[
+        bool, typer.Option("--temperature", help="Also evaluate uncalibrated and recalibrated.")
+    ] = False
+    average: Annotated[
+        bool, typer.Option("--average", help="Also evaluate the mean of the kept checkpoints.")
+    ] = False
     condition: options.Condition = None
     with_: options.WithAny = None
-    ngram: Ngram = None
-    worst: Worst = None
+    ngram: Annotated[
+        int | None,
+        typer.Option(
+            "--ngram",
+            metavar="N",
+            min=1,
+            max=MAX_ORDER,
+            help="Also mix with N-grams of the training text, fitted with modified Kneser-Ney.",
+        ),
+    ] = None
+    worst: Annotated[
+        int | None,
+        typer.Option(
+            "--worst", metavar="N", min=1, help="Also show the N texts that are answered worst."
+        ),
+    ] = None
     beam: options.Beam = None
     as_json: options.Json = False
     engine: options.Engine = "auto"

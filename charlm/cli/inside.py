@@ -20,56 +20,6 @@ if TYPE_CHECKING:
     from charlm.inspect.find_units import UnitMatches
     from charlm.inspect.text_view import Inspection
 
-Text = Annotated[
-    str | None, typer.Argument(help="Text to look into; - is stdin.", show_default=False)
-]
-File = Annotated[Path | None, typer.Option("--file", help="File with the text to look into.")]
-By = Annotated[str, typer.Option("--by", metavar="PART", help="Colour each token or each word.")]
-Top = Annotated[
-    int | None,
-    typer.Option(
-        "--top",
-        min=1,
-        max=50,
-        help="Show the N likeliest tokens in each place, or N units of --find. "
-        "(default for --find: 10)",
-    ),
-]
-Unit = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--unit",
-        metavar="LAYER:UNIT",
-        help="Colour the text by this unit after each token, such as 2:8; may be repeated.",
-        show_default=False,
-    ),
-]
-Signals = Annotated[
-    str | None,
-    typer.Option(
-        "--signal",
-        help="Signals of the units, such as c or i,f,o: the state h, the cell c, the candidate g "
-        "and the gates. (default: c, or h for a cell without c)",
-    ),
-]
-Find = Annotated[
-    str | None,
-    typer.Option(
-        "--find",
-        metavar="REGEX",
-        help="Find units that know where this matches, or the place in the line for `column`. "
-        "(default text: the validation text of the run)",
-    ),
-]
-Other = Annotated[
-    str | None,
-    typer.Option("--with", metavar="RUN", help="Colour the difference from another run, in bits."),
-]
-Html = Annotated[
-    Path | None, typer.Option("--html", metavar="FILE", help="Save a page that needs no server.")
-]
-Svg = Annotated[Path | None, typer.Option("--svg", metavar="FILE", help="Save a picture.")]
-Csv = Annotated[bool, typer.Option("--csv", help="Write the result as CSV.")]
 MAX_CHARS = 100_000
 """Maximum length of a text that is shown in colours, in characters."""
 MAX_TABLE = 1_000_000
@@ -84,17 +34,65 @@ VIEWS = ("--with", "--top", "--unit", "--find")
 class Asked:
     """Options of `charlm inside`."""
 
-    text: Text = None
-    file: File = None
-    by: By = "token"
-    top: Top = None
-    unit: Unit = None
-    signals: Signals = None
-    find_units: Find = None
-    other: Other = None
-    html: Html = None
-    svg: Svg = None
-    as_csv: Csv = False
+    text: Annotated[
+        str | None, typer.Argument(help="Text to look into; - is stdin.", show_default=False)
+    ] = None
+    file: Annotated[
+        Path | None, typer.Option("--file", help="File with the text to look into.")
+    ] = None
+    by: Annotated[
+        str, typer.Option("--by", metavar="PART", help="Colour each token or each word.")
+    ] = "token"
+    top: Annotated[
+        int | None,
+        typer.Option(
+            "--top",
+            min=1,
+            max=50,
+            help="Show the N likeliest tokens in each place, or N units of --find. "
+            "(default for --find: 10)",
+        ),
+    ] = None
+    unit: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--unit",
+            metavar="LAYER:UNIT",
+            help="Colour the text by this unit after each token, such as 2:8; may be repeated.",
+            show_default=False,
+        ),
+    ] = None
+    signals: Annotated[
+        str | None,
+        typer.Option(
+            "--signal",
+            help="Signals of the units, such as c or i,f,o: the state h, the cell c, the "
+            "candidate g and the gates. (default: c, or h for a cell without c)",
+        ),
+    ] = None
+    find_units: Annotated[
+        str | None,
+        typer.Option(
+            "--find",
+            metavar="REGEX",
+            help="Find units that know where this matches, or the place in the line for `column`. "
+            "(default text: the validation text of the run)",
+        ),
+    ] = None
+    other: Annotated[
+        str | None,
+        typer.Option(
+            "--with", metavar="RUN", help="Colour the difference from another run, in bits."
+        ),
+    ] = None
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Save a page that needs no server."),
+    ] = None
+    svg: Annotated[Path | None, typer.Option("--svg", metavar="FILE", help="Save a picture.")] = (
+        None
+    )
+    as_csv: Annotated[bool, typer.Option("--csv", help="Write the result as CSV.")] = False
     as_json: options.Json = False
     theme: options.Theme = None
     engine: options.Engine = "auto"

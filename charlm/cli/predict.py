@@ -28,27 +28,6 @@ Group = list[Any]
 Rows = Iterator[list[tuple[Any, Any]]]
 """Groups of texts with their answers, None for texts without words."""
 
-Files = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--file",
-        help="File with a text on each line, or what charlm train reads (labels, tags or "
-        "translations in it are ignored); may be repeated.",
-    ),
-]
-Output = Annotated[
-    str,
-    typer.Option(
-        "--format",
-        help="auto, tsv, jsonl; table, labels, fasttext, conll, spans, tags or text, by the task.",
-    ),
-]
-Tokens = Annotated[
-    bool, typer.Option("--tokens", help="Show how the answer comes about, token by token.")
-]
-Top = Annotated[
-    int, typer.Option("--top", min=1, help="Number of labels to write, the likeliest first.")
-]
 OF_SOME = ("--top", "--tokens", "--beam", "--with")
 """Flags that some tasks know."""
 
@@ -58,11 +37,29 @@ class Asked:
     """Options of `charlm predict`."""
 
     texts: Annotated[list[str] | None, typer.Argument(help="Texts; - is stdin.")] = None
-    files: Files = None
+    files: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--file",
+            help="File with a text on each line, or what charlm train reads (labels, tags or "
+            "translations in it are ignored); may be repeated.",
+        ),
+    ] = None
     reading: options.LabelledReading
-    output: Output = "auto"
-    tokens: Tokens = False
-    top: Top = 1
+    output: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="auto, tsv, jsonl; table, labels, fasttext, conll, spans, tags or text, by the "
+            "task.",
+        ),
+    ] = "auto"
+    tokens: Annotated[
+        bool, typer.Option("--tokens", help="Show how the answer comes about, token by token.")
+    ] = False
+    top: Annotated[
+        int, typer.Option("--top", min=1, help="Number of labels to write, the likeliest first.")
+    ] = 1
     beam: options.Beam = None
     with_: options.WithLabels = None
     as_json: options.Json = False

@@ -20,69 +20,61 @@ if TYPE_CHECKING:
     from charlm.inference.word_errors import ErrorChange, ErrorRate
     from charlm.text.nbest import NBestLists
 
-Lists = Annotated[
-    Path, typer.Argument(metavar="LISTS", help="File of n-best lists, or a folder (srilm).")
-]
-Format = Annotated[str, typer.Option("--format", help="auto, srilm, kaldi, nemo, tsv or jsonl.")]
-Acoustic = Annotated[
-    Path | None, typer.Option("--acoustic", help="File of acoustic costs: utt-3 cost (kaldi).")
-]
-Graph = Annotated[
-    Path | None, typer.Option("--graph", help="File of graph costs: utt-3 cost (kaldi).")
-]
-Beam = Annotated[
-    int | None, typer.Option("--beam", min=1, help="Hypotheses of each utterance (nemo).")
-]
-Refs = Annotated[
-    Path | None,
-    typer.Option("--refs", help="References, utt w1 w2 ...; reports the word error rates."),
-]
-Tune = Annotated[
-    bool, typer.Option("--tune", help="Tune the weights for the fewest errors against --refs.")
-]
-Best = Annotated[
-    bool, typer.Option("--best", help="Write the best hypotheses, utt w1 w2 ..., not the lists.")
-]
-WeightsFile = Annotated[
-    Path | None, typer.Option("--weights", help="File with weights, written by --tune --out.")
-]
-LmWeight = Annotated[
-    float | None, typer.Option("--lm-weight", help="Weight of the model. (default: 1)")
-]
-WordBonus = Annotated[
-    float | None, typer.Option("--word-bonus", help="Weight of the number of words. (default: 0)")
-]
-Pairs = Annotated[
-    list[str] | None,
-    typer.Option("--weight", metavar="NAME=VALUE", help="Weight of a feature; may be repeated."),
-]
-Out = Annotated[
-    Path | None,
-    typer.Option("--out", help="File to write; a folder if LISTS is one. (default: stdout)"),
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
     """Options of `charlm rescore`."""
 
-    lists: Lists
-    format_name: Format = "auto"
+    lists: Annotated[
+        Path, typer.Argument(metavar="LISTS", help="File of n-best lists, or a folder (srilm).")
+    ]
+    format_name: Annotated[
+        str, typer.Option("--format", help="auto, srilm, kaldi, nemo, tsv or jsonl.")
+    ] = "auto"
     decoding: options.Decoding
-    acoustic: Acoustic = None
-    graph: Graph = None
-    beam: Beam = None
-    refs: Refs = None
-    tune: Tune = False
+    acoustic: Annotated[
+        Path | None, typer.Option("--acoustic", help="File of acoustic costs: utt-3 cost (kaldi).")
+    ] = None
+    graph: Annotated[
+        Path | None, typer.Option("--graph", help="File of graph costs: utt-3 cost (kaldi).")
+    ] = None
+    beam: Annotated[
+        int | None, typer.Option("--beam", min=1, help="Hypotheses of each utterance (nemo).")
+    ] = None
+    refs: Annotated[
+        Path | None,
+        typer.Option("--refs", help="References, utt w1 w2 ...; reports the word error rates."),
+    ] = None
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Tune the weights for the fewest errors against --refs.")
+    ] = False
     chars: Annotated[bool, typer.Option("--chars", help="Count errors of characters.")] = False
-    best: Best = False
-    lm_weight: LmWeight = None
-    word_bonus: WordBonus = None
-    pairs: Pairs = None
-    weights_file: WeightsFile = None
+    best: Annotated[
+        bool,
+        typer.Option("--best", help="Write the best hypotheses, utt w1 w2 ..., not the lists."),
+    ] = False
+    lm_weight: Annotated[
+        float | None, typer.Option("--lm-weight", help="Weight of the model. (default: 1)")
+    ] = None
+    word_bonus: Annotated[
+        float | None,
+        typer.Option("--word-bonus", help="Weight of the number of words. (default: 0)"),
+    ] = None
+    pairs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--weight", metavar="NAME=VALUE", help="Weight of a feature; may be repeated."
+        ),
+    ] = None
+    weights_file: Annotated[
+        Path | None, typer.Option("--weights", help="File with weights, written by --tune --out.")
+    ] = None
     unk_penalty: options.UnkPenalty = None
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of tuning, bootstrap.")] = 0
-    out: Out = None
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="File to write; a folder if LISTS is one. (default: stdout)"),
+    ] = None
     as_json: options.Json = False
     with_: options.With = None
     engine: options.Engine = "auto"

@@ -28,88 +28,17 @@ if TYPE_CHECKING:
 
 SERIES_LENGTH = 48
 """Default length of the forecast of a series."""
-Length = Annotated[
-    int | None,
-    typer.Option(
-        "--len", min=0,
-        help="Length of each sample in tokens; the maximum for items. (default: 500; "
-        f"of a series {SERIES_LENGTH} numbers)",
-        show_default=False,
-    ),
-]  # fmt: skip
-Prime = Annotated[
-    str | None,
-    typer.Option("--prime", help="Text, or numbers of a series, to start from; - is stdin."),
-]
-PrimeFile = Annotated[
-    Path | None, typer.Option("--prime-file", help="File with the text to start from.")
-]
-Echo = Annotated[bool, typer.Option("--echo", help="Include the prime text in the output.")]
 Temperature = Annotated[
     float,
     typer.Option(
         "--temperature", help="Below 1: safer; above 1: wilder; 0: always the likeliest token."
     ),
 ]
-OpenTemperature = Annotated[
-    float | None,
-    typer.Option(
-        "--temperature",
-        help="Below 1: safer; above 1: wilder; 0: always the likeliest token, or the mean of a "
-        "number. (default: 1; 0 for a series)",
-        show_default=False,
-    ),
-]
-TopK = Annotated[int, typer.Option("--top-k", help="Keep only the k likeliest tokens; 0: all.")]
-TopP = Annotated[
-    float,
-    typer.Option("--top-p", help="Keep the likeliest tokens that together have this probability."),
-]
-MinP = Annotated[
-    float,
-    typer.Option(
-        "--min-p", help="Keep tokens with at least this fraction of the best probability."
-    ),
-]
-UntilEos = Annotated[
-    bool | None,
-    typer.Option(
-        "--until-eos/--no-until-eos",
-        help="Items: end each sample where the model ends a document. (default for lines)",
-        show_default=False,
-    ),
-]
-New = Annotated[bool, typer.Option("--new", help="Items: skip those of the training text.")]
-Match = Annotated[
-    str, typer.Option("--match", metavar="REGEX", help="Items: only those that match.")
-]
-MinLen = Annotated[int, typer.Option("--min-len", min=0, help="Items: at least N characters.")]
-MaxLen = Annotated[
-    int | None, typer.Option("--max-len", min=0, help="Items: at most N characters.")
-]
-Attempts = Annotated[
-    int | None,
-    typer.Option("--attempts", min=1, help="Items: stop after N attempts. (default: 100 per item)"),
-]
-Separator = Annotated[
-    str | None,
-    typer.Option(
-        "--separator",
-        help="Text between samples, such as $'\\n--\\n'. "
-        "(default: a blank line; for items, a line end)",
-    ),
-]
-Print0 = Annotated[bool, typer.Option("--print0", help="End each sample with NUL, for xargs -0.")]
-Stop = Annotated[str, typer.Option("--stop", help="End a sample before this text, such as $'\\n'.")]
 Seed = Annotated[
     int | None,
     typer.Option(
         "--seed", min=0, help="Seed; the same seed gives the same text. (default: random)"
     ),
-]
-UnkText = Annotated[str, typer.Option("--unk-text", help="Text to write for UNK.")]
-Raw = Annotated[
-    bool, typer.Option("--raw", help="Write control characters unchanged, even on a terminal.")
 ]
 RULES = ("--unique", "--new", "--match", "--min-len", "--max-len")
 """Flags of the rules for items."""
@@ -125,29 +54,100 @@ OF_TEXT = (
 class Asked:
     """Options of `charlm sample`."""
 
-    length: Length = None
-    prime: Prime = None
-    prime_file: PrimeFile = None
-    echo: Echo = False
-    temperature: OpenTemperature = None
-    top_k: TopK = 0
-    top_p: TopP = 1.0
-    min_p: MinP = 0.0
+    length: Annotated[
+        int | None,
+        typer.Option(
+            "--len",
+            min=0,
+            help="Length of each sample in tokens; the maximum for items. (default: 500; "
+            f"of a series {SERIES_LENGTH} numbers)",
+            show_default=False,
+        ),
+    ] = None
+    prime: Annotated[
+        str | None,
+        typer.Option("--prime", help="Text, or numbers of a series, to start from; - is stdin."),
+    ] = None
+    prime_file: Annotated[
+        Path | None, typer.Option("--prime-file", help="File with the text to start from.")
+    ] = None
+    echo: Annotated[bool, typer.Option("--echo", help="Include the prime text in the output.")] = (
+        False
+    )
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            "--temperature",
+            help="Below 1: safer; above 1: wilder; 0: always the likeliest token, or the mean of a "
+            "number. (default: 1; 0 for a series)",
+            show_default=False,
+        ),
+    ] = None
+    top_k: Annotated[
+        int, typer.Option("--top-k", help="Keep only the k likeliest tokens; 0: all.")
+    ] = 0
+    top_p: Annotated[
+        float,
+        typer.Option(
+            "--top-p", help="Keep the likeliest tokens that together have this probability."
+        ),
+    ] = 1.0
+    min_p: Annotated[
+        float,
+        typer.Option(
+            "--min-p", help="Keep tokens with at least this fraction of the best probability."
+        ),
+    ] = 0.0
     count: Annotated[int, typer.Option("--n", min=1, help="Number of samples or items.")] = 1
-    until_eos: UntilEos = None
+    until_eos: Annotated[
+        bool | None,
+        typer.Option(
+            "--until-eos/--no-until-eos",
+            help="Items: end each sample where the model ends a document. (default for lines)",
+            show_default=False,
+        ),
+    ] = None
     unique: Annotated[bool, typer.Option("--unique", help="Items: no duplicates.")] = False
-    new: New = False
-    match: Match = ""
-    min_len: MinLen = 0
-    max_len: MaxLen = None
-    attempts: Attempts = None
-    separator: Separator = None
-    print0: Print0 = False
-    stop: Stop = ""
+    new: Annotated[bool, typer.Option("--new", help="Items: skip those of the training text.")] = (
+        False
+    )
+    match: Annotated[
+        str, typer.Option("--match", metavar="REGEX", help="Items: only those that match.")
+    ] = ""
+    min_len: Annotated[
+        int, typer.Option("--min-len", min=0, help="Items: at least N characters.")
+    ] = 0
+    max_len: Annotated[
+        int | None, typer.Option("--max-len", min=0, help="Items: at most N characters.")
+    ] = None
+    attempts: Annotated[
+        int | None,
+        typer.Option(
+            "--attempts", min=1, help="Items: stop after N attempts. (default: 100 per item)"
+        ),
+    ] = None
+    separator: Annotated[
+        str | None,
+        typer.Option(
+            "--separator",
+            help="Text between samples, such as $'\\n--\\n'. "
+            "(default: a blank line; for items, a line end)",
+        ),
+    ] = None
+    print0: Annotated[
+        bool, typer.Option("--print0", help="End each sample with NUL, for xargs -0.")
+    ] = False
+    stop: Annotated[
+        str, typer.Option("--stop", help="End a sample before this text, such as $'\\n'.")
+    ] = ""
     seed: Seed = None
     allow_unk: Annotated[bool, typer.Option("--allow-unk", help="Allow UNK in samples.")] = False
-    unk_text: UnkText = UNKNOWN_TEXT
-    raw: Raw = False
+    unk_text: Annotated[str, typer.Option("--unk-text", help="Text to write for UNK.")] = (
+        UNKNOWN_TEXT
+    )
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Write control characters unchanged, even on a terminal.")
+    ] = False
     json_lines: Annotated[bool, typer.Option("--json", help="One JSON object per sample.")] = False
     condition: options.Condition = None
     with_: options.With = None

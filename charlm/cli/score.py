@@ -33,84 +33,9 @@ if TYPE_CHECKING:
 FORMATS = ("auto", "table", "tsv", "csv", "jsonl", "scores", *TOOLKITS)
 
 
-File = Annotated[
-    Path | None,
-    typer.Option("--file", help="File with a sentence on each line, or a table with --column."),
-]
-Keep = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--keep",
-        metavar="COLUMNS",
-        help="Columns of a table to copy to the output, such as item,condition. "
-        "(default: all in tsv, csv and jsonl)",
-        show_default=False,
-    ),
-]
-Rank = Annotated[
-    bool,
-    typer.Option("--rank", help="Rank the lines of a file or of stdin, as arguments always are."),
-]
-Output = Annotated[
-    str,
-    typer.Option(
-        "--format",
-        help="auto, table, tsv, csv, jsonl, scores (only the penalized log-probability), or that "
-        "of another program: srilm, kenlm, theanolm, lm-zoo.",
-    ),
-]
 LogBase = Annotated[
     str | None,
     typer.Option("--log-base", help="Base of the logarithm: e, 2 or 10. (default: e)"),
-]
-Carry = Annotated[
-    bool,
-    typer.Option("--carry", help="Score the sentences as the lines of one continuous text."),
-]
-
-
-By = Annotated[
-    str | None,
-    typer.Option(
-        "--by",
-        metavar="PART",
-        help="Score each text, or each word or token too, or each text under every condition of "
-        "a run trained with --condition. (default: text)",
-    ),
-]
-Entropy = Annotated[
-    bool,
-    typer.Option(
-        "--entropy",
-        help="With --by word or token: show the entropy of the prediction beside the surprisal.",
-    ),
-]
-Boundary = Annotated[
-    str,
-    typer.Option(
-        "--boundary",
-        help="Blank that belongs to a word: trailing (the word ends; the probabilities of all "
-        "words sum to 1) or leading (the blank before it).",
-    ),
-]
-WordChars = Annotated[
-    str,
-    typer.Option(
-        "--word-chars",
-        help="Words: blank (what blanks separate) or text (punctuation apart, as --words text).",
-    ),
-]
-Context = Annotated[
-    str | None,
-    typer.Option(
-        "--context", metavar="TEXT", help="Text before each sentence, which is read only."
-    ),
-]
-ContextColumn = Annotated[
-    str | None,
-    typer.Option(
-        "--context-column", metavar="NAME", help="Column of a table with the context of each text."
-    ),
 ]
 
 
@@ -119,24 +44,92 @@ class Asked:
     """Options of `charlm score`."""
 
     texts: Annotated[list[str] | None, typer.Argument(help="Sentences; - is stdin.")] = None
-    file: File = None
+    file: Annotated[
+        Path | None,
+        typer.Option("--file", help="File with a sentence on each line, or a table with --column."),
+    ] = None
     reading: options.Reading
-    keep: Keep = None
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--keep",
+            metavar="COLUMNS",
+            help="Columns of a table to copy to the output, such as item,condition. "
+            "(default: all in tsv, csv and jsonl)",
+            show_default=False,
+        ),
+    ] = None
     group_by: GroupBy = None
     order: Order = None
-    by: By = None
+    by: Annotated[
+        str | None,
+        typer.Option(
+            "--by",
+            metavar="PART",
+            help="Score each text, or each word or token too, or each text under every condition "
+            "of a run trained with --condition. (default: text)",
+        ),
+    ] = None
     tokens: Annotated[bool, typer.Option("--tokens", help="Alias of --by token.")] = False
-    entropy: Entropy = False
-    boundary: Boundary = "trailing"
-    word_chars: WordChars = "blank"
-    context: Context = None
-    context_column: ContextColumn = None
-    rank: Rank = False
+    entropy: Annotated[
+        bool,
+        typer.Option(
+            "--entropy",
+            help="With --by word or token: show the entropy of the prediction beside the "
+            "surprisal.",
+        ),
+    ] = False
+    boundary: Annotated[
+        str,
+        typer.Option(
+            "--boundary",
+            help="Blank that belongs to a word: trailing (the word ends; the probabilities of all "
+            "words sum to 1) or leading (the blank before it).",
+        ),
+    ] = "trailing"
+    word_chars: Annotated[
+        str,
+        typer.Option(
+            "--word-chars",
+            help="Words: blank (what blanks separate) or text (punctuation apart, as --words "
+            "text).",
+        ),
+    ] = "blank"
+    context: Annotated[
+        str | None,
+        typer.Option(
+            "--context", metavar="TEXT", help="Text before each sentence, which is read only."
+        ),
+    ] = None
+    context_column: Annotated[
+        str | None,
+        typer.Option(
+            "--context-column",
+            metavar="NAME",
+            help="Column of a table with the context of each text.",
+        ),
+    ] = None
+    rank: Annotated[
+        bool,
+        typer.Option(
+            "--rank", help="Rank the lines of a file or of stdin, as arguments always are."
+        ),
+    ] = False
     unk_penalty: options.UnkPenalty = None
-    output: Output = "auto"
+    output: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="auto, table, tsv, csv, jsonl, scores (only the penalized log-probability), or "
+            "that of another program: srilm, kenlm, theanolm, lm-zoo.",
+        ),
+    ] = "auto"
     log_base: LogBase = None
     closed: Closed = False
-    carry: Carry = False
+    carry: Annotated[
+        bool,
+        typer.Option("--carry", help="Score the sentences as the lines of one continuous text."),
+    ] = False
     condition: options.Condition = None
     with_: options.With = None
     engine: options.Engine = "auto"

@@ -28,100 +28,90 @@ PANEL = "Access"
 """Heading of the flags that say who may ask."""
 MAX_KEY = 4096
 """Maximum size of the file with the key."""
-Host = Annotated[str, typer.Option("--host", help="Address to listen on.")]
-Port = Annotated[
-    int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 is any free port.")
-]
-Also = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--also",
-        metavar="RUN",
-        help="Serve another run beside; may be repeated. A request chooses it by its name.",
-        show_default=False,
-    ),
-]
-Open = Annotated[bool, typer.Option("--open", help="Open the page in a browser.")]
-Page = Annotated[bool, typer.Option("--page/--no-page", help="Serve the page.")]
-KeyFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--key-file",
-        metavar="FILE",
-        help=f"File with the key that requests must send. (default: {KEY_VARIABLE}, or no key)",
-        show_default=False,
-        rich_help_panel=PANEL,
-    ),
-]
-Insecure = Annotated[
-    bool,
-    typer.Option(
-        "--insecure", help="Listen beyond this machine without a key.", rich_help_panel=PANEL
-    ),
-]
-AllowHost = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--allow-host",
-        metavar="NAME",
-        help="Answer to this name of the server, too; may be repeated. (default: localhost only)",
-        show_default=False,
-        rich_help_panel=PANEL,
-    ),
-]
-Cors = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--cors",
-        metavar="ORIGIN",
-        help="Let pages of this origin, such as http://host:3000, read answers; may be "
-        "repeated. (default: only the own page)",
-        show_default=False,
-        rich_help_panel=PANEL,
-    ),
-]
-RowLimit = Annotated[
-    int,
-    typer.Option(
-        "--rows", min=1, max=4096, help="Samples of each model that are generated side by side."
-    ),
-]
-Threads = Annotated[
-    int,
-    typer.Option(
-        "--threads",
-        min=1,
-        help="CPU threads of each model; more than one pays off for large models on idle cores.",
-    ),
-]
-LogFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--log",
-        metavar="FILE",
-        help="Append a line for each request to this file. (default: stderr)",
-        show_default=False,
-    ),
-]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
     """Options of `charlm serve`."""
 
-    host: Host = "127.0.0.1"
-    port: Port = 8765
-    open_: Open = False
-    also: Also = None
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1"
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 is any free port.")
+    ] = 8765
+    open_: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--also",
+            metavar="RUN",
+            help="Serve another run beside; may be repeated. A request chooses it by its name.",
+            show_default=False,
+        ),
+    ] = None
     with_: options.WithAny = None
-    key_file: KeyFile = None
-    insecure: Insecure = False
-    allow_host: AllowHost = None
-    cors: Cors = None
-    page: Page = True
-    log: LogFile = None
-    rows: RowLimit = 64
-    threads: Threads = 1
+    key_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--key-file",
+            metavar="FILE",
+            help=f"File with the key that requests must send. (default: {KEY_VARIABLE}, or no key)",
+            show_default=False,
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure", help="Listen beyond this machine without a key.", rich_help_panel=PANEL
+        ),
+    ] = False
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-host",
+            metavar="NAME",
+            help="Answer to this name of the server, too; may be repeated. (default: localhost "
+            "only)",
+            show_default=False,
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    cors: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--cors",
+            metavar="ORIGIN",
+            help="Let pages of this origin, such as http://host:3000, read answers; may be "
+            "repeated. (default: only the own page)",
+            show_default=False,
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    page: Annotated[bool, typer.Option("--page/--no-page", help="Serve the page.")] = True
+    log: Annotated[
+        Path | None,
+        typer.Option(
+            "--log",
+            metavar="FILE",
+            help="Append a line for each request to this file. (default: stderr)",
+            show_default=False,
+        ),
+    ] = None
+    rows: Annotated[
+        int,
+        typer.Option(
+            "--rows", min=1, max=4096, help="Samples of each model that are generated side by side."
+        ),
+    ] = 64
+    threads: Annotated[
+        int,
+        typer.Option(
+            "--threads",
+            min=1,
+            help="CPU threads of each model; more than one pays off for large models on idle "
+            "cores.",
+        ),
+    ] = 1
     engine: options.Engine = "auto"
     weights: options.Weights = "fp32"
     run: options.Run = None

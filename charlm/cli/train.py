@@ -35,46 +35,6 @@ def _option(flag: str, panel: str, text: str) -> Any:
     return typer.Option(flag, rich_help_panel=panel, help=text, show_default=False)
 
 
-Resume = Annotated[
-    bool, _option("--resume", RUN, "Resume the run that --run names, or the newest.")
-]
-Continue = Annotated[
-    bool, _option("--continue", RUN, "Start the run --name, or resume it if it exists.")
-]
-Overwrite = Annotated[bool, _option("--overwrite", RUN, "Replace the run --name if it exists.")]
-Plan = Annotated[
-    bool,
-    _option(
-        "--plan",
-        RUN,
-        "Show the plan, its reasons and the loss to expect (80 % interval), and stop.",
-    ),
-]
-Preset = Annotated[str | None, _option("--preset", RUN, "A published recipe, such as awd-ptb.")]
-Config = Annotated[
-    Path | None, _option("--config", RUN, "TOML file of settings; flags override it.")
-]
-Pairs = Annotated[
-    list[str] | None, _option("--set", RUN, "Any setting: NAME=VALUE (see charlm settings).")
-]
-StartFrom = Annotated[
-    str | None,
-    _option(
-        "--from", RUN, "Fine-tune: start with the weights and the vocabulary of this run.",
-    ),
-]  # fmt: skip
-NewTypes = Annotated[
-    str | None,
-    _option(
-        "--vocabulary",
-        VOCABULARY,
-        "With --from: keep the run's vocabulary, or grow it by new characters or words. "
-        "(default: grow; keep with --task)",
-    ),
-]
-Vocab = Annotated[Path | None, _option("--vocab", VOCABULARY, "Use this tokenizer.json unchanged.")]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Asked:
     """Options of `charlm train`."""
@@ -84,17 +44,53 @@ class Asked:
         typer.Argument(help="Files, folders, globs, - or hf:name. (default: the built-in text)"),
     ] = None
     name: Annotated[str | None, _option("--name", RUN, "Name of the run.")] = None
-    resume: Resume = False
-    go_on: Continue = False
-    overwrite: Overwrite = False
-    plan: Plan = False
-    preset: Preset = None
-    config: Config = None
-    pairs: Pairs = None
+    resume: Annotated[
+        bool, _option("--resume", RUN, "Resume the run that --run names, or the newest.")
+    ] = False
+    go_on: Annotated[
+        bool, _option("--continue", RUN, "Start the run --name, or resume it if it exists.")
+    ] = False
+    overwrite: Annotated[
+        bool, _option("--overwrite", RUN, "Replace the run --name if it exists.")
+    ] = False
+    plan: Annotated[
+        bool,
+        _option(
+            "--plan",
+            RUN,
+            "Show the plan, its reasons and the loss to expect (80 % interval), and stop.",
+        ),
+    ] = False
+    preset: Annotated[
+        str | None, _option("--preset", RUN, "A published recipe, such as awd-ptb.")
+    ] = None
+    config: Annotated[
+        Path | None, _option("--config", RUN, "TOML file of settings; flags override it.")
+    ] = None
+    pairs: Annotated[
+        list[str] | None, _option("--set", RUN, "Any setting: NAME=VALUE (see charlm settings).")
+    ] = None
     settings: options.Every
-    vocab: Vocab = None
-    start_from: StartFrom = None
-    vocabulary: NewTypes = None
+    vocab: Annotated[
+        Path | None, _option("--vocab", VOCABULARY, "Use this tokenizer.json unchanged.")
+    ] = None
+    start_from: Annotated[
+        str | None,
+        _option(
+            "--from",
+            RUN,
+            "Fine-tune: start with the weights and the vocabulary of this run.",
+        ),
+    ] = None
+    vocabulary: Annotated[
+        str | None,
+        _option(
+            "--vocabulary",
+            VOCABULARY,
+            "With --from: keep the run's vocabulary, or grow it by new characters or words. "
+            "(default: grow; keep with --task)",
+        ),
+    ] = None
     more_minutes: Annotated[
         float | None, _option("--more-minutes", LENGTH, "With --resume: train N minutes longer.")
     ] = None
