@@ -12,10 +12,12 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from pathlib import Path
 
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError
 from charlm.text.corpus import Corpus
+from charlm.text.sources.compressed import unpacked_name
 from charlm.text.sources.files import TextFile, shown
 from charlm.text.sources.names import Source, find, short_name
 from charlm.text.sources.rows import Record, Rows, TextColumn, Warn, listed
@@ -112,8 +114,8 @@ def _is_meant(source: Source, names: Sequence[str]) -> bool:
     """Return whether a file without columns holds pairs: by its suffix, or since it was named."""
     if not isinstance(source, TextFile):
         return True
-    suffixes = source.path.suffixes[:-1] if source.is_packed else source.path.suffixes
-    return str(source.path) in names or [suffix.lower() for suffix in suffixes[-1:]] == [".txt"]
+    is_text = Path(unpacked_name(source.path)).suffix.lower() == ".txt"
+    return is_text or str(source.path) in names
 
 
 def _line_pairs(source: Source, reading: ReadSettings, warn: Warn) -> Iterator[Pair]:

@@ -9,12 +9,11 @@ Peter NNP B-PER
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
-from pathlib import Path
 from typing import NamedTuple
 
 from charlm.errors import CorpusError, UsageError, named
 from charlm.text.sentences import split_words
-from charlm.text.sources.compressed import PACKED
+from charlm.text.sources.compressed import unpacked_name
 from charlm.text.sources.files import Spool, TextFile, shown
 from charlm.text.sources.kinds import MAX_LINES, is_conll
 from charlm.text.sources.rows import Rows
@@ -106,7 +105,8 @@ class _Reader(LineReader):
         head = list(islice(numbered, MAX_LINES))
         rest = chain(head, numbered)
         lines = [line for _, line in head]
-        name = source.label.lower().removesuffix(_packed_suffix(source))
+        name = unpacked_name(source.path) if isinstance(source, TextFile) else source.label
+        name = name.lower()
         check_words_alone(lines, source.label)
         if not self.needed and not name.endswith(SUFFIXES):
             if not is_conll("\n".join(lines)) and not has_groups(lines):
@@ -324,12 +324,6 @@ class _Reader(LineReader):
                 f"{shown(self.columns.run)} was trained. Name their column with {named('target')}"
             )
         return 0
-
-
-def _packed_suffix(source: TextFile | Spool) -> str:
-    """Return the suffix of a compressed file, in lower case, else ""."""
-    suffix = Path(source.label.lower()).suffix
-    return suffix if suffix in PACKED and isinstance(source, TextFile) else ""
 
 
 def _row_problem(place: str, cells: Sequence[str], width: int) -> str:

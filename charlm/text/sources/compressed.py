@@ -92,3 +92,8 @@ PACKED: dict[str, Callable[[Path], IO[bytes]]] = {
     ".zst": _open_zstd,
 }
 """File suffix → function that opens a file for its unpacked bytes."""
+
+
+def unpacked_name(path: Path) -> str:
+    """Return the name of a file without the suffix that says how it is compressed."""
+    return path.stem if path.suffix.lower() in PACKED else path.name

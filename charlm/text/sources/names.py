@@ -23,7 +23,7 @@ from charlm.config.corpus import ReadSettings
 from charlm.config.fields import listed_names
 from charlm.config.settings import table
 from charlm.errors import CharlmError, CorpusError, UsageError, named
-from charlm.text.sources.compressed import PACKED
+from charlm.text.sources.compressed import unpacked_name
 from charlm.text.sources.files import Spool, TextFile, shown, stdin
 from charlm.text.sources.hub import HUB_PREFIX, hub_parts, hub_rows
 from charlm.text.sources.rows import Columns, Rows, Warn
@@ -94,9 +94,8 @@ def _kind(source: Source, reading: ReadSettings) -> str | None:
         return "hub"
     if reading.input_format != "auto":
         return reading.input_format if reading.input_format != "text" else None
-    path = source.path if isinstance(source, TextFile) else Path(source.label)
-    packed = isinstance(source, TextFile) and source.is_packed
-    return TABLES.get(Path(path.stem if packed else path.name).suffix.lower())
+    name = unpacked_name(source.path) if isinstance(source, TextFile) else source.label
+    return TABLES.get(Path(name).suffix.lower())
 
 
 def _check_table_options(kinds: Sequence[str | None], reading: ReadSettings, first: str) -> None:
@@ -145,7 +144,8 @@ def short_name(name: str, sources: Sequence[Source]) -> str:
     path = Path(name)
     if path.is_dir():
         return safe_name(path.resolve().name)
-    return safe_name(_stem(path if path.exists() else Path(sources[0].label)))
+    file = path if path.exists() else Path(sources[0].label)
+    return safe_name(Path(unpacked_name(file)).stem)
 
 
 def safe_name(text: str) -> str:
@@ -153,10 +153,6 @@ def safe_name(text: str) -> str:
     plain = unicodedata.normalize("NFKD", text)
     plain = "".join(c for c in plain if not unicodedata.combining(c))
     return re.sub(r"[^A-Za-z0-9._]+", "-", plain).strip("-.")[:80] or "text"
-
-
-def _stem(path: Path) -> str:
-    return Path(path.stem).stem if path.suffix.lower() in PACKED else path.stem
 
 
 def _is_there(name: str) -> bool:
