@@ -105,7 +105,6 @@ def watch(
     folder: Path,
     *,
     sleep: Callable[[float], None] = time.sleep,
-    seconds: float = WATCHED_EVERY,
 ) -> Iterator[list[RunLog]]:
     """Yield the logs of runs as `find_logs` finds them, again when one grows or a trial begins.
 
@@ -120,4 +119,4 @@ def watch(
             yield find_logs(runs, folder)[0]
         if is_over:
             return
-        sleep(seconds)
+        sleep(WATCHED_EVERY)
