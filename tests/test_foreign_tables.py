@@ -186,7 +186,7 @@ def test_a_table_of_no_rows_is_reported(name: str, content: str) -> None:
 )
 def test_standard_input_that_is_not_text_is_named(data: bytes, words: str) -> None:
     with pytest.raises(CorpusError) as caught:
-        list(stream_sentences([data], "standard input", {}, print))
+        list(stream_sentences([data], {}, print))
     assert words in str(caught.value)
 
 

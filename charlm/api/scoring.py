@@ -10,6 +10,7 @@ from charlm.errors import UsageError, named
 from charlm.inference.scores import Score, Scores
 from charlm.inference.scoring import Scorer
 from charlm.runs.columns import run_columns
+from charlm.text.sources.files import STDIN_LABEL
 from charlm.text.sources.rows import Record, Warn
 
 if TYPE_CHECKING:
@@ -99,40 +100,36 @@ def _with_warnings(
 ) -> Batches:
     """Yield the first batch and the others, and pass on warnings as they arise."""
     reported = 0
-    while batch:
+    while True:
         for text in corpus.warnings[reported:]:
             warn(text)
         reported = len(corpus.warnings)
+        if not batch:
+            return
         yield batch
         batch = list(islice(records, BATCH))
-    for text in corpus.warnings[reported:]:
-        warn(text)
 
 
-def stream_sentences(
-    blocks: Iterable[bytes], name: str, reading: Mapping[str, Any], warn: Warn
-) -> Batches:
-    """Yield the lines of a stream as they arrive. Raises CorpusError.
+def stream_sentences(blocks: Iterable[bytes], reading: Mapping[str, Any], warn: Warn) -> Batches:
+    """Yield the lines of standard input as they arrive. Raises CorpusError.
 
     Warns if the first lines look like a table, and if lines end with a carriage return, which is
     left out.
     """
     rules = ReadSettings(**reading)
-    lines = _lines(blocks, name, rules, warn)
+    lines = _lines(blocks, rules, warn)
     if rules.input_format == "auto":
-        lines = _advised(lines, name, warn)
+        lines = _advised(lines, warn)
     batches = numbered(lines)
     return batches if rules.keep_cr else _without_cr(batches, warn)
 
 
-def _lines(
-    blocks: Iterable[bytes], name: str, rules: ReadSettings, warn: Warn
-) -> Iterator[list[str]]:
+def _lines(blocks: Iterable[bytes], rules: ReadSettings, warn: Warn) -> Iterator[list[str]]:
     from charlm.text.sources.decoding import codec_name, decode
 
     encoding, rest = codec_name(rules.encoding), ""
     for piece in decode(
-        iter(blocks), name, warn, encoding=encoding, errors=rules.errors, sniff_bytes=1
+        iter(blocks), STDIN_LABEL, warn, encoding=encoding, errors=rules.errors, sniff_bytes=1
     ):
         *lines, rest = (rest + piece).split("\n")
         if lines:
@@ -141,12 +138,12 @@ def _lines(
         yield [rest]
 
 
-def _advised(batches: Iterator[list[str]], name: str, warn: Warn) -> Iterator[list[str]]:
+def _advised(batches: Iterator[list[str]], warn: Warn) -> Iterator[list[str]]:
     from charlm.text.sources.kinds import advice_for
 
     for number, batch in enumerate(batches):
         if number == 0 and (advice := advice_for("\n".join([*batch, ""]))):
-            warn(f"{name} {advice}")
+            warn(f"{STDIN_LABEL} {advice}")
         yield batch
 
 

@@ -177,7 +177,7 @@ def _groups(model: "TaskModel", asked: Asked, *, from_stdin: bool) -> Iterator[G
     task = api.task_api.api_of(run_task(model.path))
     plain = task.reads_lines and not options.reads_table(rules)
     if from_stdin and not asked.files and plain:
-        batches = api.scoring.stream_sentences(stdin_blocks(), "standard input", rules, say)
+        batches = api.scoring.stream_sentences(stdin_blocks(), rules, say)
         return ([record.text or "" for record in batch] for batch in batches)
     if from_stdin or asked.files:
         return task.inputs(model.path, asked.files or STDIN, rules, target, say)

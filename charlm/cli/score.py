@@ -298,7 +298,7 @@ def _sentences(model: "Model", asked: Asked, *, from_stdin: bool) -> "Batches":
         say("This model was trained on continuous text, so the end of a sentence is not scored")
     rules = {"keep_cr": model.run.boundaries.crlf, **asked.reading}
     if from_stdin and not options.reads_table(asked.reading):
-        return api.scoring.stream_sentences(stdin_blocks(), "standard input", rules, say)
+        return api.scoring.stream_sentences(stdin_blocks(), rules, say)
     if from_stdin or asked.file:
         return api.scoring.file_sentences(asked.file or Path("-"), rules, say, model.path)
     texts = asked.texts or []

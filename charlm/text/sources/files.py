@@ -25,6 +25,9 @@ from charlm.text.sources.word_processors import CONVERTED, converted
 BLOCK_BYTES = 1 << 20
 """Bytes read from a file at a time."""
 
+STDIN_LABEL = "standard input"
+"""Name of standard input in messages."""
+
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

@@ -24,7 +24,7 @@ from charlm.config.fields import listed_names
 from charlm.config.settings import table
 from charlm.errors import CharlmError, CorpusError, UsageError, named
 from charlm.text.sources.compressed import unpacked_name
-from charlm.text.sources.files import Spool, TextFile, shown, stdin
+from charlm.text.sources.files import STDIN_LABEL, Spool, TextFile, shown, stdin
 from charlm.text.sources.hub import HUB_PREFIX, hub_parts, hub_rows
 from charlm.text.sources.rows import Columns, Rows, Warn
 from charlm.text.sources.tables import TABLES, table_rows
@@ -164,7 +164,7 @@ def _is_there(name: str) -> bool:
 
 def _find(name: str, reading: ReadSettings, warn: Warn) -> Iterable[Source]:
     if name == "-":
-        return [Spool("standard input", stdin)]
+        return [Spool(STDIN_LABEL, stdin)]
     if name.startswith(HUB_PREFIX):
         return [hub_rows(name, reading.column)]
     path = Path(name)
