@@ -8,7 +8,7 @@ import typer
 from charlm import api
 from charlm.cli import options
 from charlm.cli.output import render, say, say_all, write_document
-from charlm.cli.task_runs import check_typed, compare_tasks, flags_of
+from charlm.cli.task_runs import check_typed, compare_tasks
 from charlm.config.tasks import LANGUAGE_MODEL, TASKS
 from charlm.errors import UsageError
 from charlm.units import finite
@@ -60,7 +60,7 @@ def compare(
         compare_tasks(paths, files, reading, seed, as_json=as_json, engine=engine)
         return
     target = {"--target": reading.get("target")}
-    check_typed(target, paths[0], lambda row: flags_of(row, "eval"))
+    check_typed(target, paths[0], "eval")
     models = [options.open_model(str(path), checkpoints, engine) for path in paths]
     result = api.comparison.compare_runs(
         models, files, reading=reading, unk_penalty=unk_penalty, seed=seed

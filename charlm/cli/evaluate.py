@@ -11,7 +11,7 @@ from charlm.cli import options
 from charlm.cli.conditions import check_unconditioned, evaluate_by_condition
 from charlm.cli.output import render, say, say_all, write, write_documents
 from charlm.cli.stdin import Takes
-from charlm.cli.task_runs import check_typed, evaluate_task, flags_of
+from charlm.cli.task_runs import check_typed, evaluate_task
 from charlm.config.training import MAX_ORDER
 from charlm.errors import UsageError
 
@@ -132,7 +132,7 @@ def evaluate(asked: Asked) -> None:
         return
     target = {"--target": asked.reading.get("target")}
     of_tasks = target | options.typed_values(asked, "--worst", "--beam")
-    check_typed(of_tasks, path, lambda row: flags_of(row, "eval"))
+    check_typed(of_tasks, path, "eval")
     engine = _engine(asked)
     _check_meant(asked, path)
     if asked.condition is None and not asked.files and api.conditions.usual_condition(path):

@@ -13,7 +13,7 @@ from charlm import api
 from charlm.cli import options
 from charlm.cli.output import on_terminal, render, say, terminal_width, write, write_document
 from charlm.cli.stdin import STDIN, check_stdin, comes_from_stdin, stdin_blocks
-from charlm.cli.task_runs import check_typed, flags_of, open_run, split_target
+from charlm.cli.task_runs import check_typed, open_run, split_target
 from charlm.config.tasks import TASKS
 from charlm.errors import check_choice
 from charlm.phases import phase
@@ -152,7 +152,7 @@ def _check_output(asked: Asked, predictions: "Predictions", path: Path) -> None:
     """Raise UsageError for a format or flags that the answers of a run do not have."""
     check_choice("--format", asked.output, ("auto", *predictions.formats))
     others = [flag for flag in OF_SOME if flag not in predictions.flags]
-    check_typed(options.typed_values(asked, *others), path, lambda row: flags_of(row, "predict"))
+    check_typed(options.typed_values(asked, *others), path, "predict")
     predictions.check(asked.output, tokens=asked.tokens, top=asked.top, as_json=asked.as_json)
 
 

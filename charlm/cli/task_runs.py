@@ -1,6 +1,6 @@
 """Commands with runs of tasks other than language models: flags, figures, comparisons."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from charlm.report.task_reports import TaskReport
 
 
-def flags_of(row: TaskSpec, verb: str) -> frozenset[str]:
+def _flags_of(row: TaskSpec, verb: str) -> frozenset[str]:
     """Return the flags of eval or predict that a task knows, but not all of them."""
     if not row.api:
         return frozenset({"--with"} if verb == "eval" else ())
@@ -29,12 +29,10 @@ def flags_of(row: TaskSpec, verb: str) -> frozenset[str]:
     return flags
 
 
-def check_typed(
-    typed: Mapping[str, Any], path: Path, known: Callable[[TaskSpec], frozenset[str]] | None = None
-) -> None:
+def check_typed(typed: Mapping[str, Any], path: Path, verb: str = "") -> None:
     """Raise UsageError for the first flag with a value, since the run is of another task.
 
-    `known` returns the flags that a task knows; without it, they are of language models.
+    `verb` is eval or predict for flags that some tasks know; others are of language models.
     """
     from charlm.runs.layout import run_task
 
@@ -42,7 +40,7 @@ def check_typed(
     flag = next(flags, None)
     if flag is None:
         return
-    others = [row.gives for row in TASKS.values() if known and flag in known(row)]
+    others = [row.gives for row in TASKS.values() if verb and flag in _flags_of(row, verb)]
     others = others or [TASKS[LANGUAGE_MODEL].gives]
     gives = TASKS[run_task(path)].gives
     raise UsageError(
@@ -84,7 +82,7 @@ def evaluate_task(
     target, rules = split_target(reading)
     given = {"--target": target, "--worst": worst, "--beam": beam, "--with": with_}
     others = {name: value for name, value in given.items() if name not in task.evaluation_flags}
-    check_typed(others, path, lambda row: flags_of(row, "eval"))
+    check_typed(others, path, "eval")
     if not files:
         options.check_meant(options.reading_flags(reading), "--file")
     model = open_run(path, engine, with_, checkpoints)
