@@ -27,9 +27,10 @@ from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+from typer.models import ArgumentInfo
 
 from charlm import __version__
-from charlm.cli.options import SettingOptions, flag_of
+from charlm.cli.options import SettingOptions, flag_of, hints_of
 from charlm.cli.output import Verbosity, say, write
 from charlm.cli.stdin import NO_TEXT, Takes, check_unread, read_text
 from charlm.commands import command
@@ -137,11 +138,11 @@ def framed(verb: str, function: Callable[..., None]) -> Callable[..., None]:
     if form := _form(parameters):
         parameters = list(inspect.signature(form).parameters.values())
     names = {parameter.name for parameter in parameters}
-    marked = {p.name: marks[0] for p in parameters if (marks := _marks(p))}
+    marked = {p.name: mark for p in parameters for mark in hints_of(p.annotation, SettingOptions)}
     flags = {p.name: flag for p in parameters if (flag := flag_of(p.annotation))}
     takes_run = "run" in names
     added: dict[str, tuple[Any, Any]] = {name: (o, False) for name, o in GLOBAL_FLAGS.items()}
-    if takes_run and not any(map(_is_argument, parameters)):
+    if takes_run and not any(hints_of(p.annotation, ArgumentInfo) for p in parameters):
         added["run_argument"] = (RunArgument, None)
 
     @functools.wraps(function)
@@ -188,11 +189,6 @@ def _option(name: str, option: Any, default: Any = None) -> inspect.Parameter:
     )
 
 
-def _marks(parameter: inspect.Parameter) -> list[SettingOptions]:
-    hints = getattr(parameter.annotation, "__metadata__", ())
-    return [hint for hint in hints if isinstance(hint, SettingOptions)]
-
-
 def typed_flags(typed: dict[str, Any]) -> dict[str, str]:
     """Return the flags of settings in the spelling that was typed."""
     words = {word.partition("=")[0] for word in Verbosity.words}
@@ -203,12 +199,6 @@ def typed_flags(typed: dict[str, Any]) -> dict[str, str]:
     if typed.get("embedding_size") == "one-hot":
         flags["one_hot"] = "--embedding one-hot"
     return flags
-
-
-def _is_argument(parameter: inspect.Parameter) -> bool:
-    """Return whether a parameter is an argument and not an option."""
-    hints = getattr(parameter.annotation, "__metadata__", ())
-    return any(isinstance(hint, typer.models.ArgumentInfo) for hint in hints)
 
 
 def chosen_run(verb: str, takes: Takes, values: dict[str, Any], argument: str | None) -> str | None:

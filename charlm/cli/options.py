@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -21,6 +21,7 @@ from charlm.errors import UsageError, check_choice, named
 if TYPE_CHECKING:
     from charlm.api.model import Model
 
+H = TypeVar("H")
 Run = Annotated[
     str | None,
     typer.Option(
@@ -350,10 +351,14 @@ def checked_theme(theme: str | None) -> str:
     return theme or default_theme(os.environ)
 
 
+def hints_of(annotation: Any, kind: type[H]) -> list[H]:
+    """Return the hints of a kind that the annotation of a parameter has."""
+    return [hint for hint in getattr(annotation, "__metadata__", ()) if isinstance(hint, kind)]
+
+
 def flag_of(annotation: Any) -> str:
     """Return the flag of an annotated option, or "" for an argument."""
-    hints = getattr(annotation, "__metadata__", ())
-    options = (hint for hint in hints if isinstance(hint, typer.models.OptionInfo))
+    options = hints_of(annotation, typer.models.OptionInfo)
     words = (str(word) for one in options for word in (one.default, *(one.param_decls or ())))
     flags = [word.partition("/")[0] for word in words if word.startswith("-")]
     return max(flags, key=len, default="")
