@@ -1,6 +1,5 @@
 """Messages about wrong command lines, with flags and values as they were typed."""
 
-import contextlib
 import inspect
 import re
 import typing
@@ -13,6 +12,7 @@ from charlm.commands import command
 from charlm.config.fields import Spec
 from charlm.config.settings import TYPE_NAMES
 from charlm.errors import SYNONYMS, near_name
+from charlm.runs.locate import is_file
 
 
 def parse_problem(error: Any, words: list[str]) -> str:
@@ -50,7 +50,7 @@ def _unknown_option(option: str, context: Any) -> str:
 def _unknown_command(typed: str, context: Any) -> str:
     """Return what is wrong with a command, and the one that is spelled alike or does that."""
     commands = context.command.commands
-    if _is_file(typed):
+    if is_file(Path(typed)):
         return f"{typed!r} is a file, not a command; did you mean '{command('train', typed)}'?"
     verb = re.compile(rf"\b{re.escape(typed)}", re.IGNORECASE)
     about = (name for name in commands if verb.search(commands[name].help or ""))
@@ -74,13 +74,6 @@ def _with_text(typed: str, context: Any) -> str:
 def _commands_below(name: str, context: Any) -> Any:
     """Return the commands of a command, such as those of `runs`; none of most."""
     return getattr(context.command.get_command(context, name), "commands", ())
-
-
-def _is_file(typed: str) -> bool:
-    """Return whether a word names a file; a text that was typed may be too long for a name."""
-    with contextlib.suppress(OSError):
-        return Path(typed).is_file()
-    return False
 
 
 def bad_value(error: Any, words: list[str]) -> str:
