@@ -54,13 +54,8 @@ def common(
     """Accept global options before the command."""
     del version
     Verbosity.level, Verbosity.stop_reported = 1, False
-    Verbosity.debug = os.environ.get("CHARLM_DEBUG", "").lower() not in (
-        "",
-        "0",
-        "false",
-        "no",
-        "off",
-    )
+    off = ("", "0", "false", "no", "off")
+    Verbosity.debug = os.environ.get("CHARLM_DEBUG", "").lower() not in off
     set_verbosity(quiet, verbose, debug)
 
 
