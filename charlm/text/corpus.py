@@ -68,10 +68,7 @@ class Corpus:
         columns: Columns | None = None,
         **fields: Any,
     ) -> None:
-        reading = replace(reading or ReadSettings(), **fields)
-        if reading.encoding != decoding.AUTO:
-            reading = replace(reading, encoding=decoding.codec_name(reading.encoding))
-        self._reading = reading
+        self._reading = decoding.with_codec(replace(reading or ReadSettings(), **fields))
         self._collect()
         sources = [sources] if isinstance(sources, str) else sources
         self.columns = columns or Columns()

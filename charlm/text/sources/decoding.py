@@ -6,10 +6,12 @@ the start of a file is removed, with a warning.
 
 import codecs
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from io import StringIO
 from itertools import chain
 from typing import AnyStr
 
+from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError, UsageError
 from charlm.text.documents import check_text
 from charlm.text.sources.signatures import CONVERT, refuse_other_than_text
@@ -43,6 +45,16 @@ def codec_name(encoding: str) -> str:
             f"Try utf-8, utf-16, latin-1, cp1252 or gb18030."
         ) from error
     return info.name
+
+
+def with_codec(reading: ReadSettings) -> ReadSettings:
+    """Return settings with Python's name of the encoding, unless that of each file is recognised.
+
+    Raises UsageError for an encoding that is not known.
+    """
+    if reading.encoding == AUTO:
+        return reading
+    return replace(reading, encoding=codec_name(reading.encoding))
 
 
 def decode(

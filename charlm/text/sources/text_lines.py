@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError, named
 from charlm.text.documents import lines
-from charlm.text.sources.decoding import AUTO, codec_name
+from charlm.text.sources.decoding import AUTO, with_codec
 from charlm.text.sources.encodings import decoded, invalid
 from charlm.text.sources.files import Spool, TextFile, shown
 from charlm.text.sources.kinds import advice_for
@@ -39,10 +39,7 @@ class LineReader:
     """Reader of files, which decodes each one and unifies its line ends."""
 
     def __init__(self, rules: FileRules) -> None:
-        reading = rules.settings
-        if reading.encoding != AUTO:
-            reading = replace(reading, encoding=codec_name(reading.encoding))
-        self.reading, self.rules = reading, rules
+        self.reading, self.rules = with_codec(rules.settings), rules
         self.target, self.needed, self.warn = rules.target, rules.needed, rules.warn
         self.columns = rules.columns
         self._ends = LineEnds("line", keep=None)
