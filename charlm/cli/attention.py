@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from charlm import api
-from charlm.cli.output import say, write, write_document
+from charlm.cli.output import save_text, say, write, write_document
 from charlm.commands import command
 from charlm.errors import UsageError
 
@@ -42,11 +42,9 @@ def show_attention(
         raise UsageError("the text has no words; expected some to translate")
     answer = answers[0]
     if html:
-        from charlm.files.atomic import write_file
         from charlm.report.page.attention import attention_html
 
-        write_file(html, attention_html(path.name, text, answer).encode("utf-8"))
-        say(f"wrote {html}")
+        save_text(html, attention_html(path.name, text, answer))
     console = Console()
     system = console.color_system
     if as_json:

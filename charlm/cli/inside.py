@@ -9,7 +9,7 @@ import typer
 from charlm import api
 from charlm.cli import options
 from charlm.cli.attention import show_attention
-from charlm.cli.output import render, say, write, write_document, write_json
+from charlm.cli.output import render, save_text, say, write, write_document, write_json
 from charlm.cli.stdin import Takes, read_text
 from charlm.cli.task_runs import check_typed
 from charlm.commands import command
@@ -170,12 +170,12 @@ def _inspect(
         from charlm.report.page.page import page_html
 
         content = api.page.page_data(model, result, asked.find_units or "", matches)
-        _save(asked.html, page_html(content))
+        save_text(asked.html, page_html(content))
     if asked.svg:
         from charlm.report.inside import heats
         from charlm.report.inside_files import svg_picture
 
-        _save(asked.svg, svg_picture(heats(result)))
+        save_text(asked.svg, svg_picture(heats(result)))
     if is_plain:
         _write_result(result, as_json=asked.as_json)
     elif not (asked.html or asked.svg):
@@ -280,14 +280,6 @@ def _show(result: "Inspection", theme: str) -> None:
         if number:
             write("\n")
         render(text)
-
-
-def _save(path: Path, content: str) -> None:
-    """Write a file and report its name."""
-    from charlm.files.atomic import write_file
-
-    write_file(path, content.encode("utf-8"))
-    say(f"wrote {path}")
 
 
 def _write_matches(pattern: str, matches: "UnitMatches", *, as_csv: bool, as_json: bool) -> None:

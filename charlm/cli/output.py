@@ -7,6 +7,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import typer
@@ -107,6 +108,14 @@ def _unwritten(error: OSError) -> EnvironmentFailure:
         f"cannot write to stdout: {error.strerror}; expected room for the result. Free some "
         "space, or write somewhere else"
     )
+
+
+def save_text(path: Path, text: str) -> None:
+    """Write a text to a file, and report the name of the file."""
+    from charlm.files.atomic import write_file
+
+    write_file(path, text.encode("utf-8"))
+    say(f"wrote {path}")
 
 
 def finish_output() -> None:
