@@ -1,7 +1,8 @@
 """The trained model of a run. Nothing is printed."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import inspect
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -9,14 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.api.copies import load_again
-from charlm.api.options import check_options
 from charlm.api.regions import Regions, table_regions
 from charlm.api.results import History, Neighbours, NextTokens
 from charlm.api.scoring import score_texts
 from charlm.api.surprisals import PARTS, Surprisals, token_surprisals, word_surprisals
 from charlm.commands import command
 from charlm.config.cells import CELLS
-from charlm.errors import CorpusError, RunError, UsageError, check_choice, check_count, named
+from charlm.errors import (
+    CorpusError,
+    RunError,
+    UsageError,
+    check_choice,
+    check_count,
+    named,
+    near_name,
+)
 from charlm.inference.generation import (
     NextToken,
     Piece,
@@ -48,6 +56,9 @@ from charlm.units import Tally
 if TYPE_CHECKING:
     from charlm.inspect.find_units import UnitMatches
     from charlm.inspect.hidden import Hidden
+
+GIVEN = {"self", "backend", "vocabulary", "sampling", "boundaries", "start", "options"}
+"""Arguments of the functions that generate text which are no options of the user."""
 
 
 class Model:
@@ -254,7 +265,7 @@ class Model:
         length, prompt = options.pop("len", length), options.pop("prime", prompt)
         if "n" in options:
             options["samples"] = options.pop("n")
-        check_options(options, self.generate, generate)
+        _check_options(options)
         sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
         chosen = fresh_seed() if seed is None else seed
         return generate(
@@ -291,7 +302,7 @@ class Model:
         """
         count, length = options.pop("n", count), options.pop("len", length)
         prompt = options.pop("prime", prompt)
-        check_options(options, self.generate, generate)
+        _check_options(options)
         check_count("count", count, 1)
         if attempts is not None:
             check_count("attempts", attempts, 1)
@@ -493,3 +504,13 @@ class Model:
 
             return token_surprisals(view_text(self.run, self.scorer(), text))
         return word_surprisals(self.words(text, boundary="leading").scores[0])
+
+
+def _check_options(options: Iterable[str]) -> None:
+    """Raise UsageError, with the nearest name, for an option that generating text does not have."""
+    functions = (Model.generate, generate)
+    known = {name for each in functions for name in inspect.signature(each).parameters} - GIVEN
+    for name in set(options) - known:
+        near = near_name(name, known)
+        hint = f"did you mean {near!r}?" if near else f"expected one of {', '.join(sorted(known))}"
+        raise UsageError(f"option {name!r} is not known; {hint}")
