@@ -59,9 +59,7 @@ def evaluate_run(
         adaptation = Adaptation(model, methods)
     notes: list[str] = []
     if files:
-        rules = ReadSettings(**{"keep_cr": model.run.boundaries.crlf, **(reading or {})})
-        document = document or model.run.boundaries.document
-        texts = {"text": _read(model, files, document, rules, notes)}
+        texts = {"text": _read(model, run_corpus(model.run, files, reading, document), notes)}
     else:
         texts = held_out_texts(model)
     nats = {}
@@ -112,10 +110,19 @@ def held_out_texts(model: Model) -> dict[str, EncodedText]:
     return texts
 
 
-def _read(
-    model: Model, files: Sequence[str], document: str, rules: ReadSettings, notes: list[str]
-) -> EncodedText:
-    corpus = Corpus(files, document=document, reading=rules, columns=run_columns(model.path))
+def run_corpus(
+    run: Run, files: Sequence[str], reading: Mapping[str, Any] | None, document: str | None = None
+) -> Corpus:
+    """Return files as a corpus that is read as the training text of a run was.
+
+    `reading` (fields of `ReadSettings`) and `document` replace settings of the run.
+    """
+    rules = ReadSettings(**{"keep_cr": run.boundaries.crlf, **(reading or {})})
+    document = document or run.boundaries.document
+    return Corpus(files, document=document, reading=rules, columns=run_columns(run.path))
+
+
+def _read(model: Model, corpus: Corpus, notes: list[str]) -> EncodedText:
     with phase("encoding the text"):
         text = model.run.encode(corpus)
     notes += corpus.warnings

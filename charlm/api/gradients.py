@@ -4,14 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from charlm.config.corpus import ReadSettings
+from charlm.api.evaluation import run_corpus
 from charlm.config.flags import by_section
 from charlm.config.settings import settings_from
 from charlm.inspect.gradients import GradientFlow, compared_flows, run_flow
 from charlm.inspect.recall import LAG, LETTERS, recall_flows, recall_settings, recall_text
-from charlm.runs.columns import run_columns
 from charlm.runs.run import load_run
-from charlm.text.corpus import Corpus
 from charlm.text.sources.rows import Warn
 
 LAGS = 200
@@ -31,13 +29,7 @@ def run_gradients(
     `reading` has fields of `ReadSettings`; `lags` is the number of tokens back (LAGS); `warn` takes
     warnings about the files. Raises CorpusError if the text is missing or too short.
     """
-    corpus = None
-    if files:
-        run = load_run(path)
-        rules = ReadSettings(**{"keep_cr": run.boundaries.crlf, **(reading or {})})
-        corpus = Corpus(
-            files, document=run.boundaries.document, reading=rules, columns=run_columns(path)
-        )
+    corpus = run_corpus(load_run(path), files, reading) if files else None
     flow = run_flow(path, corpus, lags or LAGS)
     for sentence in corpus.warnings if corpus else ():
         warn(sentence)
