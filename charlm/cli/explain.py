@@ -14,7 +14,7 @@ from charlm.cli.stdin import Takes
 def explain(
     text: Annotated[
         str | None,
-        typer.Argument(help="Word to spell; - is stdin. (default: hello)", show_default=False),
+        typer.Argument(help="Word to spell; - is stdin. (default: hello)"),
     ] = None,
     cell: Annotated[str, typer.Option("--cell", help="rnn, lstm or gru.")] = "rnn",
     hidden: Annotated[int, typer.Option("--hidden", min=1, help="Units of the cell.")] = 3,

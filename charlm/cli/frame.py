@@ -79,7 +79,7 @@ GLOBAL_FLAGS = {
 """Flags that are accepted before and after any command."""
 RunArgument = Annotated[
     str | None,
-    typer.Argument(metavar="RUN", help="Run, as with --run.", show_default=False),
+    typer.Argument(metavar="RUN", help="Run, as with --run."),
 ]
 
 

@@ -20,7 +20,7 @@ LINK = re.compile(r"\[([^\]]+)\]\((\w+)\.md\)")
 def guide(
     topic: Annotated[
         str | None,
-        typer.Argument(help="Page to show, or the beginning of its name.", show_default=False),
+        typer.Argument(help="Page to show, or the beginning of its name."),
     ] = None,
 ) -> None:
     """List the pages of the manual, or show one.

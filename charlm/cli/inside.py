@@ -34,9 +34,7 @@ VIEWS = ("--with", "--top", "--unit", "--find")
 class Asked:
     """Options of `charlm inside`."""
 
-    text: Annotated[
-        str | None, typer.Argument(help="Text to look into; - is stdin.", show_default=False)
-    ] = None
+    text: Annotated[str | None, typer.Argument(help="Text to look into; - is stdin.")] = None
     file: Annotated[
         Path | None, typer.Option("--file", help="File with the text to look into.")
     ] = None
@@ -59,7 +57,6 @@ class Asked:
             "--unit",
             metavar="LAYER:UNIT",
             help="Colour the text by this unit after each token, such as 2:8; may be repeated.",
-            show_default=False,
         ),
     ] = None
     signals: Annotated[

@@ -12,9 +12,7 @@ from charlm.cli.stdin import Takes
 
 @Takes(text=("prompt",), literal="prompt")
 def next_token(
-    prompt: Annotated[
-        str | None, typer.Argument(help="Text so far; - is stdin.", show_default=False)
-    ] = None,
+    prompt: Annotated[str | None, typer.Argument(help="Text so far; - is stdin.")] = None,
     top: Annotated[int, typer.Option("--top", min=1, help="Number of tokens to show.")] = 10,
     as_json: options.Json = False,
     condition: options.Condition = None,

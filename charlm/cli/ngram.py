@@ -56,7 +56,6 @@ def fit(
         typer.Option(
             "--order",
             help="Length of the n-grams. (default: 5; 7 for characters and bytes)",
-            show_default=False,
         ),
     ] = None,
     name: Name = None,
@@ -119,7 +118,6 @@ def import_(
         typer.Option(
             "--unit",
             help="Unit of the entries: word or char. (default: word, or as charlm wrote it)",
-            show_default=False,
         ),
     ] = None,
     document: Annotated[
@@ -128,7 +126,6 @@ def import_(
             "--document",
             help="Unit that </s> ends: line, paragraph or file; stream for no ends. "
             "(default: line)",
-            show_default=False,
         ),
     ] = None,
     checkpoints: options.Checkpoints = None,

@@ -37,7 +37,6 @@ Checkpoints = Annotated[
         metavar="DIR",
         envvar="CHARLM_CHECKPOINTS",
         help="Folder of the runs. (default: checkpoints)",
-        show_default=False,
     ),
 ]
 Engine = Annotated[
@@ -58,7 +57,6 @@ Condition = Annotated[
         "--condition",
         metavar="VALUE",
         help="Value with which texts begin, of a run trained with --condition.",
-        show_default=False,
     ),
 ]
 With = Annotated[
@@ -69,7 +67,6 @@ With = Annotated[
         help="Mix the probabilities with those of another run of the same vocabulary, or of the "
         "run's n-gram companion (--with ngram); may be repeated. (default weight: fitted on the "
         "validation text)",
-        show_default=False,
     ),
 ]
 WithLabels = Annotated[
@@ -80,7 +77,6 @@ WithLabels = Annotated[
         help="Average the probabilities with those of another run of the same labels; may be "
         "repeated. WEIGHT is a fraction, such as 0.3; the run itself has the rest. (default "
         "weight: equal)",
-        show_default=False,
     ),
 ]
 WithAny = Annotated[
@@ -92,7 +88,6 @@ WithAny = Annotated[
         "companion (ngram), or for a classifier, one of the same labels; may be repeated. WEIGHT "
         "is a fraction, such as 0.3; the run itself has the rest. (default weight: fitted on the "
         "validation text, or equal for classifiers)",
-        show_default=False,
     ),
 ]
 
@@ -113,7 +108,6 @@ UnkPenalty = Annotated[
         callback=_check_penalty,
         help="Cost of each unknown token (UNK) beyond -ln P(UNK); 0 is off. "
         "(default: ln of the number of types that UNK stands for)",
-        show_default=False,
     ),
 ]
 Theme = Annotated[
@@ -121,7 +115,6 @@ Theme = Annotated[
     typer.Option(
         "--theme",
         help="Background of the terminal: light or dark. (default: by COLORFGBG, else dark)",
-        show_default=False,
     ),
 ]
 WithData = Annotated[
@@ -186,7 +179,6 @@ def _option_of(setting: Setting, flag: str, *, hidden: bool) -> Any:
             f"{flag}/--no-{flag[2:]}" if setting.spec.has_no else flag,
             help=help_line(setting),
             rich_help_panel=setting.panel,
-            show_default=False,
             hidden=hidden,
         ),
     ]
@@ -240,7 +232,6 @@ Beam = Annotated[
         min=1,
         max=50,
         help="Translations that are followed side by side. (default: 5)",
-        show_default=False,
     ),
 ]
 LabelledReading = Annotated[SettingFlags, SettingOptions(lambda: [*reading_settings(), "target"])]

@@ -27,7 +27,6 @@ Columns = Annotated[
         "--columns",
         metavar="GOOD,BAD[,PHENOMENON]",
         help="Columns of tables. (default: sentence_good,sentence_bad, or what fits)",
-        show_default=False,
     ),
 ]
 Split = Annotated[

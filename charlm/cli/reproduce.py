@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
 
 def reproduce(
-    name: Annotated[
-        str | None, typer.Argument(help="Recipe. (default: list the recipes)", show_default=False)
-    ] = None,
+    name: Annotated[str | None, typer.Argument(help="Recipe. (default: list the recipes)")] = None,
     data: Annotated[
         Path,
         typer.Option("--data", envvar="CHARLM_DATA", help="Folder of corpora.", metavar="DIR"),

@@ -61,7 +61,6 @@ class Asked:
             min=0,
             help="Length of each sample in tokens; the maximum for items. (default: 500; "
             f"of a series {SERIES_LENGTH} numbers)",
-            show_default=False,
         ),
     ] = None
     prime: Annotated[
@@ -80,7 +79,6 @@ class Asked:
             "--temperature",
             help="Below 1: safer; above 1: wilder; 0: always the likeliest token, or the mean of a "
             "number. (default: 1; 0 for a series)",
-            show_default=False,
         ),
     ] = None
     top_k: Annotated[
@@ -104,7 +102,6 @@ class Asked:
         typer.Option(
             "--until-eos/--no-until-eos",
             help="Items: end each sample where the model ends a document. (default for lines)",
-            show_default=False,
         ),
     ] = None
     unique: Annotated[bool, typer.Option("--unique", help="Items: no duplicates.")] = False

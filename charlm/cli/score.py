@@ -56,7 +56,6 @@ class Asked:
             metavar="COLUMNS",
             help="Columns of a table to copy to the output, such as item,condition. "
             "(default: all in tsv, csv and jsonl)",
-            show_default=False,
         ),
     ] = None
     group_by: GroupBy = None

@@ -32,7 +32,6 @@ Knobs = Annotated[
         "--knobs",
         help="Settings to vary, such as dropout,learning_rate. "
         "(default: the usual ones that --set does not fix)",
-        show_default=False,
     ),
 ]
 Pairs = Annotated[
@@ -60,7 +59,6 @@ def search(
             "--storage",
             help="File or database URL of Optuna by which several machines share the search. "
             "(default: one process searches, in the folder of the search)",
-            show_default=False,
         ),
     ] = None,
     as_json: options.Json = False,

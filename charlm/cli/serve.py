@@ -45,7 +45,6 @@ class Asked:
             "--also",
             metavar="RUN",
             help="Serve another run beside; may be repeated. A request chooses it by its name.",
-            show_default=False,
         ),
     ] = None
     with_: options.WithAny = None
@@ -55,7 +54,6 @@ class Asked:
             "--key-file",
             metavar="FILE",
             help=f"File with the key that requests must send. (default: {KEY_VARIABLE}, or no key)",
-            show_default=False,
             rich_help_panel=PANEL,
         ),
     ] = None
@@ -72,7 +70,6 @@ class Asked:
             metavar="NAME",
             help="Answer to this name of the server, too; may be repeated. (default: localhost "
             "only)",
-            show_default=False,
             rich_help_panel=PANEL,
         ),
     ] = None
@@ -83,7 +80,6 @@ class Asked:
             metavar="ORIGIN",
             help="Let pages of this origin, such as http://host:3000, read answers; may be "
             "repeated. (default: only the own page)",
-            show_default=False,
             rich_help_panel=PANEL,
         ),
     ] = None
@@ -94,7 +90,6 @@ class Asked:
             "--log",
             metavar="FILE",
             help="Append a line for each request to this file. (default: stderr)",
-            show_default=False,
         ),
     ] = None
     rows: Annotated[

@@ -15,7 +15,7 @@ FORMATS = ("table", "markdown")
 def settings(
     name: Annotated[
         str | None,
-        typer.Argument(help="Setting or flag to show in full.", show_default=False),
+        typer.Argument(help="Setting or flag to show in full."),
     ] = None,
     output: Annotated[
         str, typer.Option("--format", help="Format of the list: table or markdown.")

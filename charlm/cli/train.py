@@ -32,7 +32,7 @@ def _reads_run(values: Values) -> bool:
 
 
 def _option(flag: str, panel: str, text: str) -> Any:
-    return typer.Option(flag, rich_help_panel=panel, help=text, show_default=False)
+    return typer.Option(flag, rich_help_panel=panel, help=text)
 
 
 @dataclass(frozen=True, kw_only=True)
