@@ -96,7 +96,9 @@ def table_regions(
         raise UsageError(f"{named('group_by')} names no column; expected some, such as item")
     scored = score_regions(scorer, records, columns, order=order, context=context)
     regions = Regions(
-        Region(row, record.number, score and score.first_word, score and score.words[0])
+        Region(row, record.number, score.first_word, score.words[0])
+        if score
+        else Region(row, record.number, None, None)
         for row, (record, score) in zip(cells, scored, strict=True)
     )
     regions.word_rule = str(scorer.word_rule)
