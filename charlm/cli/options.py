@@ -333,6 +333,16 @@ def open_model(
     return model
 
 
+def reported_seed(seed: int | None) -> int:
+    """Return the seed as given, or a fresh one, which is reported so that it can be repeated."""
+    if seed is None:
+        from charlm.inference.samplers import fresh_seed
+
+        seed = fresh_seed()
+        say(f"seed {seed}")
+    return seed
+
+
 def checked_theme(theme: str | None) -> str:
     """Return the theme of the terminal, by default the one that its environment names."""
     from charlm.report.heat import THEMES, default_theme

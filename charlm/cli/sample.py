@@ -11,8 +11,9 @@ import typer
 
 from charlm.cli import options
 from charlm.cli.output import on_terminal, say, say_all, write, write_json_line
-from charlm.cli.series import check_unused, write_forecasts
+from charlm.cli.series import write_forecasts
 from charlm.cli.stdin import Takes, read_file
+from charlm.cli.task_runs import check_typed
 from charlm.config.tasks import SERIES
 from charlm.errors import UsageError
 from charlm.files.escapes import escape_controls
@@ -203,7 +204,7 @@ def sample(asked: Asked) -> None:
 
     path = options.locate(asked.run, asked.checkpoints)
     if run_task(path) == SERIES:
-        check_unused(path, options.typed_values(asked, *OF_TEXT))
+        check_typed(options.typed_values(asked, *OF_TEXT), path)
         write_forecasts(
             path, length=SERIES_LENGTH if asked.length is None else asked.length,
             prime=asked.prime or "", prime_file=asked.prime_file,
@@ -219,7 +220,7 @@ def sample(asked: Asked) -> None:
     _advise_on_temperature(model, asked)
     prompt = _prompt(model, asked.prime or "", asked.prime_file)
     _warn_of_texts(model, asked.stop, asked.separator or "")
-    seed = _reported_seed(asked.seed)
+    seed = options.reported_seed(asked.seed)
     layout = _layout(model, asked, whole=whole)
     sampling = {
         **asked.sampling, "length": 500 if asked.length is None else asked.length,
@@ -285,16 +286,6 @@ def _advise_on_temperature(model: "Model", asked: Asked) -> None:
     is_usual = asked.run is None and asked.temperature in (None, 1.0)
     if is_usual and is_built_in(model.run.path):
         say("for more careful text, try --temperature 0.7")
-
-
-def _reported_seed(seed: int | None) -> int:
-    """Return the seed as given, or a fresh one, which is reported so that it can be repeated."""
-    if seed is None:
-        from charlm.inference.samplers import fresh_seed
-
-        seed = fresh_seed()
-        say(f"seed {seed}")
-    return seed
 
 
 def _layout(model: "Model", asked: Asked, *, whole: bool) -> "Layout":

@@ -1,11 +1,11 @@
 """`charlm sample` with a run on a series of numbers: forecasts."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from charlm.cli import options
 from charlm.cli.output import say, write, write_json_line
-from charlm.errors import UsageError, naming
+from charlm.errors import naming
 
 
 def write_forecasts(
@@ -22,14 +22,10 @@ def write_forecasts(
 ) -> None:
     """Write the next numbers of a series, one on each line, or a JSON object for each sample."""
     from charlm.api.series import SERIES_API
-    from charlm.inference.samplers import fresh_seed
 
     model = SERIES_API.open(path, engine=engine)
     say(f"engine {model.run.engine}", level=2)
-    if seed is None and temperature:
-        seed = fresh_seed()
-        say(f"seed {seed}")
-    seed = seed or 0
+    seed = options.reported_seed(seed) if temperature else seed or 0
     values = _prime(prime, prime_file, model.path)
     names = {"values": "--prime", "length": "--len", "temperature": "--temperature"}
     with naming(names):
@@ -41,15 +37,6 @@ def write_forecasts(
             else:
                 gap = "\n" if number else ""
                 write(gap + "".join(f"{value:.12g}\n" for value in sample))
-
-
-def check_unused(path: Path, typed: Mapping[str, Any]) -> None:
-    """Raise UsageError for the first typed flag, which is for texts."""
-    if flag := next(iter(typed), None):
-        raise UsageError(
-            f"{flag} is for runs that give text, and run {path.name} gives numbers; expected no "
-            f"such flag. Leave out {flag}"
-        )
 
 
 def _prime(prime: str, file: Path | None, run: Path) -> Any:

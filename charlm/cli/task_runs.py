@@ -36,8 +36,7 @@ def check_typed(typed: Mapping[str, Any], path: Path, verb: str = "") -> None:
     """
     from charlm.runs.layout import run_task
 
-    flags = (flag for flag, value in typed.items() if value is not None and value is not False)
-    flag = next(flags, None)
+    flag = next((flag for flag, value in typed.items() if value is not None), None)
     if flag is None:
         return
     others = [row.gives for row in TASKS.values() if verb and flag in _flags_of(row, verb)]
