@@ -120,9 +120,9 @@ def _is_meant(source: Source, names: Sequence[str]) -> bool:
 
 def _line_pairs(source: Source, reading: ReadSettings, warn: Warn) -> Iterator[Pair]:
     """Yield the pairs of lines of a file: the bad sentence, then the good one."""
-    path = source.path if isinstance(source, TextFile) else None
-    corpus = Corpus(["-" if path is None else str(path)], document="line", reading=reading)
-    paradigm = short_name("-" if path is None else str(path), [source])
+    name = str(source.path) if isinstance(source, TextFile) else "-"
+    corpus = Corpus([name], document="line", reading=reading)
+    paradigm = short_name(name, [source])
     lines = corpus.records()
     while pair := list(islice(lines, 2)):
         for row in pair:

@@ -45,7 +45,7 @@ def parallel_name(source: str, target: str, other: str) -> str:
     The parts in which the two names differ are replaced: of train.en, train.de and dev.en it is
     dev.de.
     """
-    if len(_parts(source)) != len(_parts(target)):  # one of them is in another folder
+    if not _alike(source, target):  # one of them is in another folder
         folder, source, target = str(Path(target).parent), Path(source).name, Path(target).name
         name = parallel_name(source, target, Path(other).name) if _alike(source, target) else ""
         return str(Path(folder) / name) if name else ""
@@ -184,7 +184,7 @@ class _Reader(LineReader):
                 f"{label} has no file of translations{given}: {looked}. Expected one line for each "
                 f"line. {advice}"
             )
-        if isinstance(source, TextFile) and Path(name).samefile(source.path):
+        if Path(name).samefile(source.path):
             raise CorpusError(
                 f"{label} is both source and translation; expected two files. Give "
                 f"{named('target')} the file of the translations"
