@@ -263,7 +263,7 @@ def _without_links(files: Sequence[Path], warn: Warn) -> list[Path]:
     """Return the files without links to others of them, which would be read twice."""
     real = {path for path in files if not path.is_symlink()}
     targets = {path.resolve() for path in real}
-    kept, links = [], []
+    kept, links = list[Path](), list[Path]()
     for path in files:
         is_known = path not in real and path.resolve() in targets
         (links if is_known else kept).append(path)
