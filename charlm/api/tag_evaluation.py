@@ -90,10 +90,7 @@ def _floor(run: TagRun, name: str, part: Part, train: Part | None) -> float | No
         return None
     with phase("fitting the floor"):
         tags = FrequentTag.fit(*train, len(run.labels)).tags(part[0])
-    logs = np.full((len(tags), len(run.labels)), -np.inf)
-    logs[np.arange(len(tags)), tags] = 0.0
-    answers = Answers(tags, logs, np.zeros(part[0].documents))
-    counts = TagCounts.of_sentences(answers, part[1], part[0], run.labels.names)
+    counts = TagCounts.of_tags(tags, part[1], part[0], run.labels.names)
     return float(getattr(counts, counts.headline))
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from charlm.inference.bootstrap import bootstrap_interval, drawn_sums, interval, sign_p
 from charlm.inference.counts import Amounts, LabelCounts, LabelFigures
-from charlm.inference.crf import Answers
+from charlm.inference.crf import Answers, Transitions, answers, tag_nats
 from charlm.inference.figures import TaskDifference
 from charlm.text.labels import UNSEEN, Targets
 from charlm.text.sentences import Sentences
@@ -110,6 +110,15 @@ class TagCounts(LabelCounts):
             pairs = [(int(part.sum()), int((part & right).sum())) for part in (seen, ~seen)]
         shares: dict[str, Any] = dict(zip(PAIRS, [*pairs, *span_pairs], strict=True))
         return replace(counts, spans=spans, rows=rows, **shares)
+
+    @classmethod
+    def of_tags(
+        cls, tags: Targets, targets: Targets, sentences: Sentences, names: Sequence[str]
+    ) -> "TagCounts":
+        """Count tags (W,) that have no probabilities, such as those of a floor."""
+        logs = np.zeros((len(tags), len(names)))
+        answers = Answers(tags, logs, np.zeros(sentences.documents))
+        return cls.of_sentences(answers, targets, sentences, names)
 
     @classmethod
     def from_summary(cls, summary: Mapping[str, Any]) -> "TagCounts":
@@ -226,6 +235,34 @@ class TagCounts(LabelCounts):
         """Return the raw sums, from which `figures_from` rebuilds the counts."""
         names = [each.name for each in fields(self) if each.name != "rows"]
         return {"kind": KIND} | {name: getattr(self, name) for name in names}
+
+
+def counted_tags(
+    emissions: Amounts,
+    targets: Targets,
+    sentences: Sentences,
+    names: Sequence[str],
+    steps: Transitions | None,
+    *,
+    scale: float,
+    known: Known | None = None,
+) -> tuple[TagCounts, Answers]:
+    """Return the figures of emissions (W, K), with all scores multiplied by a factor, and answers.
+
+    `names` are those of the tags, `known` is what the training text has.
+    """
+    ends = sentences.ends
+    found = answers(emissions, ends, steps, scale, targets)
+    counts = TagCounts.of_sentences(
+        found,
+        targets,
+        sentences,
+        names,
+        known=known,
+        raw_nats=float(tag_nats(emissions, targets, ends, steps).sum()),
+        scale=scale,
+    )
+    return counts, found
 
 
 def span_types(names: Sequence[str]) -> list[str]:

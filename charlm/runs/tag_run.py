@@ -9,8 +9,8 @@ from charlm.backends.interface import Backend
 from charlm.backends.tagger_weights import CHARACTERS, CRF, letter_settings
 from charlm.backends.weights import BACKWARD, HEAD, Weights, encoder_weights
 from charlm.errors import UsageError, assigned, named
-from charlm.inference.crf import Answers, Transitions, answers, tag_nats
-from charlm.inference.tag_counts import Known, TagCounts
+from charlm.inference.crf import Answers, Transitions, answers
+from charlm.inference.tag_counts import Known, TagCounts, counted_tags
 from charlm.inference.tagging import ArrayTagReader, Letters, TagReader
 from charlm.runs import layout
 from charlm.runs.engines import uses_torch
@@ -51,18 +51,15 @@ class TagRun(TaskRun[tuple[Sentences, Targets]]):
 
         `known` is what the training text has.
         """
-        emissions, ends = self.reader.emissions(sentences), sentences.ends
-        found = answers(emissions, ends, self.steps, self.scale, targets)
-        counts = TagCounts.of_sentences(
-            found,
+        return counted_tags(
+            self.reader.emissions(sentences),
             targets,
             sentences,
             self.labels.names,
-            known=known,
-            raw_nats=float(tag_nats(emissions, targets, ends, self.steps).sum()),
+            self.steps,
             scale=self.scale,
+            known=known,
         )
-        return counts, found
 
     def beside(self, name: str, text: EncodedText) -> tuple[Sentences, Targets]:
         """Return the kept sentences of a split with the tags of their words."""

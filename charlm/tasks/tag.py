@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from charlm.backends.interface import Array
 from charlm.config.settings import Settings
 from charlm.config.tasks import TASKS
-from charlm.inference.crf import Transitions, answers, fit_tag_scale, tag_nats
-from charlm.inference.tag_counts import Known, TagCounts
+from charlm.inference.crf import Transitions, fit_tag_scale
+from charlm.inference.tag_counts import TagCounts, counted_tags
 from charlm.nn.crf import crf_nats
 from charlm.nn.devices import Precision
 from charlm.nn.encoder import State
@@ -138,9 +138,10 @@ class TagValidation:
             emissions = TorchTagReader(model).emissions_of(self.features(model))
             steps = steps_of(model, self.names)
             scale = fit_tag_scale(emissions, self.targets, self.sentences.ends, steps)
-            return tag_counts(
+            counts, _ = counted_tags(
                 emissions, self.targets, self.sentences, self.names, steps, scale=scale
             )
+            return counts
 
 
 def badness(counts: TagCounts) -> tuple[float, ...]:
@@ -160,29 +161,3 @@ def steps_of(model: Tagger, names: Sequence[str]) -> Transitions | None:
         weight.detach().cpu().numpy() for weight in (head.transitions, head.first, head.last)
     )
     return Transitions.of(between, first, last, legal(names))
-
-
-def tag_counts(
-    emissions: Emissions,
-    targets: Targets,
-    sentences: Sentences,
-    names: Sequence[str],
-    steps: Transitions | None,
-    *,
-    scale: float,
-    known: Known | None = None,
-) -> TagCounts:
-    """Return the figures of emissions (W, K), with all scores multiplied by a factor.
-
-    `known` is what the training text has.
-    """
-    ends = sentences.ends
-    return TagCounts.of_sentences(
-        answers(emissions, ends, steps, scale, targets),
-        targets,
-        sentences,
-        names,
-        known=known,
-        raw_nats=float(tag_nats(emissions, targets, ends, steps).sum()),
-        scale=scale,
-    )

@@ -13,14 +13,13 @@ from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings
 from charlm.config.text_units import UNITS
 from charlm.errors import UsageError, named
-from charlm.inference.crf import Answers
-from charlm.inference.tag_counts import Known, TagCounts, paired_difference
+from charlm.inference.tag_counts import Known, TagCounts, counted_tags, paired_difference
 from charlm.nn.devices import Precision
 from charlm.nn.encoder import Encoder
 from charlm.nn.model import multiplied_weights
 from charlm.nn.tagger import Tagger, TorchTagReader
 from charlm.phases import phase
-from charlm.tasks.tag import Emissions, steps_of, tag_counts, tag_task
+from charlm.tasks.tag import Emissions, steps_of, tag_task
 from charlm.tasks.task import Task
 from charlm.text.dataset import Dataset
 from charlm.text.tag_floors import FrequentTag
@@ -184,11 +183,12 @@ class TagTraining(LabelledTraining):
         """Return the figures of the emissions of a split."""
         tagged, (model, emissions) = gold_of(session.dataset, Tagged), answers
         names = tagged.labels.names
-        return tag_counts(
+        counts, _ = counted_tags(
             emissions, tagged.targets[split], tagged.sentences[split], names,
             steps_of(model, names), scale=scale,
             known=Known.of(tagged.sentences["train"], tagged.targets["train"], names),
         )  # fmt: skip
+        return counts
 
     def compared(
         self, session: "Session", answers: Mapping[str, tuple[Tagger, Emissions]]
@@ -217,7 +217,7 @@ class TagTraining(LabelledTraining):
         sentences, names = tagged.sentences["train"], tagged.labels.names
         rows = reviewed_rows(sentences.text)
         part = sentences.sentences_at(rows)
-        train = tag_counts(
+        train, _ = counted_tags(
             TorchTagReader(tagger, tagged.letters).emissions(part),
             tagged.targets["train"][sentences.numbers(rows)],
             part, names, steps_of(tagger, names), scale=1.0,
@@ -288,18 +288,12 @@ def frequent_tag(dataset: Dataset, names: Collection[str]) -> dict[str, TagCount
             tagged.sentences["train"], tagged.targets["train"], len(tagged.labels)
         )
         return {
-            name: _counts_of(floor.tags(tagged.sentences[name]), tagged, name)
-            for name in names
-            if name in tagged.sentences
+            name: TagCounts.of_tags(
+                floor.tags(sentences), tagged.targets[name], sentences, tagged.labels.names
+            )
+            for name, sentences in tagged.sentences.items()
+            if name in names
         }
-
-
-def _counts_of(tags: Any, tagged: Tagged, split: str) -> TagCounts:
-    """Return the counts of tags (W,) without probabilities."""
-    sentences, names = tagged.sentences[split], tagged.labels.names
-    none = np.zeros((len(tags), len(names)))
-    answers = Answers(tags, none, np.zeros(sentences.documents))
-    return TagCounts.of_sentences(answers, tagged.targets[split], sentences, names)
 
 
 TAGS: TaskTraining = TagTraining()
