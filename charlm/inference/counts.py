@@ -33,6 +33,16 @@ class LabelFigures(NamedTuple):
     f1: float
     texts: int
 
+    @classmethod
+    def of(cls, right: int, gold: int, predicted: int) -> "LabelFigures":
+        """Return the figures of a label, from its right answers, gold and predicted texts."""
+        return cls(
+            precision=ratio(right, predicted),
+            recall=ratio(right, gold),
+            f1=ratio(2 * right, gold + predicted),
+            texts=gold,
+        )
+
 
 class Confident(NamedTuple):
     """Answers with at least a `probability`: their `fraction` of all, and their accuracy."""
@@ -202,17 +212,8 @@ class LabelCounts:
 
     def per_label(self) -> list[LabelFigures]:
         """Return the figures of each label, in the order of the labels."""
-        return [
-            LabelFigures(
-                precision=ratio(right, predicted),
-                recall=ratio(right, gold),
-                f1=ratio(2 * right, gold + predicted),
-                texts=gold,
-            )
-            for right, gold, predicted in zip(
-                *(column.tolist() for column in _margins(self.table)), strict=True
-            )
-        ]  # fmt: skip
+        columns = (column.tolist() for column in _margins(self.table))
+        return list(map(LabelFigures.of, *columns))
 
     def intervals(self, seed: int = 0) -> dict[str, tuple[float, float]]:
         """Return 95 % intervals of accuracy, macro_f1 and macro_recall.

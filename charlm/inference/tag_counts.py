@@ -194,15 +194,7 @@ class TagCounts(LabelCounts):
 
         Types that training lacks come last, together.
         """
-        return [
-            LabelFigures(
-                precision=ratio(right, predicted),
-                recall=ratio(right, gold),
-                f1=ratio(2 * right, gold + predicted),
-                texts=gold,
-            )
-            for gold, predicted, right in self.spans
-        ]
+        return [LabelFigures.of(right, gold, predicted) for gold, predicted, right in self.spans]
 
     def intervals(self, seed: int = 0) -> dict[str, tuple[float, float]]:
         """Return 95 % intervals of accuracy, and of the figures of spans if tags are spans.

@@ -1,6 +1,6 @@
 """Tables of evaluations and comparisons of runs that give labels."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from charlm.inference.counts import Confident, LabelCounts
+from charlm.inference.counts import Confident, LabelCounts, LabelFigures
 from charlm.inference.figures import NOT_SHOWN, TaskComparison, TaskEvaluation
 from charlm.inference.labelling import WrongText
 from charlm.report.tables import add_estimates, add_figures, change_cells, plain_table
@@ -32,12 +32,7 @@ def evaluation_tables(result: TaskEvaluation, width: int) -> Iterator[Renderable
     The worst texts of each come last; `width` is that of the terminal.
     """
     yield figure_table(result)
-    name, counts = list(result.counts.items())[-1]
-    yield heading(f"{name}: labels")
-    yield label_table(result.labels, counts)
-    many = len(result.labels) > MAX_SQUARE
-    yield heading(f"{name}: {'most frequent errors' if many else 'confusion'}")
-    yield (error_table if many else confusion_table)(result.labels, counts)
+    yield from label_parts(result, "label", "texts")
     for name, texts in result.worst.items():
         if texts:
             yield heading(f"{name}: least probable gold labels")
@@ -81,12 +76,24 @@ def _at(answers: Confident) -> str:
     return f"{number(answers.accuracy, 3)} of {100 * answers.fraction:.0f} %"
 
 
-def label_table(
-    labels: Sequence[str], counts: LabelCounts, noun: str = "texts", head: str = "label"
-) -> Table:
-    """Return a row of figures for each label of a text; `noun` names what has a label."""
+def label_parts(result: TaskEvaluation, head: str, noun: str) -> Iterator[RenderableType]:
+    """Yield for the last text the figures of each label, and its errors.
+
+    `head` is the noun of a label, `noun` names what has one.
+    """
+    name, counts = list(result.counts.items())[-1]
+    labels = result.labels
+    yield heading(f"{name}: {head}s")
+    yield label_table(zip(labels, counts.per_label(), strict=True), head, noun)
+    many = len(labels) > MAX_SQUARE
+    yield heading(f"{name}: {'most frequent errors' if many else 'confusion'}")
+    yield error_table(labels, counts, noun) if many else confusion_table(labels, counts)
+
+
+def label_table(rows: Iterable[tuple[str, LabelFigures]], head: str, noun: str) -> Table:
+    """Return a row for each label with its figures, as in `label_parts`."""
     table = plain_table(f"<{head}", "precision", "recall", "F1", noun)
-    for label, row in zip(labels, counts.per_label(), strict=True):
+    for label, row in rows:
         figures = (number(finite(value), 3) for value in row[:3])
         table.add_row(Text(shortened(label, LABEL_WIDTH)), *figures, number(row.texts))
     return table
@@ -104,7 +111,7 @@ def confusion_table(labels: Sequence[str], counts: LabelCounts) -> Table:
     return table
 
 
-def error_table(labels: Sequence[str], counts: LabelCounts, noun: str = "texts") -> Table:
+def error_table(labels: Sequence[str], counts: LabelCounts, noun: str) -> Table:
     """Return the most frequent pairs of a gold and another predicted label."""
     table = plain_table("<gold", "<predicted", noun)
     errors = counts.table * (1 - np.eye(len(labels), dtype=np.int64))

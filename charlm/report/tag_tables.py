@@ -8,17 +8,11 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from charlm.inference.counts import LabelFigures
 from charlm.inference.figures import TaskComparison, TaskEvaluation
 from charlm.inference.tag_counts import TagCounts, span_types
 from charlm.inference.tagging import WrongSentence
-from charlm.report.label_tables import (
-    LABEL_WIDTH,
-    MAX_SQUARE,
-    confusion_table,
-    error_table,
-    heading,
-    label_table,
-)
+from charlm.report.label_tables import heading, label_parts, label_table
 from charlm.report.tables import add_estimates, add_figures, change_cells, plain_table
 from charlm.report.text import number, shortened
 from charlm.units import finite, ratio
@@ -46,17 +40,11 @@ def evaluation_tables(result: TaskEvaluation, width: int) -> Iterator[Renderable
     if counts.spans:
         yield Text("spans are counted as the script conlleval does", style="italic")
         yield heading(f"{name}: types of spans")
-        yield type_table(result.labels, counts)
+        types = type_figures(result.labels, counts)
+        known = [(name, row) for name, row in types if name != OTHER_TYPES or row.texts]
+        yield label_table(known, "type", "spans")
     else:
-        yield heading(f"{name}: tags")
-        yield label_table(result.labels, counts, "words", "tag")
-        many = len(result.labels) > MAX_SQUARE
-        yield heading(f"{name}: {'most frequent errors' if many else 'confusion'}")
-        yield (
-            error_table(result.labels, counts, "words")
-            if many
-            else confusion_table(result.labels, counts)
-        )
+        yield from label_parts(result, "tag", "words")
     for name, sentences in result.worst.items():
         if sentences:
             yield heading(f"{name}: sentences with the least probable tags (gold → predicted)")
@@ -91,15 +79,10 @@ def _share(pair: tuple[int, int]) -> str:
     return f"{ratio(right, every):.3f} of {every:,}" if every else "-"
 
 
-def type_table(labels: Sequence[str], counts: TagCounts) -> Table:
-    """Return a row of figures for each type of span; those that training lacks come last."""
-    table = plain_table("<type", "precision", "recall", "F1", "spans")
+def type_figures(labels: Sequence[str], counts: TagCounts) -> list[tuple[str, LabelFigures]]:
+    """Return each type of span with its figures; those that training lacks come last."""
     names = [*span_types(labels), OTHER_TYPES]
-    for name, row in zip(names, counts.per_type(), strict=True):
-        if name != OTHER_TYPES or row.texts:
-            figures = (number(finite(value), 3) for value in row[:3])
-            table.add_row(Text(shortened(name, LABEL_WIDTH)), *figures, number(row.texts))
-    return table
+    return list(zip(names, counts.per_type(), strict=False))  # there are none without spans
 
 
 def worst_table(sentences: Sequence[WrongSentence]) -> Table:
@@ -119,7 +102,7 @@ def worst_table(sentences: Sequence[WrongSentence]) -> Table:
 def text_json(result: TaskEvaluation, name: str) -> dict[str, Any]:
     """Return the figures of one text as plain values."""
     counts = result.counts[name]
-    types = zip([*span_types(result.labels), OTHER_TYPES], counts.per_type(), strict=False)
+    types = type_figures(result.labels, counts)
     per_tag = zip(result.labels, counts.per_label(), strict=True)
     return {
         "labels": list(result.labels),
