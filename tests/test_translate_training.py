@@ -20,7 +20,7 @@ from charlm.nn.devices import Precision
 from charlm.nn.encoder import Encoder
 from charlm.nn.task_models import build_model
 from charlm.report.run_list import run_lines
-from charlm.report.translation_figures import figures_text
+from charlm.report.translations import figures_text
 from charlm.runs.data import read_data
 from charlm.runs.layout import RECORD, read_config, read_record
 from charlm.runs.overview import list_runs

@@ -5,7 +5,14 @@ from typing import Any
 
 from charlm.config.corpus import HELD_OUT_NAMES
 from charlm.report.predictions import LabelPredictions
-from charlm.report.task_reports import Json, Pairs, TaskReport, run_line, text_sizes
+from charlm.report.task_reports import (
+    Json,
+    Pairs,
+    TaskReport,
+    held_out_figures,
+    run_line,
+    text_sizes,
+)
 from charlm.report.text import number, shortened
 from charlm.runs.card import model_shape
 from charlm.units import count_of
@@ -74,22 +81,12 @@ class LabelReport(TaskReport):
         """Return names and values of the results of a run, as they are in run.json."""
         floors = (record.get("floors") or {}) | (results.get("floors") or {})
         pairs: Pairs = []
-        for name, heading in HELD_OUT_NAMES.items():
-            if figures := results.get(name):
-                interval = accuracy_interval(figures)
-                pairs.append((heading, self.figures_text(figures, interval)))
-                pairs += _floor_pairs(floors, name, figures, interval) if floors else []
-        valid, before = results.get("valid"), results.get("valid_uncalibrated")
-        if valid and before:
-            scale = f"{results['logit_scale']:.3f}"
-            without = " (it has no part in the labels)" if float(scale) == 0.0 else ""
-            pairs.append(
-                (
-                    "calibrated",
-                    f"logits of the network times {scale}{without}: calibration error "
-                    f"{number(valid['ece'], 3)}, {number(before['ece'], 3)} before",
-                )
-            )
+        for name, heading, figures in held_out_figures(results):
+            interval = accuracy_interval(figures)
+            pairs.append((heading, self.figures_text(figures, interval)))
+            pairs += _floor_pairs(floors, name, figures, interval) if floors else []
+        no_part = " (it has no part in the labels)"
+        pairs += calibration_pairs(results, "logits of the network", if_zero=no_part)
         if unit := floors.get("unit"):
             accuracy = (floors.get("network") or results.get("valid") or {}).get(
                 "valid" if floors.get("network") else "accuracy"
@@ -140,6 +137,20 @@ def floor_text(floors: Json) -> str:
     more = "" if bag is None else f"; bag of words (naive Bayes, words and pairs) {bag:.3f}"
     where = HELD_OUT_NAMES[split]
     return f"most frequent label {majority[split]:.3f}{more} of the {where} texts"
+
+
+def calibration_pairs(results: Json, scores: str, if_zero: str = "") -> Pairs:
+    """Return the factor on all `scores` of a calibrated run, and what it does to the errors.
+
+    `if_zero` is a remark about a factor of 0.
+    """
+    valid, before = results.get("valid"), results.get("valid_uncalibrated")
+    if not (valid and before):
+        return []
+    scale = f"{results['logit_scale']:.3f}"
+    factor = f"{scores} times {scale}{if_zero if float(scale) == 0.0 else ''}"
+    errors = f"{number(valid['ece'], 3)}, {number(before['ece'], 3)} before"
+    return [("calibrated", f"{factor}: calibration error {errors}")]
 
 
 def accuracy_interval(figures: Json) -> tuple[float, float] | None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from charlm.config.corpus import HELD_OUT_NAMES
-from charlm.report.task_reports import Json, Pairs, TaskReport, run_line
+from charlm.report.task_reports import Json, Pairs, TaskReport, held_out_figures, run_line
 from charlm.report.text import number
 from charlm.runs.card import model_shape
 
@@ -59,9 +59,8 @@ class SeriesReport(TaskReport):
     def result_pairs(self, record: Json, results: Json) -> Pairs:
         """See `TaskReport.result_pairs`."""
         pairs: Pairs = []
-        for name, heading in HELD_OUT_NAMES.items():
-            if figures := results.get(name):
-                pairs += [(heading, self.figures_text(figures)), ("floor", _beside(figures))]
+        for _, heading, figures in held_out_figures(results):
+            pairs += [(heading, self.figures_text(figures)), ("floor", _beside(figures))]
         return pairs
 
     def evaluation_tables(self, result: "TaskEvaluation", width: int) -> Iterator["RenderableType"]:

@@ -2,9 +2,16 @@
 
 from charlm.config.corpus import HELD_OUT_NAMES
 from charlm.config.tasks import figure_of_tags
-from charlm.report.labels import label_shares
+from charlm.report.labels import calibration_pairs, label_shares
 from charlm.report.tag_predictions import TagPredictions
-from charlm.report.task_reports import Json, Pairs, TaskReport, run_line, text_sizes
+from charlm.report.task_reports import (
+    Json,
+    Pairs,
+    TaskReport,
+    held_out_figures,
+    run_line,
+    text_sizes,
+)
 from charlm.report.text import number
 from charlm.runs.card import model_shape
 from charlm.units import count_of
@@ -66,9 +73,7 @@ class TagReport(TaskReport):
         """Return the figures of the held-out texts, what is above the floor, and calibration."""
         pairs: Pairs = []
         figure = figure_of(record)
-        for name, heading in HELD_OUT_NAMES.items():
-            if not (figures := results.get(name)):
-                continue
+        for name, heading, figures in held_out_figures(results):
             pairs.append((heading, self.figures_text(figures, with_interval=True)))
             floor = record["floors"]["frequent_tag"].get(name)
             if floor is not None and figures[figure] is not None:
@@ -81,16 +86,7 @@ class TagReport(TaskReport):
                         f"points{ends}",
                     )
                 )
-        valid, before = results.get("valid"), results.get("valid_uncalibrated")
-        if valid and before:
-            pairs.append(
-                (
-                    "calibrated",
-                    f"scores times {results['logit_scale']:.3f}: calibration error "
-                    f"{number(valid['ece'], 3)}, {number(before['ece'], 3)} before",
-                )
-            )
-        return pairs
+        return pairs + calibration_pairs(results, "scores")
 
 
 TAG_REPORT: TaskReport = TagReport()

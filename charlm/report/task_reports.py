@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
 from charlm.config.class_path import resolve
+from charlm.config.corpus import HELD_OUT_NAMES
 from charlm.config.tasks import TASKS, task_name
 from charlm.config.training import counted_length, length_of
 from charlm.errors import UsageError
@@ -146,6 +147,13 @@ def run_line(record: Json, batches: str) -> str:
         f"run    {length}{f' ({why})' if why else ''}, {batches.format(**training)}, "
         f"{training['optimizer']} {training['learning_rate']:g}, seed {training['seed']}"
     )
+
+
+def held_out_figures(results: Json) -> Iterator[tuple[str, str, Json]]:
+    """Yield each held-out text of a run that has figures: its split, its heading, the figures."""
+    for name, heading in HELD_OUT_NAMES.items():
+        if figures := results.get(name):
+            yield name, heading, figures
 
 
 def report_of(settings: Mapping[str, Any]) -> TaskReport | None:

@@ -13,7 +13,7 @@ from charlm.inference.text_metrics import SIGNATURE
 from charlm.inference.translation_counts import WorstTranslation
 from charlm.report.tables import add_estimates, add_figures, change_cells, plain_table
 from charlm.report.text import number, shortened
-from charlm.report.translation_figures import NAMES, digits_of, shown_figures
+from charlm.report.translations import NAMES, digits_of, shown_figures
 
 TEXT_LINES = 2
 """Maximum number of lines of a text in a table."""

@@ -2,11 +2,23 @@
 
 from typing import Any
 
-from charlm.config.corpus import HELD_OUT_NAMES
-from charlm.report.task_reports import Json, Pairs, TaskReport, run_line, text_sizes
-from charlm.report.translation_figures import figures_text
+from charlm.config.tasks import figure_of_translations
+from charlm.report.task_reports import (
+    Json,
+    Pairs,
+    TaskReport,
+    held_out_figures,
+    run_line,
+    text_sizes,
+)
+from charlm.report.text import number
 from charlm.report.translation_predictions import TranslationPredictions
 from charlm.runs.card import model_shape
+
+NAMES = {"chrf": "chrF", "bleu": "BLEU", "exact": "exact"}
+"""Names of the figures for people."""
+MIN_PLAIN = 0.001
+"""Loss below which it is written with a power of ten."""
 
 
 class TranslateReport(TaskReport):
@@ -54,11 +66,10 @@ class TranslateReport(TaskReport):
     def result_pairs(self, record: Json, results: Json) -> Pairs:
         """Return the figures of the texts of a run, each with its floor."""
         pairs: Pairs = []
-        for name, heading in HELD_OUT_NAMES.items():
-            if figures := results.get(name):
-                pairs.append((heading, figures_text(figures)))
-                if figures.get("texts") and (floor := floor_text(record, name)):
-                    pairs.append(("floor", floor))
+        for name, heading, figures in held_out_figures(results):
+            pairs.append((heading, figures_text(figures)))
+            if figures.get("texts") and (floor := floor_text(record, name)):
+                pairs.append(("floor", floor))
         return pairs
 
     def change_json(self, change: Any) -> dict[str, Any]:
@@ -80,3 +91,38 @@ def floor_text(record: Json, split: str) -> str:
     floor = ((record.get("floors") or {}).get("copy") or {}).get(split)
     figures = floor and figures_text({"texts": 1, **floor})
     return f"a copy of the source has {figures}" if figures else ""
+
+
+def shown_figures(letters: float | None) -> list[str]:
+    """Return the names of the figures for people, the headline first.
+
+    `letters` is the mean length of the references. Short texts have no BLEU, which counts runs of
+    four words.
+    """
+    is_short = figure_of_translations({"reference_letters": letters}) == "exact"
+    return ["exact", "chrf"] if is_short else ["chrf", "bleu", "exact"]
+
+
+def digits_of(name: str) -> int:
+    """Return the digits after the point of a figure: of 0 to 100, or of a fraction."""
+    return 3 if name == "exact" else 1
+
+
+def figures_text(figures: Json) -> str:
+    """Return the figures of a text in one line; before outputs are made only the loss."""
+    names = shown_figures(figures.get("reference_letters")) if figures.get("texts") else []
+    parts = [
+        f"{NAMES[name]} {number(figures[name], digits_of(name))}{_interval(figures, name)}"
+        for name in names
+    ]
+    if (nats := figures.get("nats_per_token")) is not None:
+        parts.append(f"{f'{nats:.1e}' if 0.0 < nats < MIN_PLAIN else number(nats)} nats/token")
+    return ", ".join(parts)
+
+
+def _interval(figures: Json, name: str) -> str:
+    ends = (figures.get("intervals") or {}).get(name)
+    if not ends:
+        return ""
+    low, high = (number(end, digits_of(name)) for end in ends)
+    return f" ({low} to {high})"
