@@ -180,8 +180,8 @@ class LabelledTraining:
 
         Figures are those under the factor in config.json, which a stopped run does not have.
         """
-        trainer, counters = session.trainer, session.trainer.counters
-        stopped, best = trainer.stop_reason, counters.best
+        trainer = session.trainer
+        stopped, best = trainer.stop_reason, trainer.counters.best
         scale = 1.0
         names = HELD_OUT if not stopped else ("valid",) if best else ()
         with phase("evaluating the best weights"):
@@ -196,16 +196,12 @@ class LabelledTraining:
             raw = self.figures(session, answers["valid"], "valid", 1.0) if scale != 1.0 else None
             results = None if stopped else self.compared(session, answers)
             reviewed = None if stopped else self._review(session, model, answers)
-        return FinishedRecord(
-            **trainer.state.record_fields(),
-            reason=stopped or counters.finished,
-            best_step=counters.best_step if best else counters.step,
-            path=str(session.path),
+        return session.end_record(
+            stopped,
             valid=figures.get("valid"),
             test=figures.get("test"),
             valid_uncalibrated=raw,
             logit_scale=scale,
-            warnings=session.warnings,
             floors=results,
             review=reviewed,
         )
@@ -227,6 +223,11 @@ class LabelledTraining:
         model = self.built(settings, session.dataset)
         put_weights(model, tensors_from_file(session.path / WEIGHTS))
         return model.to(session.trainer.state.generator.device)
+
+
+def last_split(answers: Mapping[str, Any]) -> str:
+    """Return the last held-out split that has answers: the test text, if there is one."""
+    return max(answers, key=HELD_OUT.index)
 
 
 def reviewed_rows(text: EncodedText) -> NDArray[np.int64]:

@@ -25,7 +25,7 @@ from charlm.text.labels import Targets
 from charlm.training.bag import logistic_regression
 from charlm.training.fit import Course, Fit, Limits
 from charlm.training.label_floors import compared, floors, floors_beside
-from charlm.training.labelled import HELD_OUT, LabelledTraining, begin_biases, reviewed_rows
+from charlm.training.labelled import LabelledTraining, begin_biases, last_split, reviewed_rows
 from charlm.training.plan.labelled import Costs, plan_labelled
 from charlm.training.plan.planner import Plan
 from charlm.training.plan.speed import PlanInputs
@@ -194,7 +194,7 @@ class LabelTraining(LabelledTraining):
         dataset, targets = session.dataset, labelled_of(session.dataset).targets
         rows = reviewed_rows(dataset.train)
         train = TorchReader(cast(Classifier, model)).logits(dataset.train.documents_at(rows))
-        split = max(answers, key=HELD_OUT.index)
+        split = last_split(answers)
         own = answers[split]
         return Fit(
             key="accuracy",

@@ -148,17 +148,13 @@ class LanguageModelTraining:
             with phase("evaluating the test text", total=len(text.ids)):
                 test = evaluate(backend, text)
         old = None if stopped else fine_tuning.old_text(session.path)
-        finished = FinishedRecord(
-            **trainer.state.record_fields(),
-            reason=stopped or counters.finished,
-            best_step=counters.best_step if counters.best else counters.step,
-            path=str(session.path),
+        finished = session.end_record(
+            stopped,
             valid=valid,
             test=test,
             valid_uncalibrated=counters.best if scale != 1.0 else None,
             logit_scale=scale,
             old_valid=None if old is None else evaluate(backend, old),
-            warnings=session.warnings,
         )
         if not stopped:  # save the results first: the review takes a moment
             session.write_end(finished, whole=False)

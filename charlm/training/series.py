@@ -20,7 +20,7 @@ from charlm.text.series import Series
 from charlm.text.series_floors import Recurrence
 from charlm.text.task_text import Given, gold_of
 from charlm.training.fit import Course, Fit, Floor, Limits
-from charlm.training.labelled import HELD_OUT, REVIEWED_TOKENS, LabelledTraining
+from charlm.training.labelled import REVIEWED_TOKENS, LabelledTraining, last_split
 from charlm.training.plan.planner import Plan
 from charlm.training.plan.series import plan_series
 from charlm.training.plan.speed import PlanInputs
@@ -129,7 +129,7 @@ class SeriesTraining(LabelledTraining):
             new=new,
             limits=LIMITS,
             noun="numbers",
-            floors=_floors(answers[max(answers, key=HELD_OUT.index)]),
+            floors=_floors(answers[last_split(answers)]),
             course=replace(course, can_start=False),
         )
 

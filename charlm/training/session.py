@@ -309,6 +309,18 @@ class Session:
         self.rewound, self.failed_saves = [], 0
         return SavedRecord(**trainer.state.record_fields(), path=str(folder))
 
+    def end_record(self, stopped: str, **figures: Any) -> FinishedRecord:
+        """Return the last record of this session with these figures, and why it was `stopped`."""
+        counters = self.trainer.counters
+        return FinishedRecord(
+            **self.trainer.state.record_fields(),
+            reason=stopped or counters.finished,
+            best_step=counters.best_step if counters.best else counters.step,
+            path=str(self.path),
+            warnings=self.warnings,
+            **figures,
+        )
+
     def _finish(self) -> FinishedRecord:
         """Write the results. Raises EnvironmentFailure with the command that tries it again."""
         settings = settings_from(self.record["settings"], str(self.path / RECORD))

@@ -27,7 +27,13 @@ from charlm.text.tagged import Tagged
 from charlm.text.task_text import Given, gold_of
 from charlm.text.word_batches import MAX_LETTERS
 from charlm.training.fit import Course, Fit, Floor, Limits
-from charlm.training.labelled import HELD_OUT, LabelledTraining, begin_biases, reviewed_rows
+from charlm.training.labelled import (
+    HELD_OUT,
+    LabelledTraining,
+    begin_biases,
+    last_split,
+    reviewed_rows,
+)
 from charlm.training.plan.labelled import Costs
 from charlm.training.plan.memory import memory_of
 from charlm.training.plan.planner import Plan
@@ -223,7 +229,7 @@ class TagTraining(LabelledTraining):
             part, names, steps_of(tagger, names), scale=1.0,
         )  # fmt: skip
         valid = self.figures(session, answers["valid"], "valid", 1.0)
-        split = max(answers, key=HELD_OUT.index)
+        split = last_split(answers)
         own = self.figures(session, answers[split], split, 1.0)
         frequent = frequent_tag(session.dataset, [split])[split]
         known = [getattr(counts, train.headline) for counts in (train, valid, own, frequent)]

@@ -24,7 +24,7 @@ from charlm.text.pair_batches import pair_lengths
 from charlm.text.parallel import Parallel
 from charlm.text.task_text import gold_of
 from charlm.training.fit import Course, Fit, Floor, Limits
-from charlm.training.labelled import HELD_OUT, LabelledTraining, reviewed_rows
+from charlm.training.labelled import LabelledTraining, last_split, reviewed_rows
 from charlm.training.plan.labelled import Costs
 from charlm.training.plan.memory import memory_of
 from charlm.training.plan.planner import Plan
@@ -144,7 +144,7 @@ class TranslationTraining(LabelledTraining):
 
 def _floor(copies: Mapping[str, Any], answers: Mapping[str, TranslationCounts]) -> Floor:
     """Return copies of the sources beside the answers to the last held-out split."""
-    split = max(answers, key=HELD_OUT.index)
+    split = last_split(answers)
     own = answers[split].summary()
     key = figure_of_translations(own)
     change = (own[key] or 0.0) - copies[split][key]
