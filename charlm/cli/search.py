@@ -73,8 +73,9 @@ def search(
     from charlm.config.flags import by_section, settings_in, with_pairs
     from charlm.config.settings import settings_from
     from charlm.runs.folders import check_name, check_writable
+    from charlm.runs.layout import SEARCH
     from charlm.runs.locate import checkpoints_folder
-    from charlm.training.search import SETTINGS, USUAL_KNOBS, results
+    from charlm.training.search import USUAL_KNOBS, results
     from charlm.training.search import search as trials
     from charlm.training.stopwatch import Stopwatch
 
@@ -83,7 +84,7 @@ def search(
     root = checkpoints_folder(checkpoints)
     check_writable(root)
     folder = root / name
-    if not name or not (folder / SETTINGS).exists():
+    if not name or not (folder / SEARCH).exists():
         check_name(root, name)
     fixed = {key for values in settings_in(pairs or []).values() for key in values}
     names = tuple(knob for knob in USUAL_KNOBS if knob not in fixed)

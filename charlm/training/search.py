@@ -41,7 +41,6 @@ from charlm.training.session import Session
 from charlm.training.start import plan_run, start
 from charlm.training.stopwatch import Stopwatch
 
-SETTINGS = SEARCH
 HALVING = 2
 """Number of trials that reach a validation, of which one continues."""
 EVALS = 8
@@ -111,7 +110,7 @@ def search(
     corpus = settings.corpus
     check_read_again((*corpus.sources, *corpus.valid, *corpus.test), "a search")
     _optuna()
-    if not (folder / SETTINGS).exists():
+    if not (folder / SEARCH).exists():
         _check_plan(nested)
     study = _open(folder, nested, knobs, seed, storage)
     with contextlib.ExitStack() as at_end:
@@ -379,8 +378,8 @@ def _open(
     """
     optuna = _optuna()
     content = json.loads(json.dumps({"format": 1, "settings": nested, "knobs": list(knobs)}))
-    if (folder / SETTINGS).exists():
-        saved = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    if (folder / SEARCH).exists():
+        saved = json.loads((folder / SEARCH).read_text(encoding="utf-8"))
         before = saved.get("settings", {})
         if "keep_cr" not in before.get("corpus", {}):
             nested["corpus"] |= OLD_READING
@@ -393,16 +392,16 @@ def _open(
             )
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / SETTINGS, content)
+        write_json(folder / SEARCH, content)
     study = _Study(optuna, folder, seed, storage)
     if storage:
-        before = study.study.user_attrs.get(SETTINGS, content)
+        before = study.study.user_attrs.get(SEARCH, content)
         if before != content:
             raise RunError(
                 f"{named('storage')} holds a search {folder.name} over other texts, settings or "
                 "knobs; expected the same ones on all machines. Give another --name"
             )
-        study.study.set_user_attr(SETTINGS, content)
+        study.study.set_user_attr(SEARCH, content)
     return study
 
 
