@@ -1,7 +1,6 @@
 """The facts that a plan is made from: the text, the time, and the speed of this machine."""
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 
@@ -16,6 +15,7 @@ from charlm.text.batches import BatchStats
 from charlm.text.dataset import Dataset
 from charlm.training.plan import constants, speed
 from charlm.training.plan.memory import memory_problem, training_memory
+from charlm.training.plan.usual import choices
 from charlm.training.processes import current_processes
 from charlm.training.step import MemoryFull
 
@@ -38,17 +38,13 @@ class Basis:
         self.parent, self.foreign = inputs.parent, inputs.foreign
         self.are_evals_open = inputs.are_evals_open
         self.reasons: dict[str, str] = {}
+        self.choose = choices(self.reasons)
         self.tokens = max(len(dataset.train.ids), 1)
         self.vocab_size = len(dataset.vocabulary)
         self.known_speed: float | None = None
         """Operations per second, once a value depends on it."""
         self.stats = BatchStats(tokens=1.0, steps=1.0, token_fraction=1.0)
         self.batch_size = 1
-
-    def choose(self, name: str, value: Any, reason: str) -> Any:
-        """Return a value, and record why it was chosen."""
-        self.reasons[name] = reason
-        return value
 
     @property
     def unit(self) -> UnitSpec:

@@ -1,10 +1,9 @@
 """Layers and hidden size of a planned model: as many weights as the time and the text allow."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from charlm.config.cells import CELLS
-from charlm.config.model import MAX_SIZE, ModelSettings
+from charlm.config.model import ModelSettings
 from charlm.config.training import TrainingSettings
 from charlm.errors import UsageError, named
 from charlm.nn.model import count_parameters, multiplied_weights
@@ -12,6 +11,7 @@ from charlm.nn.output import MIN_HIDDEN
 from charlm.training.plan import constants
 from charlm.training.plan.basis import Basis
 from charlm.training.plan.speed import OPERATIONS_PER_WEIGHT_AND_TOKEN
+from charlm.training.plan.usual import hidden_of_parameters
 
 
 def plan_model(basis: Basis, training: TrainingSettings) -> ModelSettings:
@@ -100,26 +100,6 @@ def _hidden_of_parameters(basis: Basis, model: ModelSettings, most: int) -> int:
         return count_parameters(basis.completed(model, hidden), basis.vocab_size)
 
     return hidden_of_parameters(weights, most, MIN_HIDDEN if model.adaptive_softmax else 1)
-
-
-def hidden_of_parameters(weights: Callable[[int], int], most: int, least: int = 1) -> int:
-    """Return the largest hidden size for which `weights` gives at most `most`, from `least` on.
-
-    Raises UsageError if there is none.
-    """
-    low, high = least - 1, least
-    while high < MAX_SIZE and weights(high) <= most:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if weights(middle) <= most else (low, middle)
-    if low < least:
-        units = "one hidden unit needs" if least == 1 else f"{least} hidden units need"
-        raise UsageError(
-            f"{named('parameters')} is {most:,}; expected at least {weights(least):,}, which "
-            f"{units} with this vocabulary"
-        )
-    return low
 
 
 def _check_parameters(basis: Basis, model: ModelSettings, hidden: int) -> None:

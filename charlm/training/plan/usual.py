@@ -1,15 +1,16 @@
 """Sizes, rates and passes by default, for the plans of all tasks but the language model."""
 
 import secrets
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from charlm.config.model import ModelSettings
+from charlm.config.model import MAX_SIZE, ModelSettings
 from charlm.config.optimizers import OPTIMIZERS
 from charlm.config.training import TrainingSettings
+from charlm.errors import UsageError, named
 from charlm.training.plan import constants
-from charlm.training.plan.model_size import hidden_of_parameters
 
 Choose = Callable[[str, Any, str], Any]
 """Records a name, a value and the reason why it was chosen, and returns the value."""
@@ -63,6 +64,21 @@ def with_hidden(
         )
         reason = f"at most {most:,} weights"
     return replace(plain, hidden_size=choose("model.hidden_size", usual, reason))
+
+
+def hidden_of_parameters(weights: Callable[[int], int], most: int, least: int = 1) -> int:
+    """Return the largest hidden size for which `weights` gives at most `most`, from `least` on.
+
+    Raises UsageError if there is none.
+    """
+    fitting = bisect_right(range(least, MAX_SIZE), most, key=weights)
+    if not fitting:
+        units = "one hidden unit needs" if least == 1 else f"{least} hidden units need"
+        raise UsageError(
+            f"{named('parameters')} is {most:,}; expected at least {weights(least):,}, which "
+            f"{units} with this vocabulary"
+        )
+    return least + fitting - 1
 
 
 def with_rates(training: TrainingSettings, choose: Choose, reason: str) -> TrainingSettings:
