@@ -201,6 +201,11 @@ def is_label_run(path: Path) -> bool:
     return run_task(path) != LANGUAGE_MODEL
 
 
+def task_of(config: Mapping[str, Any]) -> str:
+    """Return the task in the content of config.json; without one it is that of language models."""
+    return str(config.get(TASK, {}).get("name", LANGUAGE_MODEL))
+
+
 def run_task(path: Path) -> str:
     """Return the task of a run, by its config.json.
 

@@ -202,7 +202,7 @@ def _described(
     status = _status(path, config, record)
     if not results or status == TRAINING:  # run.json has the results of the end alone
         valid, step, seconds = _logged(path, valid)
-    task = config.get(layout.TASK, {}).get("name", LANGUAGE_MODEL)
+    task = layout.task_of(config)
     read, total = _extent(task, record, valid)
     model = layout.WEIGHTS if network else layout.NGRAMS
     missing = status == FINISHED and model not in times

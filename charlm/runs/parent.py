@@ -25,10 +25,10 @@ from charlm.runs import layout
 from charlm.runs.built_in import is_built_in
 from charlm.runs.locate import find_run, is_ngram_run, run_name
 from charlm.runs.pair import BACKWARD, is_pair
-from charlm.runs.run import check_weights, no_network
+from charlm.runs.run import check_weights, checked_vocabulary, no_network
 from charlm.runs.weights import old_logit_scale
 from charlm.text.sources.hub import HUB_PREFIX
-from charlm.text.tokenizers.vocabulary import Vocabulary, load_vocabulary
+from charlm.text.tokenizers.vocabulary import Vocabulary
 
 KEEP, GROW = "keep", "grow"
 VOCABULARY_MODES = (KEEP, GROW)
@@ -58,13 +58,7 @@ class Parent:
     @cached_property
     def vocabulary(self) -> Vocabulary:
         """Vocabulary of the parent, in the order of the text."""
-        vocabulary = load_vocabulary(self.path / layout.TOKENIZER)
-        if len(vocabulary) != self.config["vocab_size"]:
-            raise RunError(
-                f"{self.path}: tokenizer.json has {len(vocabulary)} entries, config.json expects "
-                f"{self.config['vocab_size']}. The run's files do not match"
-            )
-        return vocabulary
+        return checked_vocabulary(self.path, self.config)
 
     @property
     def learned_unk(self) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 from charlm.config.class_path import resolve
-from charlm.config.tasks import LANGUAGE_MODEL, TASKS
+from charlm.config.tasks import TASKS
 from charlm.runs import layout
 from charlm.runs.run import kept_text
 from charlm.text.encoded import EncodedText
@@ -55,7 +55,7 @@ def load_task_run(path: Path, *, engine: str = "auto", threads: int | None = Non
 
     `engine` is as in `runs.run.load_backend`. Raises UsageError for a language model.
     """
-    task = layout.read_config(path).get(layout.TASK, {}).get("name", LANGUAGE_MODEL)
+    task = layout.task_of(layout.read_config(path))
     if not TASKS[task].run:
         raise layout.no_labels(path)
     run = cast(TaskRun[Any], resolve(TASKS[task].run)(path, engine=engine, threads=threads))

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from charlm.config.settings import settings_from
-from charlm.config.tasks import LANGUAGE_MODEL
 from charlm.errors import CharlmError
 from charlm.files.atomic import MANIFEST, manifest_problems
 from charlm.runs import layout
@@ -84,7 +83,7 @@ def _read_text(folder: Path, config: Mapping[str, Any]) -> None:
     """
     text = read_encoded(folder)
     condition = config.get(layout.CONDITIONS, {}).get("column")
-    task = {"task": config.get(layout.TASK, {}).get("name", LANGUAGE_MODEL), "condition": condition}
+    task = {"task": layout.task_of(config), "condition": condition}
     if beside := text_for(settings_from({layout.TASK: task})):
         beside.read(folder.parent.parent, config, {folder.name: text})
 
