@@ -6,6 +6,7 @@ There is one shared library for each instruction set, compiled when charlm is in
 
 import ctypes
 import os
+from collections.abc import Mapping, Set
 from pathlib import Path
 
 import numpy as np
@@ -36,11 +37,16 @@ def library_path(variant: str, purpose: str = "native") -> Path:
 
 def variants() -> list[str]:
     """Return the built variants that this processor can run, the fastest first."""
+    return runnable(NEEDED, "native")
+
+
+def runnable(variants: Mapping[str, Set[str]], purpose: str) -> list[str]:
+    """Return those variants of kernels, by the features they need, that are built and run here."""
     features = processor_features()
     return [
         name
-        for name, needed in NEEDED.items()
-        if needed <= features and library_path(name).exists()
+        for name, needed in variants.items()
+        if needed <= features and library_path(name, purpose).exists()
     ]
 
 

@@ -56,10 +56,7 @@ class MixedBackend:
 
     def nats(self, inputs: Ids, targets: Ids, state: State) -> tuple[Nats, State]:
         """See `Backend.nats`."""
-        results = [
-            backend.nats(inputs, targets, own)
-            for backend, own in zip(self.backends, self._divided(state), strict=True)
-        ]
+        results = [backend.nats(inputs, targets, own) for backend, own in self._members(state)]
         nats = mixed_nats([nats for nats, _ in results], self._weights(inputs, state))
         return nats, _joined([after for _, after in results])
 
@@ -75,8 +72,7 @@ class MixedBackend:
     ) -> tuple[Nats, Nats, State]:
         """See `Backend.masses`."""
         results = [
-            backend.masses(inputs, targets, entries, own)
-            for backend, own in zip(self.backends, self._divided(state), strict=True)
+            backend.masses(inputs, targets, entries, own) for backend, own in self._members(state)
         ]
         weights = self._weights(inputs, state)
         nats = mixed_nats([nats for nats, _, _ in results], weights)
@@ -85,20 +81,14 @@ class MixedBackend:
 
     def logits(self, inputs: Ids, state: State) -> tuple[Logits, State]:
         """See `Backend.logits`; these are ln P, so they need no normalisation."""
-        results = [
-            backend.logits(inputs, own)
-            for backend, own in zip(self.backends, self._divided(state), strict=True)
-        ]
+        results = [backend.logits(inputs, own) for backend, own in self._members(state)]
         losses = self._losses([logits for logits, _ in results])
         weights = self._weights(inputs, state)[:, -1, :, None]  # after the last input: (K, B, 1)
         return -mixed_nats(losses, weights), _joined([after for _, after in results])
 
     def distribution(self, inputs: Ids, state: State) -> tuple[Logits, State]:
         """See `Backend.distribution`; these are ln P."""
-        results = [
-            backend.distribution(inputs, own)
-            for backend, own in zip(self.backends, self._divided(state), strict=True)
-        ]
+        results = [backend.distribution(inputs, own) for backend, own in self._members(state)]
         losses = self._losses([logits for logits, _ in results])
         weights = self._weights(inputs, state)[..., None]  # (K, T, B, 1)
         return -mixed_nats(losses, weights), _joined([after for _, after in results])
@@ -116,26 +106,24 @@ class MixedBackend:
         self, inputs: Ids, state: State, signals: Sequence[str]
     ) -> tuple[dict[str, Array], State]:
         """See `Backend.trace`; these are the units of the first member."""
-        own, *others = self._divided(state)
-        values, after = self.backends[0].trace(inputs, own, signals)
-        rest = [
-            backend.logits(inputs, other)[1]
-            for backend, other in zip(self.backends[1:], others, strict=True)
-        ]
+        (first, own), *others = self._members(state)
+        values, after = first.trace(inputs, own, signals)
+        rest = [backend.logits(inputs, other)[1] for backend, other in others]
         return values, _joined([after, *rest])
 
     def _weights(self, inputs: Ids, state: State) -> Nats:
         """Return the weight of each member after each input, (K, T, B); (K, 1, 1) if fixed."""
-        ngrams = self.backends[-1]
+        ngrams, own_state = self._members(state)[-1]
         if not len(self.by_length) or not isinstance(ngrams, NgramBackend):
             return np.reshape(self.weights, (-1, 1, 1))
-        own = self.by_length[ngrams.known_lengths(inputs, self._divided(state)[-1])]
+        own = self.by_length[ngrams.known_lengths(inputs, own_state)]
         return np.stack([1.0 - own, own])
 
-    def _divided(self, state: State) -> list[State]:
-        """Return the state of each member."""
+    def _members(self, state: State) -> list[tuple[Backend, State]]:
+        """Return each member with its part of the state."""
         ends = np.cumsum(self._layers).tolist()
-        return [state[end - count : end] for end, count in zip(ends, self._layers, strict=True)]
+        parts = [state[end - count : end] for end, count in zip(ends, self._layers, strict=True)]
+        return list(zip(self.backends, parts, strict=True))
 
 
 def _joined(states: Sequence[State]) -> State:

@@ -10,7 +10,6 @@ from functools import cache
 from typing import NamedTuple
 
 from charlm.backends import kernel_library
-from charlm.backends.processor import processor_features
 from charlm.errors import EnvironmentFailure
 
 _AVX512_BF16 = {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16", "fma"}
@@ -60,12 +59,7 @@ class Call(ctypes.Structure):
 
 def variants() -> list[str]:
     """Return the built variants that this processor can run, the fastest first."""
-    features = processor_features()
-    return [
-        name
-        for name, needed in NEEDED.items()
-        if needed <= features and kernel_library.library_path(name, "training").exists()
-    ]
+    return kernel_library.runnable(NEEDED, "training")
 
 
 def chosen_variant() -> str | None:
