@@ -36,8 +36,8 @@ from charlm.training.plan.speed import (
     measured_speed,
     training_threads,
 )
+from charlm.training.planned_run import _shrunk
 from charlm.training.processes import ALONE, training_together
-from charlm.training.start import _shrunk
 from charlm.training.static_step import step_of
 from charlm.training.step import Step
 from charlm.training.train_state import TrainState

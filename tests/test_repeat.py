@@ -12,7 +12,6 @@ from charlm.nn import devices
 from charlm.nn.devices import Precision
 from charlm.report.repeating import repeat_command, repeat_note
 from charlm.runs.layout import read_record
-from charlm.training import start as starting
 from charlm.training.resume import resume
 
 CHOSEN = Precision(name="bf16", reason="gradients agree")
@@ -22,14 +21,14 @@ UNSERVED = "this processor has no bfloat16 arithmetic"
 @pytest.fixture(autouse=True)
 def usual_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the process's memory rules as they are."""
-    monkeypatch.setattr(starting.devices, "keep_freed_memory", lambda: True)
+    monkeypatch.setattr(devices, "keep_freed_memory", lambda: True)
 
 
 def begun_in_bf16(folder: Path, monkeypatch: pytest.MonkeyPatch, **training) -> Path:
     """Return a run of three steps that `auto` or `bf16` began in bf16."""
     with monkeypatch.context() as patch:
-        patch.setattr(starting.devices, "choose_precision", lambda *_, **__: CHOSEN)
-        patch.setattr(starting.devices, "missing_bf16", lambda _: None)
+        patch.setattr(devices, "choose_precision", lambda *_, **__: CHOSEN)
+        patch.setattr(devices, "missing_bf16", lambda _: None)
         session = started(folder, **{"precision": "auto"} | training)
     list(session.records())
     return session.path
@@ -45,7 +44,7 @@ def test_a_resumed_run_keeps_its_precision(
 ) -> None:
     """Without another probe, as long as the processor computes in bfloat16."""
     path = begun_in_bf16(tmp_path, monkeypatch, precision=asked)
-    monkeypatch.setattr(starting.devices, "choose_precision", refused)
+    monkeypatch.setattr(devices, "choose_precision", refused)
     monkeypatch.setattr(devices, "processor_has_bf16", lambda: True)
     for changes in ({"steps": 4}, {"steps": 4, "precision": asked}):
         session = resume(path, {"training": changes})

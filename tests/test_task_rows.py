@@ -22,7 +22,7 @@ from charlm.runs.shapes import FIGURES_OF, TASK_SHAPES
 from charlm.text.parallel import Parallel
 from charlm.text.task_text import TaskText, gold_of, text_for
 from charlm.text.tokenizers.vocabulary import load_vocabulary
-from charlm.training.start import PlannedRun
+from charlm.training.planned_run import PlannedRun
 from charlm.training.task_training import TaskTraining, training_of
 
 OTHERS = [name for name in TASKS if name != LANGUAGE_MODEL]

@@ -18,9 +18,9 @@ from charlm.runs.layout import TENSORBOARD, read_metrics
 from charlm.runs.verify import verify_run
 from charlm.text.corpus import Corpus
 from charlm.training import tensorboard
+from charlm.training.planned_run import plan_run
 from charlm.training.resume import resume
 from charlm.training.session import Session
-from charlm.training.start import plan_run
 from charlm.training.tensorboard import EventLog
 
 pytest.importorskip("tensorboardX")

@@ -27,8 +27,8 @@ from charlm.text.dataset import Dataset, load_dataset
 from charlm.text.direction import mirrored_dataset
 from charlm.training.plan.planner import plan
 from charlm.training.plan.speed import PlanInputs
+from charlm.training.planned_run import plan_run
 from charlm.training.pretrained import set_output_bias
-from charlm.training.start import plan_run
 from charlm.training.trainer import Trainer
 
 CPU = torch.device("cpu")

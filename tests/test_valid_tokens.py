@@ -12,8 +12,8 @@ from charlm.inference.likelihood import evaluate
 from charlm.report import repeating
 from charlm.runs.layout import read_record
 from charlm.runs.run import load_run
+from charlm.training.opening import PIECES
 from charlm.training.plan import constants
-from charlm.training.start import PIECES
 
 TEXT = "".join(f"{number} is {number * number % 97}, " for number in range(1_200))
 SHORT = [

@@ -27,8 +27,8 @@ from charlm.text.corpus import Corpus
 from charlm.text.tokenizers.vocabulary import load_vocabulary
 
 if TYPE_CHECKING:
+    from charlm.training.planned_run import PlannedRun
     from charlm.training.session import Session
-    from charlm.training.start import PlannedRun
 
 LOADING = "loading PyTorch"
 PLANNED = {"batch_size", "bptt", "epochs", "steps", "minutes", "evals", "parameters"}
@@ -106,9 +106,9 @@ def plan_run(request: Request) -> "PlannedRun":
     settings = settings_from(nested)
     _check_inputs(settings, origins, request.vocab)
     with phase(LOADING):
-        from charlm.training import start as starting
+        from charlm.training import planned_run
 
-    return starting.plan_run(
+    return planned_run.plan_run(
         settings,
         origins=origins,
         vocabulary=request.vocab,

@@ -41,6 +41,7 @@ from charlm.runs.checkpoints import describe_newest
 from charlm.runs.data import read_data
 from charlm.text.tokenizers.vocabulary import load_vocabulary
 from charlm.training import network
+from charlm.training.opening import open_session
 from charlm.training.parallel import (
     ANOTHER,
     TIMEOUT,
@@ -52,7 +53,6 @@ from charlm.training.parallel import (
 )
 from charlm.training.processes import ALONE, Processes
 from charlm.training.session import Session
-from charlm.training.start import open_session
 from charlm.training.trainer import Trainer
 
 CONNECT_TIMEOUT = timedelta(minutes=10)

@@ -24,10 +24,11 @@ from charlm.text.dataset import Dataset
 from charlm.text.tokenizers.vocabulary import load_vocabulary
 from charlm.training import lengths
 from charlm.training.checkpoint import counters_of
+from charlm.training.opening import open_session
 from charlm.training.plan.planner import check_unused_settings
 from charlm.training.pretrained import kept_vectors
 from charlm.training.session import Session, cut_log, log_size
-from charlm.training.start import open_session, write_run
+from charlm.training.start import write_run
 
 RESUMABLE = (
     *LENGTHS, "evals", "patience", "save_minutes", "keep", "learning_rate",

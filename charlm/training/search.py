@@ -35,10 +35,11 @@ from charlm.runs.layout import (
     write_record,
 )
 from charlm.text.sources.names import check_read_again
+from charlm.training.planned_run import plan_run
 from charlm.training.records import EvaluationRecord
 from charlm.training.resume import resume
 from charlm.training.session import Session
-from charlm.training.start import plan_run, start
+from charlm.training.start import start
 from charlm.training.stopwatch import Stopwatch
 
 HALVING = 2
