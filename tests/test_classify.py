@@ -30,7 +30,8 @@ from charlm.tasks.classify import class_weights
 from charlm.text.bag_of_words import BagOfWords
 from charlm.text.batches import Position
 from charlm.text.corpus import Corpus
-from charlm.text.labelled import labelled_of
+from charlm.text.labels import Labelled
+from charlm.text.task_text import gold_of
 from charlm.text.tokenizers.tokenizer_json import UNK
 from charlm.text.tokenizers.vocabulary import load_vocabulary
 from charlm.training.labels import LabelTraining, _helps
@@ -414,7 +415,7 @@ def test_a_bag_of_words_is_mixed_in_where_it_helps(tmp_path: Path, parents: Path
     session = new_run(tmp_path, toys(100), steps=2)
     path, dataset = trained(session), session.dataset
     config, results = read_config(path), read_record(path)["results"]
-    labelled = labelled_of(dataset)
+    labelled = gold_of(dataset, Labelled)
     shared, every = (
         BagOfWords.naive_bayes(
             dataset.train, labelled.targets["train"], len(labelled.labels),

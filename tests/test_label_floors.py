@@ -15,7 +15,9 @@ from charlm.text import bag_of_words, floors
 from charlm.text.bag_of_words import BagOfWords
 from charlm.text.encoded import EncodedText, TextCounts
 from charlm.text.floors import best_unit, majority
-from charlm.text.labelled import LABELLED, labelled_of
+from charlm.text.labelled import LABELLED
+from charlm.text.labels import Labelled
+from charlm.text.task_text import gold_of
 from charlm.text.tokenizers.tokenizer_json import EOS
 from charlm.training.label_floors import floors_beside
 
@@ -149,7 +151,7 @@ def test_a_bag_that_is_better_than_the_network_beside_it_is_reported(tmp_path: P
     (tmp_path / "a.tsv").write_text("label\ttext\n" + "a\tgood\nb\tbad\n" * 40, encoding="utf-8")
     sources = [str(tmp_path / "a.tsv")]
     dataset = LABELLED.load(Settings(corpus=CorpusSettings(sources=sources, valid=sources)))
-    right = np.eye(2)[labelled_of(dataset).targets["valid"]]
+    right = np.eye(2)[gold_of(dataset, Labelled).targets["valid"]]
     guess = np.eye(2)[np.zeros(len(right), np.int64)]
 
     def over_network(network: np.ndarray, bag: np.ndarray | None) -> bool:

@@ -24,8 +24,8 @@ from charlm.text.batches import Batch
 from charlm.text.dataset import Dataset
 from charlm.text.encoded import EncodedText
 from charlm.text.groups import LabelBatch, LabelGroups
-from charlm.text.labelled import labelled_of
-from charlm.text.labels import Targets
+from charlm.text.labels import Labelled, Targets
+from charlm.text.task_text import gold_of
 
 
 def classify_task(
@@ -35,7 +35,7 @@ def classify_task(
 
     With `freeze`, all weights of the model but those of the output layer are frozen.
     """
-    targets, training = labelled_of(dataset).targets, settings.training
+    targets, training = gold_of(dataset, Labelled).targets, settings.training
     frozen = settings.task.freeze
     assert training.batch_size, "planned settings"
     loss = ClassifyLoss(

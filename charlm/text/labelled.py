@@ -30,7 +30,7 @@ from charlm.text.sources.names import find, safe_name, short_name
 from charlm.text.sources.rows import MISSING, Columns, Warn
 from charlm.text.sources.text_lines import FileRules
 from charlm.text.splits import HOLD_OUT_SEED, VALID_FRACTION, Split
-from charlm.text.task_text import NOTHING, Given, Gold, TaskText, gold_of
+from charlm.text.task_text import NOTHING, Given, Gold, TaskText
 from charlm.text.tokenizers.building import BuiltVocabulary
 from charlm.text.tokenizers.vocabulary import Ids, Vocabulary
 from charlm.units import count_of, first_few
@@ -112,11 +112,6 @@ def finished_dataset(
         labelled=labelled,
         columns=columns,
     )
-
-
-def labelled_of(dataset: Dataset) -> Labelled:
-    """Return the labels of a dataset of `LABELLED`."""
-    return gold_of(dataset, Labelled)
 
 
 class LabelledText:

@@ -15,7 +15,8 @@ from charlm.tasks.classify import ClassifyLoss, LabelValidation
 from charlm.text.bag_of_words import BagOfWords
 from charlm.text.dataset import Dataset
 from charlm.text.floors import best_unit, majority
-from charlm.text.labelled import labelled_of
+from charlm.text.labels import Labelled
+from charlm.text.task_text import gold_of
 from charlm.training.fit import Floor
 from charlm.training.labelled import HELD_OUT
 from charlm.training.trainer import Trainer
@@ -25,7 +26,7 @@ Right = NDArray[np.bool_]
 
 def floors(dataset: Dataset) -> dict[str, Any]:
     """Return the accuracies of the most frequent label and of a bag of words, as in run.json."""
-    labelled = labelled_of(dataset)
+    labelled = gold_of(dataset, Labelled)
     most = majority(labelled.targets["train"], len(labelled.labels))
     named = {name: labelled.targets[name] == most for name in HELD_OUT if name in labelled.targets}
     return {
@@ -39,7 +40,7 @@ def bag_of_words(dataset: Dataset, names: Sequence[str]) -> dict[str, Right]:
 
     Splits of these names that are not there are left out.
     """
-    labelled = labelled_of(dataset)
+    labelled = gold_of(dataset, Labelled)
     texts = {name: text for name in names if (text := dataset.split(name)) is not None}
     with phase("comparing with a bag of words"):
         bayes = BagOfWords.naive_bayes(
@@ -68,7 +69,7 @@ def compared(
     """
     results: dict[str, Any] = {}
     if "test" in logits:
-        right = logits["test"].argmax(axis=1) == labelled_of(dataset).targets["test"]
+        right = logits["test"].argmax(axis=1) == gold_of(dataset, Labelled).targets["test"]
         bag = bag_of_words(dataset, ["test"])["test"]
         results["difference"] = list(paired_interval(bag, right))
     return results | _one_unit(dataset, trainer)
@@ -86,7 +87,7 @@ def floors_beside(
     `network` are the logits without the bag of words, and `mixed` those of the bag that is mixed
     in; without one, the floor is naive Bayes.
     """
-    labelled, where = labelled_of(dataset), SPLIT_NAMES[split]
+    labelled, where = gold_of(dataset, Labelled), SPLIT_NAMES[split]
     targets = labelled.targets[split]
     right = logits.argmax(axis=1) == targets
     if mixed is None:
@@ -116,7 +117,7 @@ def floors_beside(
 
 def _one_unit(dataset: Dataset, trainer: Trainer) -> dict[str, Any]:
     """Return the best single feature of a frozen encoder, and its accuracy."""
-    labelled, model = labelled_of(dataset), cast(Classifier, trainer.model)
+    labelled, model = gold_of(dataset, Labelled), cast(Classifier, trainer.model)
     train, valid = trainer.task.loss, trainer.task.evaluate
     assert isinstance(train, ClassifyLoss)
     if train.features is None or not isinstance(valid, LabelValidation) or valid.features is None:

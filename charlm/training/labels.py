@@ -20,8 +20,8 @@ from charlm.tasks.classify import classify_task
 from charlm.tasks.task import Task
 from charlm.text.bag_of_words import BagOfWords
 from charlm.text.dataset import Dataset
-from charlm.text.labelled import labelled_of
-from charlm.text.labels import Targets
+from charlm.text.labels import Labelled, Targets
+from charlm.text.task_text import gold_of
 from charlm.training.bag import logistic_regression
 from charlm.training.fit import Course, Fit, Limits
 from charlm.training.label_floors import compared, floors, floors_beside
@@ -72,7 +72,7 @@ class LabelTraining(LabelledTraining):
 
     def outputs(self, settings: Settings, dataset: Dataset) -> int:
         """Return the number of labels, or of entries if the input is one-hot."""
-        labels = len(labelled_of(dataset).labels)
+        labels = len(gold_of(dataset, Labelled).labels)
         return len(dataset.vocabulary) if settings.model.one_hot else labels
 
     def costs(self, settings: Settings, dataset: Dataset) -> Costs:
@@ -107,7 +107,7 @@ class LabelTraining(LabelledTraining):
         """Return the labels, and how texts are read."""
         task = settings.task
         return {
-            "labels": list(labelled_of(dataset).labels.names),
+            "labels": list(gold_of(dataset, Labelled).labels.names),
             "pooling": task.pooling,
             "both_ways": task.both_ways,
             "max_tokens": task.max_tokens,
@@ -117,7 +117,7 @@ class LabelTraining(LabelledTraining):
     def begin_head(self, settings: Settings, dataset: Dataset, model: Encoder) -> None:
         """Let output biases follow the frequencies of the labels."""
         if not settings.task.balance:
-            labelled = labelled_of(dataset)
+            labelled = gold_of(dataset, Labelled)
             begin_biases(model, labelled.targets["train"], len(labelled.labels))
 
     def task(
@@ -144,7 +144,7 @@ class LabelTraining(LabelledTraining):
         best = cast(LabelCounts, session.trainer.counters.best)
         if not task.bag_of_words or task.balance:
             return super().calibrate(session, answers)
-        dataset, labelled = session.dataset, labelled_of(session.dataset)
+        dataset, labelled = session.dataset, gold_of(session.dataset, Labelled)
         bayes = BagOfWords.naive_bayes(
             dataset.train, labelled.targets["train"], len(labelled.labels), len(dataset.vocabulary),
             least=MIN_TEXTS,
@@ -172,14 +172,16 @@ class LabelTraining(LabelledTraining):
         self, session: "Session", answers: Answers, split: str, scale: float
     ) -> LabelCounts:
         """Return the figures of the logits of a split."""
-        return LabelCounts.of(answers.logits, labelled_of(session.dataset).targets[split], scale)
+        return LabelCounts.of(
+            answers.logits, gold_of(session.dataset, Labelled).targets[split], scale
+        )
 
     def compared(self, session: "Session", answers: Mapping[str, Answers]) -> dict[str, Any]:
         """Return how the answers compare with a bag of words, and with the network alone."""
         logits = {name: own.logits for name, own in answers.items()}
         results = compared(session.dataset, logits, session.trainer)
         if any(own.bag is not None for own in answers.values()):
-            targets = labelled_of(session.dataset).targets
+            targets = gold_of(session.dataset, Labelled).targets
             for key in ("network", "bag"):
                 results[key] = {
                     name: float((getattr(own, key).argmax(axis=1) == targets[name]).mean())
@@ -191,7 +193,7 @@ class LabelTraining(LabelledTraining):
         self, session: "Session", model: Encoder, answers: Mapping[str, Answers], course: Course
     ) -> Fit:
         """Return the accuracies of the network, and what both floors have beside the run."""
-        dataset, targets = session.dataset, labelled_of(session.dataset).targets
+        dataset, targets = session.dataset, gold_of(session.dataset, Labelled).targets
         rows = reviewed_rows(dataset.train)
         train = TorchReader(cast(Classifier, model)).logits(dataset.train.documents_at(rows))
         split = last_split(answers)
