@@ -18,7 +18,7 @@ from charlm.report.tables import advice_pairs, pairs_table
 from charlm.report.task_reports import TaskReport, report_of, run_line
 from charlm.report.text import duration, shortened, word_perplexity
 from charlm.runs.built_in import source_log_loss
-from charlm.runs.card import model_shape, part_read
+from charlm.runs.card import frequent_condition, model_shape, part_read
 from charlm.runs.pair import is_backward_half, is_pair, length_factor
 from charlm.training.records import EvaluationRecord, FinishedRecord, Review, StepRecord
 from charlm.training.review import NGRAM
@@ -212,7 +212,9 @@ def _parent_pairs(record: Mapping[str, Any], finished: FinishedRecord) -> list[t
     for name, before, after in texts:
         if before and before["nats_per_token"] is not None and after:
             pairs.append((name, _change(before["nats_per_token"], after.nats_per_token, unit)))
-    if not about["old_valid"] and not _condition(record):  # with conditions, no text is kept
+    if not about["old_valid"] and not frequent_condition(
+        record
+    ):  # with conditions, no text is kept
         why = f"run {about['run']} keeps no validation text, so forgetting is not measured"
         pairs.append(("old text", why))
     return pairs
@@ -261,9 +263,12 @@ def next_commands(path: Path, record: Mapping[str, Any], finished: FinishedRecor
         measured = [("eval", *worst)] if finished.valid or finished.test else []
         tries: list[tuple[object, ...]] = [use, *measured, ("info",)]
         return ["next:", *(f"  {command(*some, run=path)}" for some in tries)]
+    condition = frequent_condition(record)
+    sampled = ("--condition", condition) if condition else ()
+    scored = ("--by", "condition") if condition else ()
     words: list[tuple[object, ...]] = [
-        ("sample", *_condition(record), *_sample_options(record)),
-        *([("score", *_how_to_score(record), *_texts_to_score(record))] if not half else []),
+        ("sample", *sampled, *_sample_options(record)),
+        *([("score", *scored, *_texts_to_score(record))] if not half else []),
         *([("eval",)] if finished.valid or finished.test else []),
         *([("fill", "some ___ of yours")] if half else []),
         ("info",),
@@ -285,19 +290,6 @@ def complete_line(session: "Session") -> str:
         f"run {path.name} is {length}, so nothing was changed. To train it for "
         f"{counted_length(unit, value, 'more ')}: {words}"
     )
-
-
-def _condition(record: Mapping[str, Any]) -> tuple[object, ...]:
-    """Return the flag of the most frequent condition, if the run has some."""
-    if not record["settings"].get("task", {}).get("condition"):
-        return ()
-    counts = record["corpus"]["labels"]["train"]
-    return ("--condition", max(counts, key=lambda name: counts[name]))
-
-
-def _how_to_score(record: Mapping[str, Any]) -> tuple[object, ...]:
-    """Return the flag that compares the conditions of a run, if it has some."""
-    return ("--by", "condition") if _condition(record) else ()
 
 
 def _sample_options(record: Mapping[str, Any]) -> tuple[object, ...]:

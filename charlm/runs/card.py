@@ -81,11 +81,17 @@ def _uses(record: Mapping[str, Any]) -> list[tuple[str, ...]]:
     row = _row(record)
     if row.verb == "predict":
         return [("predict", "some text")]
-    if record["settings"].get("task", {}).get("condition"):
-        counts = record["corpus"]["labels"]["train"]
-        usual = max(counts, key=lambda name: counts[name])
+    if usual := frequent_condition(record):
         return [("sample", "--condition", usual), ("score", "--by", "condition", "some text")]
     return [("sample",)] if row.text else [("sample",), ("score", "some text")]
+
+
+def frequent_condition(record: Mapping[str, Any]) -> str:
+    """Return the most frequent condition of the training texts, or "" for a run without any."""
+    if not record["settings"].get("task", {}).get("condition"):
+        return ""
+    counts = record["corpus"]["labels"]["train"]
+    return str(max(counts, key=counts.get))
 
 
 def _row(record: Mapping[str, Any]) -> TaskSpec:
