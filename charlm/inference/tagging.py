@@ -119,8 +119,7 @@ class ArrayTagReader:
         vocabulary = self.letters.vocabulary if self.letters else None
         for rows in groups_by_length(sentences.lengths, READ_TOGETHER):
             batch = word_batch(sentences, rows, letters=vocabulary)
-            inside = np.arange(len(batch.firsts)) < batch.counts[:, np.newaxis]
-            column, word = np.nonzero(inside)
+            word, column = batch.word_places()
             first, last = batch.firsts[word, column], batch.lasts[word, column]
             added = None
             if self.letters:

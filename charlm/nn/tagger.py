@@ -74,7 +74,7 @@ class Tagger(Encoder):
         Those of the forward half come first. `generator` is as in `Encoder.forward`.
         """
         inputs, lengths = self._moved(batch.inputs), self._moved(batch.lengths)
-        word, sentence = map(self._moved, word_places(batch))
+        word, sentence = map(self._moved, batch.word_places())
         spelled = self._spelled(batch)  # (T, B, E)
         hidden, _ = self.run_layers(self._embed(inputs, generator) + spelled, None, generator)
         parts = [hidden[self._moved(batch.lasts)[word, sentence], sentence]]
@@ -177,13 +177,6 @@ def tag_head(features: int, labels: Sequence[str], output: str) -> nn.Linear:
     head = without_init(CrfHead, features, len(labels))
     head.register_buffer("legal", torch.from_numpy(legal(labels)), persistent=False)
     return head
-
-
-def word_places(batch: WordBatch) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return number and sentence (words,) of each word of a batch, sentence after sentence."""
-    inside = np.arange(len(batch.firsts)) < batch.counts[:, np.newaxis]
-    sentence, word = np.nonzero(inside)
-    return word, sentence
 
 
 class TorchTagReader:

@@ -17,7 +17,7 @@ from charlm.inference.tag_counts import TagCounts, counted_tags
 from charlm.nn.crf import crf_nats
 from charlm.nn.devices import Precision
 from charlm.nn.encoder import State
-from charlm.nn.tagger import CrfHead, Tagger, TorchTagReader, word_places
+from charlm.nn.tagger import CrfHead, Tagger, TorchTagReader
 from charlm.phases import phase
 from charlm.tasks.classify import KnownFeatures, train_head_only
 from charlm.tasks.task import Sums, Task
@@ -96,7 +96,7 @@ class TagLoss:
         assert isinstance(batch, WordBatch), "batches of tagged words"
         device = generator.device
         scores = model.emissions(self._features(model, batch, generator), generator)  # (words, K)
-        word, sentence = (torch.from_numpy(array).to(device) for array in word_places(batch))
+        word, sentence = (torch.from_numpy(array).to(device) for array in batch.word_places())
         targets = torch.from_numpy(batch.targets).to(device)  # (W, B)
         if isinstance(model.head, CrfHead):
             emissions = scores.new_zeros(*targets.shape, scores.shape[1])

@@ -42,6 +42,12 @@ class WordBatch(TextBatch):
     spelled: Int64
     """Spelling of the word that each step reads, from 1, shape (T, B); 0 for EOS and padding."""
 
+    def word_places(self) -> tuple[Int64, Int64]:
+        """Return number and sentence (words,) of each word, sentence after sentence."""
+        inside = np.arange(len(self.firsts)) < self.counts[:, np.newaxis]
+        sentence, word = np.nonzero(inside)
+        return word, sentence
+
     def at(self, columns: Int64) -> Self:
         """See `TextBatch.at`."""
         steps = int(self.lengths[columns].max(initial=0))
