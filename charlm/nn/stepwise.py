@@ -27,13 +27,6 @@ def lstm_blocks(gates: Tensor, capped: bool = False) -> tuple[Tensor, Tensor, Te
     return i, f, torch.tanh(g), torch.sigmoid(o)
 
 
-def lstm_update(gates: Tensor, c: Tensor, capped: bool = False) -> LayerState:
-    """Return h' and c' of an LSTM: c' = f * c + i * g, h' = o * tanh(c')."""
-    i, f, g, o = lstm_blocks(gates, capped)
-    c = f * c + i * g
-    return o * torch.tanh(c), c
-
-
 class StepwiseLstm(RecurrentLayer):
     """An LSTM computed in a loop over steps, after one product for the inputs of all steps."""
 
@@ -63,8 +56,13 @@ class StepwiseLstm(RecurrentLayer):
         return from_input + F.linear(state[0], self.weight_hh)
 
     def step(self, from_input: Tensor, state: LayerState) -> LayerState:
-        """Return the state after one step; `from_input` is the step's row of `project`."""
-        return lstm_update(self.gates(from_input, state), state[1], self.capped)
+        """Return the state after one step: c' = f * c + i * g, h' = o * tanh(c').
+
+        `from_input` is the step's row of `project`.
+        """
+        i, f, g, o = lstm_blocks(self.gates(from_input, state), self.capped)
+        c = f * state[1] + i * g
+        return o * torch.tanh(c), c
 
     def gate_values(self, x: Tensor, state: LayerState) -> dict[str, Tensor]:
         """See `RecurrentLayer.gate_values`."""

@@ -32,8 +32,6 @@ Arrays = dict[str, NDArray[np.float32]]
 class TaskWeights:
     """The weights of a run by name, with what is read beside them, and the engine for them."""
 
-    path: Path
-    """Folder of the run."""
     config: dict[str, Any]
     settings: ModelSettings
     vocabulary: Vocabulary
@@ -69,7 +67,7 @@ class TaskWeights:
             return read()
 
         return cls(
-            path=path, config=config, settings=settings, vocabulary=vocabulary, arrays=read(),
+            config=config, settings=settings, vocabulary=vocabulary, arrays=read(),
             engine=chosen, threads=threads, read_again=read_again,
         )  # fmt: skip
 
