@@ -26,6 +26,7 @@ from charlm.cli.progress import REPEAT_SECONDS, _Stop
 from charlm.errors import CorpusError, RunError, UsageError
 from charlm.runs import data
 from charlm.runs.tensors import tensors_from_file
+from charlm.training import follower as following
 from charlm.training import launch, network, parallel
 from charlm.training.parallel import Parallel
 from charlm.training.plan import memory
@@ -356,14 +357,14 @@ def offer(path: str, **changes: Any) -> dict[str, Any]:
 
 def test_the_folder_of_another_run_is_refused(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with an old run of that name, on a disk of its own, trained on its old text."""
-    monkeypatch.setattr(launch, "SHOWN_SECONDS", 0.0)
+    monkeypatch.setattr(following, "SHOWN_SECONDS", 0.0)
     assert call("train", "t.txt", *TINY, "--name", "run")[0] == 0
     told = offer("checkpoints/run", id="0123456789abcdef")
     with pytest.raises(RunError, match="has another run than process 0 here; expected the run"):
-        launch._opened(told)
+        following._opened(told)
     shutil.rmtree("checkpoints/run")
     with pytest.raises(RunError, match=r"has no run here; .* on a disk that all machines share"):
-        launch._opened(told)
+        following._opened(told)
 
 
 def test_a_large_text_that_differs_on_another_machine_is_refused(
@@ -372,10 +373,10 @@ def test_a_large_text_that_differs_on_another_machine_is_refused(
     """A run keeps no copy of a large text, so each process reads it again."""
     monkeypatch.setattr(data, "CACHED_FROM_BYTES", 100)
     assert call("train", "t.txt", *TINY, "--name", "run")[0] == 0
-    assert launch._opened(offer("checkpoints/run")).counters.step == 0
+    assert following._opened(offer("checkpoints/run")).counters.step == 0
     Path("t.txt").write_text("the cow sat on the mat, and the dog sat on the log. " * 40)
     with pytest.raises(CorpusError, match=r"SHA-256 differs"):
-        launch._opened(offer("checkpoints/run"))
+        following._opened(offer("checkpoints/run"))
 
 
 def test_a_large_text_that_cannot_be_read_again_is_kept_for_all_processes(
@@ -391,7 +392,7 @@ def test_a_large_text_that_cannot_be_read_again_is_kept_for_all_processes(
     charlm.fit("pipe", name="pipe", **options)
     writer.join()
     for name in ("memory", "pipe"):
-        assert launch._opened(offer(f"checkpoints/{name}")).counters.step == 0
+        assert following._opened(offer(f"checkpoints/{name}")).counters.step == 0
 
 
 def test_a_run_that_appears_late_on_a_network_disk_is_waited_for(
@@ -400,9 +401,9 @@ def test_a_run_that_appears_late_on_a_network_disk_is_waited_for(
     assert call("train", "t.txt", *TINY, "--name", "run")[0] == 0
     told, hidden = offer("checkpoints/run"), Path("checkpoints/run").rename("hidden")
     monkeypatch.setattr(
-        "charlm.training.launch.time.sleep", lambda _: hidden.rename("checkpoints/run")
+        "charlm.training.follower.time.sleep", lambda _: hidden.rename("checkpoints/run")
     )
-    assert launch._opened(told).counters.step == 0
+    assert following._opened(told).counters.step == 0
 
 
 def test_another_version_of_charlm_is_refused_by_process_0(
@@ -459,7 +460,7 @@ def test_a_follower_leaves_the_best_weights_to_process_0(call: Call) -> None:
     assert call("train", "t.txt", *TINY, "--name", "run")[0] == 0
     weights_file = Path("checkpoints/run/model.safetensors")
     before = weights_file.read_bytes()
-    trainer = launch._opened(offer("checkpoints/run"))
+    trainer = following._opened(offer("checkpoints/run"))
     trainer.on_best(trainer.model)
     assert weights_file.read_bytes() == before
 

@@ -180,12 +180,13 @@ def _train(
 def _train_together(request: "Request", way: str, count: int | None, *, as_json: bool) -> int:
     """Train with several processes, those of torchrun or `count`; return the exit status."""
     from charlm.training import launch
+    from charlm.training.follower import follow
     from charlm.training.processes import training_together
 
     processes = launch.processes_of(count)
     with training_together(processes):
         if processes.rank:
-            return launch.follow(processes)
+            return follow(processes)
         return _train(request, way, as_json=as_json, followed=partial(launch.followed, processes))
 
 
