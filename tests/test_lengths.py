@@ -74,6 +74,7 @@ def training(**lengths: float) -> dict[str, float | None]:
 
 COUNTERS = {"tokens": 4000, "step": 40, "seconds": 30.5}
 TRAINED = trained_so_far(COUNTERS, 1000)
+ONE = ModelSettings()
 PAIR = ModelSettings(direction="both")
 
 
@@ -93,7 +94,7 @@ def test_the_trained_length_is_known_in_every_unit() -> None:
     ],
 )
 def test_more_is_added_to_the_trained_length(more: dict, recorded: dict, total: dict) -> None:
-    assert with_more(more, recorded, TRAINED) == total
+    assert with_more(more, recorded, TRAINED, ONE) == total
 
 
 def test_minutes_include_both_directions() -> None:
@@ -104,22 +105,26 @@ def test_minutes_include_both_directions() -> None:
 @pytest.mark.parametrize("more", [{"steps": 0}, {"minutes": -1.0}, {"steps": 1, "epochs": 1.0}])
 def test_more_must_be_one_length_above_zero(more: dict) -> None:
     with pytest.raises(UsageError, match=r"--more-(steps|minutes) .*; expected .* number above 0"):
-        with_more(more, training(steps=40), TRAINED)
+        with_more(more, training(steps=40), TRAINED, ONE)
 
 
 def test_a_length_below_the_trained_length_is_refused() -> None:
     """A run of 60 steps was once called complete after 30."""
     with pytest.raises(UsageError, match="use --more-steps 30"):
-        check_not_shorter(training(steps=30), training(steps=40), TRAINED)
+        check_not_shorter(training(steps=30), training(steps=40), TRAINED, ONE)
     with pytest.raises(UsageError, match=r"--epochs 3 .* which already has 4 passes"):
-        check_not_shorter(training(epochs=3), training(steps=40), TRAINED)
+        check_not_shorter(training(epochs=3), training(steps=40), TRAINED, ONE)
     with pytest.raises(UsageError, match=r"^--steps 2345678 sets .* use --more-steps 2345678$"):
-        check_not_shorter(training(steps=2_345_678), training(steps=4e6), TRAINED | {"steps": 3e6})
+        check_not_shorter(
+            training(steps=2_345_678), training(steps=4e6), TRAINED | {"steps": 3e6}, ONE
+        )
     more = TRAINED | {"steps": 1234.0}
     with pytest.raises(UsageError, match=r"^--steps 1232 .* already has 1,234 steps; .* than that"):
-        check_not_shorter(training(steps=1232), training(steps=4000), more)  # it had 1,230
-    check_not_shorter(training(steps=50), training(steps=60), TRAINED)  # of an interrupted run
-    check_not_shorter(training(minutes=0.5), training(minutes=0.5), TRAINED)  # ended a bit later
+        check_not_shorter(training(steps=1232), training(steps=4000), more, ONE)  # it had 1,230
+    check_not_shorter(training(steps=50), training(steps=60), TRAINED, ONE)  # of an interrupted run
+    check_not_shorter(
+        training(minutes=0.5), training(minutes=0.5), TRAINED, ONE
+    )  # ended a bit later
 
 
 def test_a_complete_run_is_trained_longer_by_the_command_that_it_names(call: Call) -> None:

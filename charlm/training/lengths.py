@@ -30,7 +30,7 @@ def with_more(
     more: Mapping[str, float],
     training: Mapping[str, Any],
     trained: Mapping[str, float],
-    model: ModelSettings = ModelSettings(),  # noqa: B008 - frozen
+    model: ModelSettings,
 ) -> dict[str, float]:
     """Return the total length of a run that is trained `more`, in the same unit.
 
@@ -62,7 +62,7 @@ def check_not_shorter(
     requested: Mapping[str, Any],
     training: Mapping[str, Any],
     trained: Mapping[str, float],
-    model: ModelSettings = ModelSettings(),  # noqa: B008 - frozen
+    model: ModelSettings,
 ) -> None:
     """Raise UsageError if the requested length is below what the run was trained already."""
     if not is_shorter(requested, training, trained):
