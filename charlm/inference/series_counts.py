@@ -2,10 +2,11 @@
 
 import math
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
+from charlm.config.tasks import SERIES
 from charlm.text.series_floors import Recurrence, Values
 from charlm.units import finite, ratio
 
@@ -19,8 +20,6 @@ class SeriesCounts:
     training mean. The last two are the squared errors of the floors: the last number, and a linear
     recurrence (NaN if that is not known).
     """
-
-    kind: ClassVar[str] = "series"
 
     values: int = 0
     squares: float = 0.0
@@ -116,4 +115,4 @@ class SeriesCounts:
 
     def sums(self) -> dict[str, Any]:
         """Return the raw sums, from which `figures_from` rebuilds the figures."""
-        return {"kind": self.kind} | asdict(self)
+        return {"kind": SERIES} | asdict(self)

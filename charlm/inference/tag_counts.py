@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.config.tasks import TAG
 from charlm.inference.bootstrap import bootstrap_interval, drawn_sums, interval, sign_p
 from charlm.inference.counts import Amounts, LabelCounts, LabelFigures
 from charlm.inference.crf import Answers, Transitions, answers, tag_nats
@@ -20,8 +21,6 @@ from charlm.text.sentences import Sentences
 from charlm.text.spans import OUTSIDE, is_iob2, spans_of
 from charlm.units import finite, ratio
 
-KIND = "tag"
-"""Name of these counts among those of all tasks, in their sums."""
 SPAN_FIGURES = ("precision", "recall", "f1")
 PAIRS = ("seen_words", "new_words", "seen_spans", "new_spans")
 _UNSEEN_TAG = "I-\0"  # of words whose tag training lacks; no tag of a file has a NUL type
@@ -226,7 +225,7 @@ class TagCounts(LabelCounts):
     def sums(self) -> dict[str, Any]:
         """Return the raw sums, from which `figures_from` rebuilds the counts."""
         names = [each.name for each in fields(self) if each.name != "rows"]
-        return {"kind": KIND} | {name: getattr(self, name) for name in names}
+        return {"kind": TAG} | {name: getattr(self, name) for name in names}
 
 
 def counted_tags(

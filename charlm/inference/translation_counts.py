@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from charlm.config.tasks import TRANSLATE
 from charlm.inference.bootstrap import drawn_sums, fraction_interval, interval, sign_p
 from charlm.inference.figures import TaskDifference
 from charlm.inference.text_metrics import (
@@ -20,8 +21,6 @@ from charlm.inference.text_metrics import (
 )
 from charlm.units import finite, ratio
 
-KIND = "translate"
-"""Name of these counts among those of all tasks, in their sums."""
 FIGURES = ("nats_per_token", "exact", "chrf", "bleu", "length_ratio", "reference_letters")
 COUNTS = ("texts", "tokens", "nats", "repeated", "shared", "copied")
 IN_ROW, IN_TEXT = 4, 3
@@ -150,7 +149,7 @@ class TranslationCounts:
 
     def sums(self) -> dict[str, Any]:
         """Return the raw sums, from which `figures_from` rebuilds the counts."""
-        return {"kind": KIND} | {k: v for k, v in asdict(self).items() if k != "rows"}
+        return {"kind": TRANSLATE} | {k: v for k, v in asdict(self).items() if k != "rows"}
 
 
 _ADDED = tuple(
