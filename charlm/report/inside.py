@@ -85,20 +85,17 @@ def notes(inspection: Inspection) -> Sequence[str]:
 
 def surprisal_heat(view: TextView) -> Heat:
     """Return the tokens of a text, coloured by surprisal."""
-    cells = [
-        Cell(shown(part.text), surprisal_level(part.bits, view.vocab_size), part.oov)
-        for part in view.parts
-    ]
-    return _surprisal(cells, view.vocab_size, totals(view))
+    return _surprisal(view.parts, view.vocab_size, totals(view))
 
 
 def word_heat(view: TextView, words: Sequence[Part]) -> Heat:
     """Return the words of a text, coloured by surprisal."""
-    cells = [Cell(shown(part.text), surprisal_level(part.bits, WORDS), part.oov) for part in words]
-    return _surprisal(cells, WORDS, totals(view))
+    return _surprisal(words, WORDS, totals(view))
 
 
-def _surprisal(cells: Sequence[Cell], size: int, notes: Sequence[str]) -> Heat:
+def _surprisal(parts: Sequence[Part], size: int, notes: Sequence[str]) -> Heat:
+    """Return parts of a text, coloured by surprisal; a blind guess is one of `size`."""
+    cells = [Cell(shown(part.text), surprisal_level(part.bits, size), part.oov) for part in parts]
     legend = [(f"{bound:.1f}", level) for level, bound in enumerate(surprisal_bounds(size))]
     after = f"blind guess {blind_guess(size):.1f} (of {size:,})"
     return Heat(
