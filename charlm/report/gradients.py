@@ -17,6 +17,8 @@ DECADES = 8
 """Powers of ten that the bars span below the largest norm."""
 PLOT_DECADES = 12
 """Largest number of powers of ten in the plot."""
+PLOT_ROWS = 12
+"""Height of the plot, about."""
 MARKS = "ox+*#@%&"
 """Marks of the curves, in order."""
 
@@ -34,12 +36,12 @@ def flow_parts(flows: Sequence[GradientFlow]) -> Iterator[Text | Table]:
         yield Text(f"{flow.name}: {flow.diagnosis}.{clipped}")
 
 
-def curve_plot(flows: Sequence[GradientFlow], width: int = 66, height: int = 12) -> Text:
+def curve_plot(flows: Sequence[GradientFlow], width: int = 66) -> Text:
     """Return a plot of all curves in characters: lag across, logarithm of the norm up.
 
     Each curve shows the norm as a fraction of the largest norm, over at most PLOT_DECADES powers
     of ten, and ends where it falls below them. Later curves cover earlier ones. Each power of ten
-    is a row of its own, so the plot has about `height` rows.
+    is a row of its own, so the plot has about PLOT_ROWS rows.
     """
     curves = [
         (label, _decades(layer.norms[1:]))
@@ -48,7 +50,7 @@ def curve_plot(flows: Sequence[GradientFlow], width: int = 66, height: int = 12)
     ]
     lowest = min((v for _, values in curves for v in values if v > -math.inf), default=0.0)
     depth = min(max(math.ceil(-lowest), 1), PLOT_DECADES)
-    rows = max(1, height // depth)  # of each power of ten
+    rows = max(1, PLOT_ROWS // depth)  # of each power of ten
     grid = [[" "] * width for _ in range(rows * depth + 1)]
     marks = [MARKS[number % len(MARKS)] for number in range(len(curves))]
     for mark, (_, values) in zip(marks, curves, strict=True):

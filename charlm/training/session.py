@@ -99,17 +99,13 @@ class Session:
                 yield from self._new_warnings()
                 yield record
         except DivergenceError:
-            self._write_status("diverged")
+            self.record["status"] = "diverged"
+            with contextlib.suppress(EnvironmentFailure):
+                write_record(self.path, self.record)
             raise
         finally:
             self.trainer.on_best = lambda _: None  # a cycle would keep the model in memory
             self.lock.release()
-
-    def _write_status(self, status: str) -> None:
-        """Record how training ended, unless that cannot be written."""
-        self.record["status"] = status
-        with contextlib.suppress(EnvironmentFailure):
-            write_record(self.path, self.record)
 
     def _new_warnings(self) -> Iterator[WarningRecord]:
         while self.warned < len(self.warnings):
