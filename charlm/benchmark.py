@@ -35,7 +35,8 @@ from charlm.nn.devices import (
 from charlm.nn.model import RecurrentLanguageModel, multiplied_weights
 from charlm.runs.built_in import built_in_text
 from charlm.runs.engines import engine_on
-from charlm.runs.run import load_run, model_config, write_model_files, write_weights
+from charlm.runs.model_files import model_config, write_model_files, write_weights
+from charlm.runs.run import load_run
 from charlm.tasks.task import Task
 from charlm.text.boundaries import STREAM
 from charlm.text.tokenizers.building import build_vocabulary

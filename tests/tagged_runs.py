@@ -10,7 +10,7 @@ from charlm.config.model import ModelSettings
 from charlm.files.atomic import write_json
 from charlm.nn.tagger import Tagger
 from charlm.runs import layout
-from charlm.runs.run import model_config, write_model_files, write_weights
+from charlm.runs.model_files import model_config, write_model_files, write_weights
 from charlm.text.boundaries import Boundaries
 from charlm.text.tokenizers.building import build_vocabulary
 

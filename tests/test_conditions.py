@@ -19,8 +19,9 @@ from charlm.config.text_units import TEXT_UNITS
 from charlm.errors import CharlmError, CorpusError, RunError, UsageError
 from charlm.runs.conditions import documents_of
 from charlm.runs.layout import CONFIG, read_config, read_record, write_record
+from charlm.runs.model_files import write_logit_scale
 from charlm.runs.parent import find_parent
-from charlm.runs.run import load_run, write_logit_scale
+from charlm.runs.run import load_run
 from charlm.runs.tensors import tensors_from_file
 from charlm.runs.verify import run_problems
 from charlm.text.corpus import Corpus

@@ -24,8 +24,9 @@ from charlm.nn.encoder import saved_tensors
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.report.repeating import repeat_command
 from charlm.runs.layout import LOGIT_SCALE, read_config, read_record, write_record
+from charlm.runs.model_files import write_logit_scale
 from charlm.runs.public import public_record
-from charlm.runs.run import torch_model, write_logit_scale
+from charlm.runs.run import torch_model
 from charlm.runs.tensors import put_weights
 from charlm.runs.verify import verify_run
 from charlm.text.corpus import Corpus

@@ -20,7 +20,7 @@ from charlm.report.repeating import repeat_command
 from charlm.runs.data import read_data
 from charlm.runs.label_run import load_label_run
 from charlm.runs.layout import CONFIG, read_record, write_record
-from charlm.runs.run import replace_file
+from charlm.runs.model_files import replace_file
 from charlm.runs.verify import run_problems
 from charlm.text.tokenizers.vocabulary import load_vocabulary
 

@@ -13,9 +13,10 @@ from helpers import engine, seeded, started, tiny_model, vocabulary_of
 from charlm.errors import RunError
 from charlm.files.atomic import MANIFEST, manifest_problems, write_json
 from charlm.files.safe_read import read_json
-from charlm.runs import run as run_module
+from charlm.runs import model_files
 from charlm.runs.layout import CONFIG, RECORD, TOKENIZER, WEIGHTS
-from charlm.runs.run import load_run, model_config, write_model_files, write_weights
+from charlm.runs.model_files import model_config, write_model_files, write_weights
+from charlm.runs.run import load_run
 from charlm.runs.verify import verify_run
 from charlm.text.boundaries import Boundaries
 
@@ -95,8 +96,8 @@ def test_the_manifest_is_right_after_every_write(
 
         return call
 
-    monkeypatch.setattr(run_module, "write_file", stopping(run_module.write_file))
-    monkeypatch.setattr(run_module, "write_json", stopping(run_module.write_json))
+    monkeypatch.setattr(model_files, "write_file", stopping(model_files.write_file))
+    monkeypatch.setattr(model_files, "write_json", stopping(model_files.write_json))
     models = [tiny_model(vocab_size=5, seed=seed) for seed in range(3)]
     path = fresh_run(tmp_path / "x", models[0])
     write_weights(path, models[0])

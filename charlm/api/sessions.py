@@ -20,9 +20,9 @@ from charlm.runs.data import absolute, text_changed
 from charlm.runs.folders import check_name, check_writable
 from charlm.runs.layout import RECORD, TOKENIZER, read_record
 from charlm.runs.locate import checkpoints_folder, find_run, is_ngram_run, own_runs
+from charlm.runs.model_files import vocabulary_bytes
 from charlm.runs.pair import length_factor
 from charlm.runs.parent import KEEP, Parent, check_vocabulary_mode, find_parent, yielding
-from charlm.runs.run import vocabulary_bytes
 from charlm.text.corpus import Corpus
 from charlm.text.tokenizers.vocabulary import load_vocabulary
 

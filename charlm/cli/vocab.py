@@ -144,7 +144,7 @@ def _second(built: "BuiltVocabulary", corpus: "Corpus") -> dict[str, Any]:
 
 def _write(built: "BuiltVocabulary", out: Path) -> None:
     from charlm.files.atomic import write_file
-    from charlm.runs.run import vocabulary_bytes
+    from charlm.runs.model_files import vocabulary_bytes
 
     write_file(out, vocabulary_bytes(built.vocabulary))
     say(f"wrote {out}; use it with: {command('train', 'TEXT', '--vocab', out)}")

@@ -17,8 +17,9 @@ from charlm.ngrams.model import NgramModel
 from charlm.phases import phase
 from charlm.runs import layout
 from charlm.runs.card import model_card
+from charlm.runs.model_files import model_config, vocabulary_bytes, write_model_files
 from charlm.runs.ngrams import ngrams_to_bytes
-from charlm.runs.run import load_run, model_config, vocabulary_bytes, write_model_files
+from charlm.runs.run import load_run
 from charlm.text.dataset import Dataset
 from charlm.text.direction import mirrored
 from charlm.text.encoded import EncodedText

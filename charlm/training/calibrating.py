@@ -19,8 +19,8 @@ from charlm.inference.likelihood import evaluate
 from charlm.nn.model import RecurrentLanguageModel, multiplied_weights
 from charlm.nn.torch_backend import TorchBackend
 from charlm.runs.layout import WEIGHTS
+from charlm.runs.model_files import write_logit_scale, write_weights
 from charlm.runs.networks import load_backend, torch_network
-from charlm.runs.run import write_logit_scale, write_weights
 from charlm.runs.weights import load_arrays
 from charlm.text.dataset import Dataset
 from charlm.text.encoded import EncodedText

@@ -27,8 +27,9 @@ from charlm.nn.torch_backend import TorchBackend
 from charlm.phases import phase
 from charlm.runs import layout
 from charlm.runs.conditions import conditions_of
+from charlm.runs.model_files import write_weights
 from charlm.runs.parent import Parent
-from charlm.runs.run import load_run, write_weights
+from charlm.runs.run import load_run
 from charlm.runs.tensors import put_weights
 from charlm.runs.weights import load_arrays
 from charlm.text.boundaries import Boundaries

@@ -19,9 +19,9 @@ from charlm.nn.task_models import build_model
 from charlm.phases import phase
 from charlm.runs.conditions import conditions_of
 from charlm.runs.layout import RECORD, TASK, WEIGHTS
+from charlm.runs.model_files import write_logit_scale
 from charlm.runs.pair import backward_half
 from charlm.runs.parent import Parent
-from charlm.runs.run import write_logit_scale
 from charlm.runs.tensors import put_weights, tensors_from_file
 from charlm.runs.weights import load_arrays
 from charlm.text.dataset import Dataset

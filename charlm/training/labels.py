@@ -15,7 +15,7 @@ from charlm.nn.devices import Precision
 from charlm.nn.encoder import Encoder
 from charlm.runs.bag import bag_to_bytes
 from charlm.runs.layout import BAG
-from charlm.runs.run import replace_file, write_logit_scale
+from charlm.runs.model_files import replace_file, write_logit_scale
 from charlm.tasks.classify import classify_task
 from charlm.tasks.task import Task
 from charlm.text.bag_of_words import BagOfWords

@@ -18,8 +18,9 @@ from charlm.runs.checkpoints import Checkpoint, load_newest_checkpoint
 from charlm.runs.data import check_unchanged, read_data, weights_problem
 from charlm.runs.folders import check_own, lock_run
 from charlm.runs.locate import run_name
+from charlm.runs.model_files import write_logit_scale
 from charlm.runs.pair import backward_half, backward_settings, is_pair, length_factor
-from charlm.runs.run import model_settings, write_logit_scale
+from charlm.runs.run import model_settings
 from charlm.text.dataset import Dataset
 from charlm.text.tokenizers.vocabulary import load_vocabulary
 from charlm.training import lengths

@@ -24,7 +24,7 @@ from charlm.phases import phase
 from charlm.runs import checkpoints
 from charlm.runs.card import model_card
 from charlm.runs.layout import CARD, METRICS, RECORD, WEIGHTS, write_record
-from charlm.runs.run import write_weights
+from charlm.runs.model_files import write_weights
 from charlm.text.dataset import Dataset
 from charlm.training.records import (
     EvaluationRecord,

@@ -20,8 +20,8 @@ from charlm.runs.data import write_data
 from charlm.runs.folders import check_name, check_writable, new_folder, remove_run
 from charlm.runs.layout import CONFIG, TOKENIZERS, write_record
 from charlm.runs.locate import run_name
+from charlm.runs.model_files import model_config, write_model_files
 from charlm.runs.parent import Parent
-from charlm.runs.run import model_config, write_model_files
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import Dataset
 from charlm.training import pretrained
