@@ -27,11 +27,8 @@ from charlm.config.corpus import VocabularySettings
 from charlm.config.model import ModelSettings
 from charlm.inference.generation import generate
 from charlm.inference.likelihood import document_nats
-from charlm.nn.devices import (
-    Precision,
-    keep_freed_memory,
-    processor_has_bf16,
-)
+from charlm.nn.devices import Precision, processor_has_bf16
+from charlm.nn.heap import keep_freed_memory
 from charlm.nn.model import RecurrentLanguageModel, multiplied_weights
 from charlm.runs.built_in import built_in_text
 from charlm.runs.engines import engine_on

@@ -27,8 +27,9 @@ from charlm.backends.processor import processor_name
 from charlm.backends.training_library import chosen_variant
 from charlm.benchmark import Program, alternating
 from charlm.config.model import ModelSettings
-from charlm.nn import devices
-from charlm.nn.devices import Precision, keep_freed_memory
+from charlm.nn import heap
+from charlm.nn.devices import Precision
+from charlm.nn.heap import keep_freed_memory
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.training.plan.speed import set_threads, training_step, training_threads
 from charlm.training.records import EvaluationRecord, StepRecord
@@ -61,7 +62,7 @@ def main() -> None:
     if variant is None:
         parser.exit(1, "no training kernels run on this processor; name an emulation\n")
     if options.small_pages:
-        devices.HEAP = 0
+        heap.HEAP = 0
     keep_freed_memory()
     console = Console()
     console.print(f"{processor_name()}, torch {torch.__version__}, {variant} kernels")

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from charlm.backends import training_library
 from charlm.config.model import ModelSettings
-from charlm.nn.devices import Precision, keep_freed_memory
+from charlm.nn.devices import Precision
+from charlm.nn.heap import keep_freed_memory
 from charlm.nn.kernel_layers import LOOP, LayerWeights, kernels_in_use, run_layer_kernel
 from charlm.training.plan.basis import MAX_LETTER_EMBEDDING
 from charlm.training.plan.speed import training_step

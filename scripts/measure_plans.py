@@ -43,8 +43,9 @@ from charlm.config.settings import settings_from
 from charlm.inference.adapt.calibration import sample_of, text_logits
 from charlm.inference.likelihood import evaluate
 from charlm.ngrams.kneser_ney import ngram_nats
-from charlm.nn.devices import choose_device, choose_precision, keep_freed_memory
+from charlm.nn.devices import choose_device, choose_precision
 from charlm.nn.encoder import Encoder
+from charlm.nn.heap import keep_freed_memory
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.nn.torch_backend import TorchBackend
 from charlm.tasks.language_model import language_model_task

@@ -19,7 +19,8 @@ import torch
 from charlm.benchmark import alternating
 from charlm.config.model import ModelSettings
 from charlm.nn import output
-from charlm.nn.devices import choose_precision, keep_freed_memory
+from charlm.nn.devices import choose_precision
+from charlm.nn.heap import keep_freed_memory
 from charlm.training.plan.speed import set_threads, training_step, training_threads
 
 CPU = torch.device("cpu")

@@ -61,7 +61,8 @@ def print_rows(
 
     from charlm.backends.training_library import chosen_variant
     from charlm.config.model import ModelSettings
-    from charlm.nn.devices import Precision, keep_freed_memory
+    from charlm.nn.devices import Precision
+    from charlm.nn.heap import keep_freed_memory
     from charlm.nn.model import multiplied_weights
     from charlm.training.plan.speed import measured_speed, operations_per_token
 

@@ -333,7 +333,7 @@ def test_a_missing_device_is_reported_with_the_existing_ones() -> None:
 HOLES = """
 import os, torch
 from pathlib import Path
-from charlm.nn.devices import keep_freed_memory, return_freed_memory
+from charlm.nn.heap import keep_freed_memory, return_freed_memory
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -357,7 +357,7 @@ def test_holes_between_blocks_are_returned_to_the_system() -> None:
 LARGE = """
 import re, torch
 from pathlib import Path
-from charlm.nn.devices import HEAP, keep_freed_memory
+from charlm.nn.heap import HEAP, keep_freed_memory
 
 keep_freed_memory()
 middle = torch.ones(1 << 24)[1 << 23].data_ptr()  # of 64 MB

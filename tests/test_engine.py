@@ -11,7 +11,7 @@ from charlm.backends import training_library
 from charlm.config.settings import settings_from
 from charlm.config.training import precision_text
 from charlm.errors import EnvironmentFailure, UsageError
-from charlm.nn import devices, kernel_layers, output
+from charlm.nn import devices, heap, kernel_layers, output
 from charlm.report.repeating import repeat_command
 from charlm.runs.layout import WEIGHTS, read_record
 from charlm.runs.verify import verify_run
@@ -31,7 +31,7 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> str:
     if not VARIANT:
         pytest.skip("no training kernels run here; they need AVX-512 BF16 and a C++ compiler")
     monkeypatch.setenv(training_library.VARIABLE, VARIANT)
-    monkeypatch.setattr(devices, "keep_freed_memory", lambda: True)
+    monkeypatch.setattr(heap, "keep_freed_memory", lambda: True)
     return VARIANT
 
 

@@ -8,7 +8,7 @@ import pytest
 from helpers import SHORT_TEXT as TEXT
 from helpers import Call, started
 
-from charlm.nn import devices
+from charlm.nn import devices, heap
 from charlm.nn.devices import Precision
 from charlm.report.repeating import repeat_command, repeat_note
 from charlm.runs.layout import read_record
@@ -21,7 +21,7 @@ UNSERVED = "this processor has no bfloat16 arithmetic"
 @pytest.fixture(autouse=True)
 def usual_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the process's memory rules as they are."""
-    monkeypatch.setattr(devices, "keep_freed_memory", lambda: True)
+    monkeypatch.setattr(heap, "keep_freed_memory", lambda: True)
 
 
 def begun_in_bf16(folder: Path, monkeypatch: pytest.MonkeyPatch, **training) -> Path:

@@ -17,7 +17,7 @@ from charlm.config.recipes import RECIPES, recipe
 from charlm.config.settings import merge, settings_from
 from charlm.config.tasks import LANGUAGE_MODEL, task_name
 from charlm.errors import UsageError
-from charlm.nn import devices
+from charlm.nn import heap
 from charlm.nn.devices import Precision
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import load_dataset
@@ -54,7 +54,7 @@ def test_an_unknown_recipe_is_refused() -> None:
 @pytest.fixture(autouse=True)
 def usual_memory(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the process's memory rules as they are."""
-    monkeypatch.setattr(devices, "keep_freed_memory", lambda: True)
+    monkeypatch.setattr(heap, "keep_freed_memory", lambda: True)
 
 
 @pytest.fixture

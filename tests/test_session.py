@@ -36,7 +36,7 @@ from charlm.files.atomic import MANIFEST, file_fingerprint, json_bytes
 from charlm.files.safe_read import read_json
 from charlm.inference.adapt.calibration import text_logits
 from charlm.inference.likelihood import evaluate
-from charlm.nn import devices
+from charlm.nn import heap
 from charlm.runs import data as data_module
 from charlm.runs.checkpoints import checkpoint_folders, drop_older
 from charlm.runs.layout import CONFIG, LOGIT_SCALE, read_record, write_record
@@ -72,7 +72,7 @@ WEIGHTS, STATE, METRICS = "model.safetensors", "state.safetensors", "metrics.jso
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Make a record every three steps, and keep threads and memory rules as they are."""
     monkeypatch.setattr(trainer_module, "LOG_EVERY", 3)
-    monkeypatch.setattr(devices, "keep_freed_memory", lambda: True)
+    monkeypatch.setattr(heap, "keep_freed_memory", lambda: True)
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
@@ -198,7 +198,7 @@ def test_planning_returns_the_memory_of_models_it_compared(
     monkeypatch.setattr(
         machine_module, "choose_precision", lambda *given: calls.append("compare") or choose(*given)
     )
-    monkeypatch.setattr(devices, "return_freed_memory", calls.append)
+    monkeypatch.setattr(heap, "return_freed_memory", calls.append)
     plan_run(settings(), corpus=Corpus.from_text(TEXT))
     assert calls[-2:] == ["compare", 0]
 

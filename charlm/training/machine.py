@@ -16,7 +16,7 @@ from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings
 from charlm.config.tasks import LANGUAGE_MODEL
 from charlm.errors import EnvironmentFailure
-from charlm.nn import devices
+from charlm.nn import devices, heap
 from charlm.nn.model import multiplied_weights
 from charlm.phases import phase
 from charlm.text.batches import MAX_LONGER
@@ -36,7 +36,7 @@ class Machine:
     """Device, threads and precision of a training on this machine."""
 
     def __init__(self, settings: Settings, dataset: Dataset) -> None:
-        devices.keep_freed_memory()
+        heap.keep_freed_memory()
         self.device = devices.choose_device(settings.training.device)
         self._settings, self._dataset = settings, dataset
         self._outputs = training_of(settings).outputs(settings, dataset)

@@ -12,7 +12,7 @@ from charlm.backends.weights import FRESH
 from charlm.config.settings import Settings
 from charlm.config.training import TrainingSettings, precision_text
 from charlm.inference.adapt.calibration import sample_of
-from charlm.nn import devices
+from charlm.nn import devices, heap
 from charlm.nn.encoder import Encoder, saved_tensors
 from charlm.runs.tensors import put_weights
 from charlm.text.dataset import Dataset
@@ -45,7 +45,7 @@ def open_session(
     """
     task, training = training_of(settings), settings.training
     check_log(training)
-    devices.keep_freed_memory()
+    heap.keep_freed_memory()
     device = devices.choose_device(training.device)
     machine = dict(record["machine"])
     warnings = session_threads(settings, dataset, device, machine)

@@ -14,7 +14,7 @@ from charlm.config.tasks import SERIES, TASKS, is_of_task
 from charlm.config.text_units import UNITS
 from charlm.config.unused import drop_unused
 from charlm.errors import UsageError, named
-from charlm.nn import devices
+from charlm.nn import devices, heap
 from charlm.phases import phase
 from charlm.runs.built_in import built_in_text
 from charlm.runs.data import corpus_record
@@ -100,7 +100,7 @@ def plan_run(
     check_processes(planned.settings, machine.device)
     record = _record(planned, dataset, machine, given)
     record |= {"from": parent.about(mode)} if parent else {}
-    devices.return_freed_memory(0)  # of models that were compared or measured, and are too large
+    heap.return_freed_memory(0)  # of models that were compared or measured, and are too large
     return PlannedRun(
         dataset=dataset,
         record=record,

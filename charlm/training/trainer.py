@@ -18,8 +18,8 @@ from charlm.config.optimizers import SCHEDULES
 from charlm.config.training import TrainingSettings
 from charlm.errors import DivergenceError, assigned, named
 from charlm.inference.figures import Figures
-from charlm.nn.devices import return_freed_memory
 from charlm.nn.encoder import Encoder, State
+from charlm.nn.heap import return_freed_memory
 from charlm.runs.checkpoints import Checkpoint
 from charlm.tasks.task import Task
 from charlm.text.batches import Batch
