@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from charlm.backends.interface import Array, Backend, Ids, Logits, State, join_rows, select_rows
-from charlm.inference.generation import Position, SampleText
+from charlm.inference.generation import Position
+from charlm.inference.sample_text import SampleText
 from charlm.inference.samplers import likeliest
 from charlm.inference.work import Alternatives, Job, TokenFigures
 from charlm.text.boundaries import Boundaries

@@ -6,8 +6,9 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from charlm.backends.interface import Backend, Nats
-from charlm.inference.generation import DECODED, Position, SampleText, sample_steps
+from charlm.inference.generation import Position, sample_steps
 from charlm.inference.prompt_reading import MAX_KEPT, Figures, Prompt, token_figures
+from charlm.inference.sample_text import DECODED, SampleText
 from charlm.inference.samplers import SamplingColumns
 from charlm.inference.work import NewText, TokenFigures
 from charlm.text.tokenizers.tokenizer_json import UNK
