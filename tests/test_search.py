@@ -17,6 +17,7 @@ from charlm.runs.locate import find_run
 from charlm.training import search as search_module
 from charlm.training.records import EvaluationRecord
 from charlm.training.search import KNOBS, TrialRecord, results
+from charlm.training.study import Study
 from charlm.training.trainer import Trainer
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 60
@@ -209,7 +210,7 @@ def test_a_pruned_trial_is_listed_with_its_best(settings: Settings, tmp_path: Pa
     """Optuna keeps the last figure of a pruned trial; the table shows the best."""
     folder = tmp_path / "s"
     first_trial(settings, folder)
-    study = search_module._Study(search_module._optuna(), folder, 0)
+    study = Study(folder, 0)
     trial = study.next_trial()
     for step, nats in ((1, 2.05), (2, 2.3)):
         trial.report(nats, step)
@@ -260,7 +261,7 @@ def test_a_trial_is_judged_by_how_long_it_was_trained(
     monkeypatch.setattr(Trainer, "_evaluation_record", slowly)
     folder = tmp_path / "s"
     first_trial(settings, folder, trial_minutes=0.05)
-    study = search_module._Study(search_module._optuna(), folder, 0).study
+    study = Study(folder, 0).study
     trained, with_validation = marks[0]
     reported = sorted(study.trials[0].intermediate_values)
     assert reported[0] == round(8 * trained) < round(8 * with_validation)
@@ -270,7 +271,7 @@ def test_a_trial_that_kills_its_process_is_given_up(settings: Settings, tmp_path
     """After three kills in a row; a pause does not count."""
     folder = tmp_path / "s"
     first_trial(settings, folder)
-    study = search_module._Study(search_module._optuna(), folder, 0)
+    study = Study(folder, 0)
     trial = study.next_trial()
     study.set_starts(trial, 2)
     study.end(trial, "paused", None)
@@ -303,7 +304,7 @@ def test_a_trial_that_the_user_stops_was_not_killed(
     monkeypatch.setattr(search_module, "_follow", stop)
     with pytest.raises(KeyboardInterrupt):
         first_trial(settings, tmp_path / "s")
-    study = search_module._Study(search_module._optuna(), tmp_path / "s", 0)
+    study = Study(tmp_path / "s", 0)
     assert study.starts(study.next_trial()) == 0
 
 
@@ -332,7 +333,7 @@ def test_searches_that_share_a_storage_are_one_search(settings: Settings, tmp_pa
     options = {"knobs": ("dropout",), "storage": storage, **TINY}
     first = search(settings, here, **options)
     assert next(first).number == 0
-    unfinished = search_module._Study(search_module._optuna(), there, 0, storage).next_trial()
+    unfinished = Study(there, 0, storage).next_trial()
     second = search(settings, there, **options)
     assert next(second).number == unfinished.number + 1 == 2
     assert next(first).number == 3

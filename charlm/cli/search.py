@@ -144,7 +144,7 @@ def _typed_words(settings: options.SettingFlags, pairs: list[str]) -> list[str]:
 
 def _advise(best: dict[str, Any], folder: Path, words: list[str]) -> None:
     """Report where the best trial is, and how to train longer with its settings."""
-    from charlm.training.search import trial_name
+    from charlm.training.study import trial_name
 
     trial = folder / trial_name(best["number"])
     if trial.exists():

@@ -7,7 +7,6 @@ storage of Optuna that several machines can reach, they share one search.
 """
 
 import contextlib
-import importlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,19 +20,11 @@ from charlm.config.settings import Nested, Settings, find_setting, settings_from
 from charlm.config.tasks import LANGUAGE_MODEL, TASKS, task_name
 from charlm.config.training import LENGTHS, TrainingSettings
 from charlm.config.unused import drop_unused, origins_of_arguments
-from charlm.errors import CharlmError, EnvironmentFailure, RunError, UsageError, named
+from charlm.errors import CharlmError, RunError, UsageError, named
 from charlm.files.atomic import write_json
 from charlm.phases import Phase, phase
 from charlm.runs.folders import is_training, lock_run
-from charlm.runs.layout import (
-    BEST,
-    OLD_READING,
-    RECORD,
-    SEARCH,
-    STUDY,
-    read_record,
-    write_record,
-)
+from charlm.runs.layout import OLD_READING, RECORD, SEARCH, read_record, write_record
 from charlm.text.sources.names import check_read_again
 from charlm.training.planned_run import plan_run
 from charlm.training.records import EvaluationRecord
@@ -41,13 +32,10 @@ from charlm.training.resume import resume
 from charlm.training.session import Session
 from charlm.training.start import start
 from charlm.training.stopwatch import Stopwatch
+from charlm.training.study import Study, load_optuna, trial_name
 
-HALVING = 2
-"""Number of trials that reach a validation, of which one continues."""
 EVALS = 8
 """Validations of each trial."""
-STARTS, MAX_STARTS = "begun", 3
-"""Attribute of a trial: kills in a row, and their number after which it is given up."""
 JUDGED_TOKENS = 40_000
 """Tokens of the validation text, approximately, that trials are judged on."""
 MAX_FAILED = 5
@@ -110,7 +98,7 @@ def search(
     nested = overlay(base.to_dict(), {"training": {"minutes": trial_minutes}})
     corpus = settings.corpus
     check_read_again((*corpus.sources, *corpus.valid, *corpus.test), "a search")
-    _optuna()
+    load_optuna()
     if not (folder / SEARCH).exists():
         _check_plan(nested)
     study = _open(folder, nested, knobs, seed, storage)
@@ -173,7 +161,7 @@ def _check_free(settings: Settings, knobs: Sequence[str]) -> None:
 
 
 def _trial(
-    study: "_Study", nested: Nested, knobs: Sequence[str], deadline: float,
+    study: Study, nested: Nested, knobs: Sequence[str], deadline: float,
     clock: Callable[[], float],
 ) -> TrialRecord:  # fmt: skip
     """Run or resume one trial and return its end."""
@@ -208,11 +196,6 @@ def _trial(
 def tidy(value: Any) -> Any:
     """Round a suggested float to the four digits that are used and shown."""
     return float(f"{value:.4g}") if isinstance(value, float) else value
-
-
-def trial_name(number: int) -> str:
-    """Return the name of a trial's folder in the folder of its search."""
-    return f"trial-{number:03d}"
 
 
 def _session(path: Path, nested: Nested, values: Mapping[str, Any]) -> Session:
@@ -267,117 +250,18 @@ def _newest_report(trial: Any) -> int:
     return max(map(int, frozen.intermediate_values), default=0)
 
 
-class _Study:
-    """An Optuna study: in a folder, or in a storage that several machines share."""
-
-    def __init__(self, optuna: Any, folder: Path, seed: int, shared: str | None = None) -> None:
-        self.optuna, self.folder, self.shared = optuna, folder, shared is not None
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        name = folder.name if shared else "charlm"
-        with _explained_storage() if shared else contextlib.nullcontext():
-            storage = _storage(optuna, shared or str(folder / STUDY))
-            names = [study.study_name for study in storage.get_all_studies()]
-        trials = 0
-        if name in names:
-            trials = len(storage.get_all_trials(storage.get_study_id_from_name(name)))
-        self.study = optuna.create_study(
-            storage=storage,
-            study_name=name,
-            load_if_exists=True,
-            sampler=optuna.samplers.RandomSampler(  # new values after a resume, and on each machine
-                seed=None if shared else seed + trials
-            ),
-            pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=HALVING),
-        )
-
-    def _trials(self, state: str) -> list[Any]:
-        states = (self.optuna.trial.TrialState[state],)
-        return list(self.study.get_trials(deepcopy=False, states=states))
-
-    def next_trial(self) -> Any:
-        """Return a trial that was interrupted, else a new one.
-
-        Of a shared search, those in this folder that no process trains are interrupted.
-        """
-        for frozen in self._trials("RUNNING"):
-            path = self.folder / trial_name(frozen.number)
-            if self.shared and (not path.exists() or is_training(path)):
-                continue
-            trial = self.optuna.trial.Trial(self.study, frozen._trial_id)
-            if self.starts(trial) < MAX_STARTS:
-                return trial
-            self.end(trial, "failed", None)
-        return self.study.ask()
-
-    def starts(self, trial: Any) -> int:
-        """Return how many times in a row a trial was started and its process killed."""
-        return int(trial.user_attrs.get(STARTS, 0))
-
-    def set_starts(self, trial: Any, number: int) -> None:
-        """Store the number of starts; 0 when a trial ends in a way that it can resume from."""
-        trial.set_user_attr(STARTS, number)
-
-    def end(self, trial: Any, state: str, nats: float | None) -> None:
-        """Report a result to Optuna; a paused trial stays open."""
-        if state == "paused":
-            self.set_starts(trial, 0)
-        elif state == "complete" and nats is not None:
-            self.study.tell(trial, nats)
-        else:
-            pruned = state == "pruned" and nats is not None
-            self.study.tell(
-                trial, state=self.optuna.trial.TrialState["PRUNED" if pruned else "FAIL"]
-            )
-
-    def write_best(self) -> None:
-        """Write the name of the best complete trial, which stands for the search.
-
-        Nothing is written if there is none, or if it is in the folder of another machine.
-        """
-        best = min(self._trials("COMPLETE"), key=lambda trial: trial.value, default=None)
-        if best is not None and (self.folder / trial_name(best.number)).exists():
-            content = {"trial": trial_name(best.number), "nats_per_token": best.value}
-            write_json(self.folder / BEST, {"format": 1, **content})
-
-
-def _storage(optuna: Any, place: str) -> Any:
-    """Return Optuna's storage in a database, by its URL, or in a journal file."""
-    if "://" in place:
-        return optuna.storages.RDBStorage(place)
-    journal = optuna.storages.journal
-    lock = journal.JournalFileOpenLock(place)  # the usual one is a link, which Windows may refuse
-    return optuna.storages.JournalStorage(journal.JournalFileBackend(place, lock_obj=lock))
-
-
-@contextlib.contextmanager
-def _explained_storage() -> Iterator[None]:
-    """Raise EnvironmentFailure for whatever a database or its driver raises.
-
-    The URL is not shown, since it may hold a password.
-    """
-    try:
-        yield
-    except Exception as error:
-        raise EnvironmentFailure(
-            f"{named('storage')} cannot be opened ({type(error).__name__}); expected a file in a "
-            "folder that exists, or the URL of a database with its driver installed, such as "
-            "sqlite:///search.db or postgresql://USER@HOST/NAME"
-        ) from error
-
-
 def _open(
     folder: Path,
     nested: Nested,
     knobs: Sequence[str],
     seed: int,
     storage: str | None,
-) -> _Study:
+) -> Study:
     """Open the search in a folder. Raises RunError if it has other settings or knobs.
 
     A search of an older version keeps reading its texts as it did then (`nested` is changed);
     settings that it did not have yet count as equal.
     """
-    optuna = _optuna()
     content = json.loads(json.dumps({"format": 1, "settings": nested, "knobs": list(knobs)}))
     if (folder / SEARCH).exists():
         saved = json.loads((folder / SEARCH).read_text(encoding="utf-8"))
@@ -394,7 +278,7 @@ def _open(
     else:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / SEARCH, content)
-    study = _Study(optuna, folder, seed, storage)
+    study = Study(folder, seed, storage)
     if storage:
         before = study.study.user_attrs.get(SEARCH, content)
         if before != content:
@@ -406,20 +290,9 @@ def _open(
     return study
 
 
-def _optuna() -> Any:
-    """Return the module optuna. Raises EnvironmentFailure if it is missing."""
-    try:
-        return importlib.import_module("optuna")
-    except ImportError as error:
-        raise EnvironmentFailure(
-            "a search needs optuna, which is not installed; install it with: "
-            "pip install 'charlm[search]'"
-        ) from error
-
-
 def results(folder: Path, storage: str | None = None) -> list[dict[str, Any]]:
     """Return number, state, values and nats per token of all trials of a search, best first."""
-    study = _Study(_optuna(), folder, 0, storage).study
+    study = Study(folder, 0, storage).study
     trials = []
     for trial in study.trials:
         state = trial.state.name.lower().replace("running", "paused")
