@@ -1,12 +1,11 @@
 """Labels of texts for people and for programs."""
 
-import json
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from charlm.errors import UsageError
 from charlm.files.escapes import escape_controls
-from charlm.report.task_reports import Predictions
+from charlm.report.task_reports import Predictions, json_line
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -50,7 +49,7 @@ class LabelPredictions(Predictions):
     def line(self, output: str, text: str, answer: "Label | None", top: int) -> str:
         """See `LINES`; of jsonl an object with the text and its prediction."""
         if output == "jsonl":
-            return json.dumps({"text": text, **self.json(answer, top)}, ensure_ascii=False) + "\n"
+            return json_line({"text": text, **self.json(answer, top)})
         return LINES[output](text, answer, top)
 
     def table(self, rows: Iterable[tuple[str, "Label | None"]], top: int, width: int) -> "Table":
@@ -98,7 +97,7 @@ class LabelPredictions(Predictions):
             tokens = [{"token": piece, **self.json(answer, top)} for piece, answer in steps]
             final = self.json(steps[-1][1] if steps else None, top)
             whole = {"text": text, **final, "tokens": tokens}
-            return json.dumps(whole, ensure_ascii=False) + "\n"
+            return json_line(whole)
         from rich.text import Text
 
         if not steps:

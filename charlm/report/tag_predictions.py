@@ -1,11 +1,10 @@
 """Tags of words for people and for programs."""
 
-import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from charlm.report.predictions import DIGITS, one_line
-from charlm.report.task_reports import Predictions
+from charlm.report.task_reports import Predictions, json_line
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -32,11 +31,11 @@ class TagPredictions(Predictions):
     def line(self, output: str, text: Any, answer: "Tags | None", top: int) -> str:
         """Return the lines of a sentence; those of conll and tsv end with an empty one."""
         if output == "jsonl":
-            return json.dumps(self.json(answer, top), ensure_ascii=False) + "\n"
+            return json_line(self.json(answer, top))
         if output == "spans":
             whole = text if isinstance(text, str) else " ".join(text)
             found = {"text": whole, "spans": _spans(answer)}
-            return json.dumps(found, ensure_ascii=False) + "\n"
+            return json_line(found)
         if output == "tags":
             return " ".join(map(one_line, answer.tags if answer else ())) + "\n"
         if answer is None:

@@ -3,6 +3,7 @@
 Rows of `charlm.config.tasks.TASKS` name objects of the class `TaskReport`.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
@@ -68,6 +69,11 @@ class Predictions:
     ) -> "RenderableType | str":
         """Return how an answer comes about, from `TaskModel.as_read`: a str (a line) for JSON."""
         raise NotImplementedError
+
+
+def json_line(content: Json) -> str:
+    """Return plain values as a line of JSON."""
+    return json.dumps(content, ensure_ascii=False) + "\n"
 
 
 class TaskReport:

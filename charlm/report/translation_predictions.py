@@ -1,10 +1,9 @@
 """Translations of texts for people and for programs."""
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from charlm.report.predictions import DIGITS, one_line
-from charlm.report.task_reports import Predictions
+from charlm.report.task_reports import Predictions, json_line
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -29,7 +28,7 @@ class TranslationPredictions(Predictions):
         if output == "jsonl":
             found = self.json(answer)
             shown = {key: found[key] for key in ("translation", "probability", "tokens")}
-            return json.dumps({"text": text, **shown}, ensure_ascii=False) + "\n"
+            return json_line({"text": text, **shown})
         if answer is None:
             return "\n"
         if output == "text":
@@ -65,7 +64,7 @@ class TranslationPredictions(Predictions):
         """
         answer: Text | None = steps[0] if steps else None
         if as_json:
-            return json.dumps({"text": text, **self.json(answer)}, ensure_ascii=False) + "\n"
+            return json_line({"text": text, **self.json(answer)})
         from rich.console import Group
         from rich.text import Text as Line
 
