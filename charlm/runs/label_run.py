@@ -70,7 +70,7 @@ class LabelRun(TaskRun[tuple[EncodedText, Targets]]):
 def load_label_run(path: Path, *, engine: str = "auto", threads: int | None = None) -> LabelRun:
     """Load the run in a folder. Raises RunError if files are missing, damaged or do not match.
 
-    `engine` is as in `runs.run.load_backend`. Raises UsageError for a language model.
+    `engine` is as in `runs.networks.load_backend`. Raises UsageError for a language model.
     """
     weights = TaskWeights.load(path, engine, threads)
     config, vocabulary = weights.config, weights.vocabulary

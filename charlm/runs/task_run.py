@@ -53,7 +53,7 @@ class TaskRun(ABC, Generic[Kept]):
 def load_task_run(path: Path, *, engine: str = "auto", threads: int | None = None) -> TaskRun[Any]:
     """Load the run in a folder. Raises RunError if files are missing, damaged or do not match.
 
-    `engine` is as in `runs.run.load_backend`. Raises UsageError for a language model.
+    `engine` is as in `runs.networks.load_backend`. Raises UsageError for a language model.
     """
     task = layout.task_of(layout.read_config(path))
     if not TASKS[task].run:

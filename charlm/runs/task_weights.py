@@ -37,7 +37,7 @@ class TaskWeights:
     vocabulary: Vocabulary
     arrays: Arrays
     engine: str
-    """Engine that was chosen, as in `runs.run.load_backend`."""
+    """Engine that was chosen, as in `runs.networks.load_backend`."""
     threads: int | None
     read_again: Callable[[], Arrays]
     """Function that reads the weights again, or raises RunError if their file has changed."""

@@ -112,7 +112,7 @@ def load_translate_run(
 ) -> TranslateRun:
     """Load the run in a folder. Raises RunError if files are missing, damaged or do not match.
 
-    `engine` is as in `runs.run.load_backend`.
+    `engine` is as in `runs.networks.load_backend`.
     """
     weights = TaskWeights.load(path, engine, threads)
     target, size = load_vocabulary(path / layout.TARGET), weights.task["target_size"]
