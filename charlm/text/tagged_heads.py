@@ -10,8 +10,8 @@ from itertools import pairwise
 
 from charlm.errors import CorpusError
 from charlm.text.sentences import split_words
-from charlm.text.sources.kinds import table_of
-from charlm.text.tagged_tables import SPAN_TAG, TAG_NAMES, WORD_NAMES
+from charlm.text.sources.kinds import ENTITY_TAG, table_of
+from charlm.text.tagged_tables import TAG_NAMES, WORD_NAMES
 
 Head = Sequence[tuple[int, str]]
 """First lines of a file with their numbers."""
@@ -97,7 +97,7 @@ def check_words(head: Head, tabs: bool, width: int, label: str) -> None:
         found = "numbers of words"
     elif width > 2 and len(set(first)) == 1 and len(first) >= MIN_EQUAL:
         found = "the same in each row"
-    elif all(map(SPAN_TAG.fullmatch, first)) and set(first) != {"O"}:
+    elif all(map(ENTITY_TAG.fullmatch, first)) and set(first) != {"O"}:
         found = "tags"
     else:
         return

@@ -16,6 +16,7 @@ from charlm.errors import CorpusError, named
 from charlm.text.documents import check_text
 from charlm.text.sentences import is_word, split_words
 from charlm.text.sources.files import shown
+from charlm.text.sources.kinds import ENTITY_TAG
 from charlm.text.sources.rows import (
     PEEK_ROWS,
     Nested,
@@ -48,8 +49,6 @@ EXPECTED = (
     'rows such as {"tokens": ["EU", "rejects"], "tags": ["B-ORG", "O"]}, or a column of words, one '
     "of tags, and one such as sentence_id or an empty line after each sentence"
 )
-SPAN_TAG = re.compile(r"O|[BIESLU]-\S+")
-"""Tag of entities, of which a column of words has few."""
 _ENDS = frozenset(".!?。！？।")
 _LIST = re.compile(r"\s*\[\s*['\"]")
 
@@ -151,7 +150,7 @@ def table_sentences(rows: Rows, reader: LineReader) -> Iterator[Sentence]:
 def _check_words(head: Sequence[Record], label: str, column: str) -> None:
     """Raise CorpusError if the column of the words evidently holds tags."""
     words = {text for each in head if (text := (each.text or "").strip())}
-    if len(words) > 1 and all(map(SPAN_TAG.fullmatch, words)):
+    if len(words) > 1 and all(map(ENTITY_TAG.fullmatch, words)):
         raise CorpusError(
             f'{label}: the column "{shown(column)}" holds tags '
             f"({', '.join(sorted(map(shown, words))[:3])}); expected words. Name theirs with "

@@ -26,7 +26,8 @@ _CLOSING_TAG = re.compile(
     re.IGNORECASE,
 )
 _MIN_TAGS = 5
-_ENTITY_TAG = re.compile(r"O|[BIESLU]-\S+")  # of CoNLL shared tasks on named entities
+ENTITY_TAG = re.compile(r"O|[BIESLU]-\S+")
+"""Tags of the CoNLL shared tasks on named entities."""
 
 
 def advice_for(head: str, document: str = "stream") -> str:
@@ -126,7 +127,7 @@ def _conll(lines: list[str]) -> str:
     if len(rows_of_ten) == len(rows):
         return r'/^[0-9]+\t/ {printf "%s ", $2} /^$/ {print ""}'
     in_groups = len(rows) < len([line for line in lines if not line.startswith("#")])
-    tagged = all(_ENTITY_TAG.fullmatch(row[-1]) for row in rows)
+    tagged = all(ENTITY_TAG.fullmatch(row[-1]) for row in rows)
     if tagged and (in_groups or any(row[-1] != "O" for row in rows)):
         return r'NF {printf "%s ", $1} !NF {print ""}'
     return ""
