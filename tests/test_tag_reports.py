@@ -103,6 +103,29 @@ def test_counts_are_those_of_the_tags(model: TagModel) -> None:
         model.evaluate([TEXT], [["O"]])
 
 
+def test_spans_in_memory_may_be_in_any_scheme(model: TagModel) -> None:
+    """As those of files: U-PER counted as an error, though it is B-PER of IOB2."""
+    words, place = ["Ann", "saw", "Bob", "Lee"], model.labels[1].removeprefix("B-")
+    schemes = (f"B-{place} O B-{place} I-{place}", f"U-{place} O B-{place} L-{place}",
+               f"I-{place} O I-{place} I-{place}")  # fmt: skip
+    counts = [model.evaluate([words], [tags.split()]) for tags in schemes]
+    assert counts[0].unseen == 0 and counts[1:] == 2 * counts[:1]
+
+
+@pytest.mark.parametrize(
+    ("tags", "message"),
+    [
+        (["O"], r"tags\[0\] is 'O'; expected a list of names"),
+        ([[1]], r"tags\[0\] is \[1\]; expected a list of names"),
+        ([["X"]], r"none of the tags \('X'\) is one of run "),
+    ],
+)
+def test_tags_that_are_no_names_of_the_run_are_refused(model: TagModel, tags, message) -> None:
+    """All of them counted as errors, without a word."""
+    with pytest.raises(UsageError, match=message):
+        model.evaluate([["Ann"]], tags)
+
+
 # ------------------------------------------------------------------ the commands
 
 

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import charlm
@@ -87,6 +88,22 @@ def test_answers_are_a_list_that_notebooks_show(
     assert all(isinstance(value, str | float) for row in rows for value in row.values())
     if task == "tag":
         assert rows[1]["words"] == "four three" and len(rows[1]["tags"].split()) == 2
+
+
+@pytest.mark.parametrize("task", ["classify", "tag", "translate"])
+def test_tables_are_no_texts(models: dict[str, Any], task: str) -> None:
+    """The names of their columns were answered."""
+    frame = pytest.importorskip("pandas").DataFrame({"text": ["one two"], "id": [1]})
+    for texts in ({"text": ["one two"]}, frame):
+        with pytest.raises(UsageError, match=r"texts is a \w+; expected a str.*Give one column"):
+            models[task].predict(texts)
+    assert len(models[task].predict(frame["text"])) == 1
+
+
+def test_times_are_no_numbers_of_a_series(models: dict[str, Any]) -> None:
+    """They were read as days since 1970."""
+    with pytest.raises(UsageError, match="expected numbers"):
+        models["series"].forecast(1, values=np.array(["2024-01-01", "2024-01-02"], "datetime64[D]"))
 
 
 def test_a_series_answers_no_texts(models: dict[str, Any]) -> None:

@@ -108,6 +108,8 @@ class SeriesForecaster(TaskModel):
 def checked_values(values: ArrayLike) -> Values:
     """Return numbers as an array of shape (N,). Raises UsageError for anything else."""
     try:
+        if np.asarray(values).dtype.kind in "mM":
+            raise TypeError("times")  # float64 would count them from 1970
         numbers = np.asarray(values, np.float64)
     except (TypeError, ValueError) as error:
         raise UsageError(f"values are {values!r:.80}; expected numbers") from error

@@ -9,10 +9,13 @@ from charlm.backends.interface import Array
 from charlm.errors import UsageError
 from charlm.inference.tag_counts import TagCounts
 from charlm.inference.tagging import PlacedWords, Tags, tags_of
+from charlm.runs.layout import TASK
 from charlm.runs.tag_run import TagRun
 from charlm.text.documents import check_text
+from charlm.text.labels import few_names
 from charlm.text.sentences import is_word, split_words
 from charlm.text.sources.text_lines import FileRules
+from charlm.text.spans import as_iob2
 
 Text = str | Sequence[str]
 """A sentence: a text, whose words are cut at blanks, or a list of its words."""
@@ -44,21 +47,30 @@ class TagModel(TaskModel):
     ) -> TagCounts:
         """Return the counts of right and wrong tags for sentences with these gold tags.
 
-        Without arguments, the validation sentences of the run are evaluated. Tags that the model
-        does not have are counted as `unseen`. Raises UsageError unless there is one tag for each
-        word, and CorpusError if the run keeps no validation sentences.
+        Without arguments, the validation sentences of the run are evaluated. Spans may be in any
+        scheme. Tags that the model does not have are counted as `unseen`. Raises UsageError unless
+        there is one tag for each word and one of them is known, and CorpusError if the run keeps no
+        validation sentences.
         """
         if texts is None and tags is None:
             return self.run.counts(*self.kept_validation())[0]
         chosen = [placed_words(text).words for text in checked_sentences(texts)]
-        gold = [list(own) for own in several(tags, "tags", "a list of tags for each sentence")]
+        gold = list(checked_tags(tags))
         if list(map(len, chosen)) != list(map(len, gold)):
             raise UsageError(
                 f"{sum(map(len, gold))} tags for {sum(map(len, chosen))} words; expected one for "
                 "each word of each sentence"
             )
-        ids = self.run.labels.ids(tag for own in gold for tag in own)
-        return self.run.counts(self.run.encode(chosen), ids)[0]
+        if self.config[TASK]["spans"]:
+            gold = list(map(as_iob2, gold))
+        every = [tag for own in gold for tag in own]
+        if every and set(every).isdisjoint(self.labels):
+            few = few_names(list(dict.fromkeys(every)))
+            raise UsageError(
+                f"none of the tags ({few}) is one of run {self.name} ({few_names(self.labels)}); "
+                "expected such tags"
+            )
+        return self.run.counts(self.run.encode(chosen), self.run.labels.ids(every))[0]
 
     def features(self, texts: str | Iterable[Text]) -> Array:
         """Return the features that tags are read from, shape (W, P), word after word."""
@@ -103,6 +115,16 @@ def checked_sentences(texts: str | Iterable[Text] | None) -> Iterator[Text]:
         if bad is not None:
             raise UsageError(f"texts[{number}] has the word {bad!r:.80}; expected no empty word")
         yield text
+
+
+def checked_tags(tags: Iterable[Sequence[str]] | None) -> Iterator[list[str]]:
+    """Yield the tags of each sentence. Raises UsageError for anything but names in lists."""
+    expected = "a list of tags for each sentence"
+    for number, own in enumerate(several(tags, "tags", expected)):
+        names = own if isinstance(own, str) or not isinstance(own, Iterable) else list(own)
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise UsageError(f"tags[{number}] is {names!r:.80}; expected a list of names of tags")
+        yield names
 
 
 class TagApi(TaskApi):

@@ -218,7 +218,13 @@ def checked_texts(texts: str | Iterable[str] | None, name: str = "texts") -> Ite
 
 
 def several(values: Any, name: str, expected: str = "a str or several") -> Iterable[Any]:
-    """Return values, or a text alone in a list. Raises UsageError if they are not several."""
+    """Return values, or a text alone in a list. Raises UsageError if they are not several.
+
+    Tables are refused, too, since the values of a dictionary or a DataFrame are its columns.
+    """
+    if isinstance(values, Mapping) or hasattr(values, "columns"):
+        kind = type(values).__name__
+        raise UsageError(f"{name} is a {kind}; expected {expected}. Give one column of it")
     if not isinstance(values, Iterable):
         raise UsageError(f"{name} is {values!r:.80}; expected {expected}")
     return [values] if isinstance(values, str) else values
