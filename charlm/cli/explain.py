@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from charlm.cli import options
-from charlm.cli.output import render, write, write_document
+from charlm.cli.output import render_all, write_document
 from charlm.cli.stdin import Takes
 
 
@@ -37,7 +37,4 @@ def explain(
         return
     from charlm.report.example import example_parts
 
-    for number, part in enumerate(example_parts(example)):
-        if number:
-            write("\n")
-        render(part)
+    render_all(example_parts(example))

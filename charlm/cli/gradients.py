@@ -9,7 +9,7 @@ import typer
 
 from charlm import api
 from charlm.cli import options
-from charlm.cli.output import render, say, write, write_document
+from charlm.cli.output import render_all, say, write_document
 from charlm.cli.stdin import Takes
 from charlm.config.cells import CELLS
 from charlm.errors import UsageError, check_choice
@@ -88,10 +88,7 @@ def gradients(
         models = [{**asdict(flow), "diagnosis": flow.diagnosis} for flow in flows]
         write_document({"models": models})
     else:
-        for number, part in enumerate(flow_parts(flows)):
-            if number:
-                write("\n")
-            render(part)
+        render_all(flow_parts(flows))
     if out:
         from charlm.files.atomic import explained
 

@@ -9,7 +9,15 @@ import typer
 from charlm import api
 from charlm.cli import options
 from charlm.cli.attention import show_attention
-from charlm.cli.output import render, save_text, say, write, write_document, write_json
+from charlm.cli.output import (
+    render,
+    render_all,
+    save_text,
+    say,
+    write,
+    write_document,
+    write_json,
+)
 from charlm.cli.stdin import Takes, read_text
 from charlm.cli.task_runs import check_typed
 from charlm.commands import command
@@ -273,10 +281,7 @@ def _show(result: "Inspection", theme: str) -> None:
     if any(token.alternatives for token in result.view.tokens):
         first = alternatives_text(result.view, theme, system, console.width)
         shown = [first, *(shown if result.units else ())]
-    for number, text in enumerate(shown):
-        if number:
-            write("\n")
-        render(text)
+    render_all(shown)
 
 
 def _write_matches(pattern: str, matches: "UnitMatches", *, as_csv: bool, as_json: bool) -> None:

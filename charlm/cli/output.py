@@ -159,6 +159,13 @@ def render(renderable: Any) -> None:
     write(rendered(renderable))
 
 
+def render_all(renderables: Iterable[Any]) -> None:
+    """Write tables and texts for people as the result, a blank line between two of them."""
+    for number, renderable in enumerate(renderables):
+        write("\n" if number else "")
+        render(renderable)
+
+
 def rendered(renderable: Any, *, stderr: bool = False) -> str:
     """Return a table or text as it is shown; colours only on a terminal without NO_COLOR.
 

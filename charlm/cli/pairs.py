@@ -7,7 +7,7 @@ import typer
 
 from charlm import api
 from charlm.cli import options
-from charlm.cli.output import render, say, write, write_document
+from charlm.cli.output import render_all, say, write, write_document
 from charlm.cli.score import LogBase
 from charlm.errors import UsageError, check_choice
 from charlm.units import LOG_BASES
@@ -89,10 +89,6 @@ def pairs(
         for lines in pair_lines(result, log_base):
             write(lines)
         return
-    if len(result.paradigms) > 1:
-        render(accuracy_table(result.paradigms, "paradigm"))
-        write("\n")
-    if result.phenomena:
-        render(accuracy_table(result.phenomena, "phenomenon"))
-        write("\n")
-    render(total_table(result))
+    tables = [accuracy_table(result.paradigms, "paradigm")] if len(result.paradigms) > 1 else []
+    tables += [accuracy_table(result.phenomena, "phenomenon")] if result.phenomena else []
+    render_all([*tables, total_table(result)])

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from charlm.cli import options
-from charlm.cli.output import render, write, write_document
+from charlm.cli.output import render, render_all, write, write_document
 from charlm.config.settings import SECTIONS, find_setting, table
 from charlm.errors import UsageError, check_choice
 
@@ -41,6 +41,4 @@ def settings(
     elif output == "markdown":
         write("\n".join(markdown_tables()))
     else:
-        for number, section in enumerate(SECTIONS):
-            write("\n" if number else "")
-            render(section_table(section))
+        render_all(map(section_table, SECTIONS))
