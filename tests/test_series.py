@@ -499,6 +499,12 @@ def test_series_whose_times_have_two_columns(here) -> None:
         ("date;hour", [f"{day};{hour}" for day in DAYS for hour in range(24)]),
     ):
         assert not doubts([(row, n) for n, row in enumerate(rows)], names)
+    hours = [f"{day};{hour}:00" for day in DAYS for hour in range(24)]
+    (doubt,) = doubts([(row, n) for n, row in enumerate(hours[::-1])], "date;time")
+    assert f'the times of the column "date" fall, from {DAYS[-1]} to {DAYS[0]}' in doubt
+    months = [f"{month};{year}" for month in range(1, 13) for year in range(1949, 1959)]
+    (doubt,) = doubts([(row, n) for n, row in enumerate(months)], "month;year")
+    assert 'line 12 is earlier than the row before it by the column "year", 11 such rows' in doubt
     pairs = [(f"{year};{land}", year) for land in ("A", "B") for year in range(1990, 2020)]
     (doubt,) = doubts(pairs, "year;country")
     assert "30 times" in doubt

@@ -60,6 +60,8 @@ class TimeColumn(NamedTuple):
     name: str
     formats: Sequence[str]
     """Formats that fit equally well: 01/02/2024 has two."""
+    is_part: bool = False
+    """True if a second column holds the hour, the month or another part of each time."""
 
 
 class Time(NamedTuple):
@@ -72,15 +74,13 @@ class Time(NamedTuple):
 
 
 def time_column(head: Sequence[Record]) -> TimeColumn | None:
-    """Return the first column of the first rows of a table that holds times, or None.
-
-    None, too, if a second column holds the hour, the month or another part of each time.
-    """
+    """Return the first column of the first rows of a table that holds times, or None."""
     names = list(head[0].cells) if head else []
     folded = [name.strip().casefold() for name in names]
-    if len(names) > 1 and not PART_NAMES.isdisjoint(folded) and len(set(folded) & _ALL_NAMES) > 1:
-        return None
+    has_parts = not PART_NAMES.isdisjoint(folded) and len(set(folded) & _ALL_NAMES) > 1
     for name in names:
+        if has_parts and name.strip().casefold() in PART_NAMES:
+            continue
         cells = [record.cells.get(name, "").strip() for record in head]
         numbers = _number_formats(name.strip().casefold(), cells)
         fitting = {
@@ -90,7 +90,8 @@ def time_column(head: Sequence[Record]) -> TimeColumn | None:
         }
         most = max(fitting.values(), default=0)
         if most > 1 and most >= MIN_TIMES * len(head):
-            column = TimeColumn(name, [form for form, count in fitting.items() if count == most])
+            formats = [form for form, count in fitting.items() if count == most]
+            column = TimeColumn(name, formats, has_parts)
             if column.formats != [NUMBER] or _has_direction(cells):
                 return column
     return None
@@ -138,7 +139,10 @@ def doubts_of_times(column: TimeColumn, cells: Sequence[tuple[str, str]]) -> Ite
             f"{place} has {f'{cell!r:.40}' if cell else 'nothing'} in {name}, where other rows "
             f"have a time; its number is read. Remove the row if it is a sum or a note."
         )
-    yield from _doubts_of_order(times, name) or _doubts_of_steps(times, name, form == NUMBER)
+    if column.is_part:  # a date occurs with each of its hours, and its steps are none
+        yield from _doubts_of_falls([times[0], *_changes(times)] if times else [], name)
+    else:
+        yield from _doubts_of_order(times, name) or _doubts_of_steps(times, name, form == NUMBER)
 
 
 def _times(cells: Sequence[tuple[str, str]], form: str) -> list[Time]:
@@ -150,7 +154,6 @@ def _doubts_of_order(times: Sequence[Time], column: str) -> list[str]:
     """Return a sentence about times that occur again or fall, if there are any."""
     first: dict[float, Time] = {}
     again = [time for time in times if first.setdefault(time.value, time) is not time]
-    falls = _falls(times)
     if again:
         earlier = first[again[0].value]
         return [
@@ -158,6 +161,12 @@ def _doubts_of_order(times: Sequence[Time], column: str) -> list[str]:
             f" again, such as {again[0].cell[:40]} ({earlier.place} and {again[0].place}); expected"
             f" one series. If the column of numbers holds several, keep the rows of one."
         ]
+    return _doubts_of_falls(times, column)
+
+
+def _doubts_of_falls(times: Sequence[Time], column: str) -> list[str]:
+    """Return a sentence about times that are earlier than the one before, if there are any."""
+    falls = _falls(times)
     if falls and len(falls) == len(times) - 1:
         return [
             f"the times of {column} fall, from {times[0].cell[:40]} to {times[-1].cell[:40]}, and "
@@ -197,6 +206,11 @@ def _doubts_of_steps(times: Sequence[Time], column: str, numbers: bool) -> list[
 
 def _is_weekday(seconds: float) -> bool:
     return datetime.fromtimestamp(seconds, UTC).weekday() < 5
+
+
+def _changes(times: Sequence[Time]) -> list[Time]:
+    """Return the times that differ from the one before."""
+    return [after for before, after in pairwise(times) if after.value != before.value]
 
 
 def _falls(times: Sequence[Time]) -> list[Time]:
