@@ -15,6 +15,7 @@ from charlm.api.scoring import stream_sentences
 from charlm.errors import CorpusError
 from charlm.text.corpus import Corpus
 from charlm.text.sources import delimited, json_rows
+from charlm.text.sources.rows import Columns
 
 
 @pytest.fixture(autouse=True)
@@ -335,6 +336,19 @@ def test_a_header_of_two_rows_is_refused(content: str, found: str) -> None:
     assert found in problem and "expected one row of names" in problem
     rows, _ = read("a.csv", content, column="1", header=True)
     assert len(rows) == content.count("\n") - 1
+
+
+def test_a_title_above_the_columns_of_a_run_is_refused() -> None:
+    """Its advice was to choose "Pairs 2024" or "2" as the column."""
+    known = Columns(text="en", run="pairs")
+    problem = refused("a.csv", "Pairs 2024,\nen,de\nA dog,Ein Hund\n", columns=known)
+    assert "a title or merged cells above the names of its columns (line 2: en, de)" in problem
+
+
+def test_comments_above_a_table_are_named() -> None:
+    """The advice was to put quotes around fields, or to read the table as text."""
+    problem = refused("a.csv", "# station 7\n# by hand\nday,value\n1,2\n")
+    assert "line 3 has 2 fields" in problem and "are comments, remove them, apart from" in problem
 
 
 @pytest.mark.parametrize(

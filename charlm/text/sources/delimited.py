@@ -115,7 +115,7 @@ def _check_names(label: str, names: list[str], rows: list[Fields], known: Sequen
         found = "rows that describe its columns, as exports of Qualtrics have"
     elif usual & {name.casefold() for name in names}:
         return
-    elif _is_title(names) and all(second) and _are_names(second, [row for _, row in rows[1:]]):
+    elif _is_title(names) and all(second) and _are_names(second, rows[1:], usual):
         found = f"a title or merged cells above the names of its columns (line {line:,}: "
         found += f"{', '.join(map(shown, second[:5]))})"
     else:
@@ -132,16 +132,16 @@ def _is_title(names: Sequence[str]) -> bool:
     return True in filled and False in filled[filled.index(True) :]
 
 
-def _are_names(second: Sequence[str], others: Sequence[list[str]]) -> bool:
-    """Return True if cells of a row are names: known ones, or above a column of numbers."""
+def _are_names(second: Sequence[str], others: Sequence[Fields], usual: set[str]) -> bool:
+    """Return True if cells of a row are names: usual ones, or above a column of numbers."""
     if len(set(second)) < len(second) or _data_like(second):
         return False
-    columns = list(zip(*others, strict=True))
+    columns = list(zip(*(row for _, row in others), strict=True))
     are_numbers = any(
         all(_NUMBER.fullmatch(cell.strip()) for cell in column if cell) and any(column)
         for column in columns
     )
-    return are_numbers or bool({"text", *TARGET_NAMES} & {cell.casefold() for cell in second})
+    return are_numbers or bool(usual & {cell.casefold() for cell in second})
 
 
 def _repeated(names: Sequence[str]) -> str:
@@ -355,7 +355,9 @@ def _fitted(
 def _ragged(label: str, line: int, row: list[str], names: list[str]) -> CorpusError:
     advice = "Complete the row, or name the character between fields with --delimiter."
     has_quote = any(cell[:1] == '"' or cell[-1:] == '"' for cell in row)
-    if (len(row) < len(names) and has_quote) or _splits_quotes(row):
+    if names[0].startswith("#"):
+        advice = "If the first lines are comments, remove them, apart from the names of columns."
+    elif (len(row) < len(names) and has_quote) or _splits_quotes(row):
         advice = "If quotes enclose fields, add --quoting csv; else complete the row."
     elif any(cell.startswith(' "') for cell in row):
         advice = "Remove the blank before a quote: only a quote at the beginning encloses a field."
