@@ -19,6 +19,7 @@ from charlm.text.batches import (
     begins_text,
     cut_segments,
     first_inputs,
+    longest_segment,
     random_window_ends,
 )
 from charlm.text.encoded import EncodedText
@@ -264,6 +265,32 @@ def test_a_long_document_among_short_ones_is_cut() -> None:
     text = encoded_documents([[20 + n for n in range(90)], *([[5]] * 10)])
     starts, stops = cut_segments(text, BatchSpec(batch_size=5, bptt=4), np.random.default_rng(0))
     assert (stops - starts).max() <= 30
+
+
+def test_very_unequal_documents_are_cut_until_half_of_the_places_hold_tokens() -> None:
+    """The story: paragraphs of 30 to 36,000 letters filled a fifth, and training was as slow."""
+    draws = np.random.default_rng(0)
+    lengths = np.ceil(draws.lognormal(6, 1.5, 400)).astype(int)
+    text = encoded_documents([[2] * int(length) for length in lengths])
+    spec = BatchSpec(batch_size=16, bptt=8)
+
+    def filled(groups: int = 40) -> float:
+        starts, stops = cut_segments(text, spec, draws)
+        sizes = draws.permutation(stops - starts)[: groups * 16].reshape(-1, 16)
+        return sizes.mean() / sizes.max(axis=1).mean()
+
+    assert lengths.max() > 20 * np.median(lengths)
+    assert len(cut_segments(text, spec, draws)[0]) < 3 * len(lengths)
+    assert filled(25) > 0.45
+    assert longest_segment(lengths, spec) < lengths.max()
+
+
+@pytest.mark.parametrize("lengths", [[900] * 200, [8] * 200 + [60], [5, 9000, 400], [*range(200)]])
+def test_other_documents_are_cut_only_if_they_are_longer_than_a_sequence(lengths) -> None:
+    """Equal ones, short ones, and a few of any length."""
+    spec = BatchSpec(batch_size=16, bptt=8)
+    expected = max(-(-sum(lengths) // 16), 8)
+    assert longest_segment(np.array(lengths), spec) == expected
 
 
 def test_random_window_lengths_follow_the_paper() -> None:

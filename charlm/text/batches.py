@@ -27,6 +27,10 @@ PADDING = -1
 """Target at positions behind the end of a segment."""
 MAX_LONGER = 20
 """Tokens by which windows of random length may be longer than `bptt`."""
+MIN_FILLED = 0.5
+"""Fraction of a group's places that should hold tokens; long documents are cut until it does."""
+MIN_WINDOWS = 8
+"""Windows of a segment below which documents are not cut for that."""
 MAX_COUNTED_GROUPS = 2_000
 """Groups that `Batches.stats` averages over; counting millions would take seconds."""
 
@@ -274,24 +278,63 @@ def cut_segments(
     Stateless: windows of `bptt` tokens, shifted by a random offset. Otherwise documents; long ones
     are cut so that all sequences have work. A stream is one long document.
     """
-    longest = max(-(-len(text.ids) // spec.batch_size), spec.bptt)
     begins = np.concatenate([[0], text.ends[:-1]]).astype(np.int64)
     lengths = text.ends - begins
+    longest = spec.bptt if spec.stateless else longest_segment(lengths, spec)
     cuts = [begins]
-    for number in np.flatnonzero(lengths > (spec.bptt if spec.stateless else longest)):
-        cuts.append(_cuts_inside(text, int(begins[number]), int(text.ends[number]), spec, order))
+    for number in np.flatnonzero(lengths > longest):
+        begin, end = int(begins[number]), int(text.ends[number])
+        cuts.append(_cuts_inside(text, begin, end, longest, spec, order))
     starts = np.sort(np.concatenate(cuts)).astype(np.int64)
     return starts, np.append(starts[1:], len(text.ids)).astype(np.int64)
 
 
+def longest_segment(lengths: Int64, spec: BatchSpec) -> int:
+    """Return the length of documents above which they are cut, in tokens.
+
+    A group lasts as long as its longest segment. If documents are very unequal most sequences would
+    end long before, and each step would read few tokens.
+    """
+    longest = max(-(-int(lengths.sum()) // spec.batch_size), spec.bptt)
+    if len(lengths) < 2 * spec.batch_size or lengths.max() <= MIN_WINDOWS * spec.bptt:
+        return longest
+    sizes, counts = np.unique(lengths[lengths > 0], return_counts=True)
+    while longest > MIN_WINDOWS * spec.bptt:
+        if _filled(sizes, counts, longest, spec.batch_size) >= MIN_FILLED:
+            break
+        longest = max(longest * 4 // 5, MIN_WINDOWS * spec.bptt)
+    return longest
+
+
+def _filled(sizes: Int64, counts: Int64, longest: int, batch_size: int) -> float:
+    """Return the fraction of the places of random groups that hold tokens.
+
+    There are `counts` documents of each of these sizes, in rising order; those longer than
+    `longest` are cut into equal segments.
+    """
+    pieces = -(-sizes // longest)
+    segments, numbers = sizes / pieces, counts * pieces
+    order = np.argsort(segments)
+    at_most = np.cumsum(numbers[order]) / numbers.sum()  # chance that a segment is no longer
+    chances = np.diff(at_most**batch_size, prepend=0.0)  # that the longest of a group is this one
+    mean = float((sizes * counts).sum() / numbers.sum())
+    return mean / float((segments[order] * chances).sum())
+
+
 def _cuts_inside(
-    text: EncodedText, begin: int, end: int, spec: BatchSpec, order: np.random.Generator
+    text: EncodedText,
+    begin: int,
+    end: int,
+    longest: int,
+    spec: BatchSpec,
+    order: np.random.Generator,
 ) -> Int64:
     """Return cuts inside the long document [begin, end), all moved by one random offset."""
     if spec.stateless:
         return np.arange(begin + int(order.integers(1, spec.bptt + 1)), end, spec.bptt)
-    fraction = (end - begin) / len(text.ids)
-    count = int(fraction * spec.batch_size) - 1  # so that all segments fit into one group
+    count = math.ceil((end - begin) / longest)
+    if longest * spec.batch_size >= len(text.ids):  # all segments fit into one group
+        count = int((end - begin) / len(text.ids) * spec.batch_size) - 1
     if count < 1:
         return np.empty(0, np.int64)
     step = (end - begin) / count
