@@ -73,6 +73,10 @@ def _write_examples(folder: Path) -> None:
     (folder / "treebank.conllu").write_text(treebank, encoding="utf-8")
     songs = "genre\ttext\n" + "jazz\tthe blue moon\nrock\tloud and fast\n" * 40
     (folder / "songs.tsv").write_text(songs, encoding="utf-8")
+    (folder / "tunes.abc").write_text("X:1\nT: The Green Hill\nK: G\nG2 | B2\n\n" * 20)
+    for name in ("molecules", "messages"):
+        (folder / f"{name}.txt").write_text("CC(C)C\nC1CC1O\n" * 40)
+    (folder / "quotes.csv").write_text('"One ""or""\ntwo."\nThree\n' * 40)
     (folder / "new.txt").write_text("the good pear\n", encoding="utf-8")
     (folder / "tweets.csv").write_text("pos,1,2,3,4,a pear\nneg,1,2,3,4,an apple\n" * 40)
     waves = [f"{number},{number % 7 - 0.01 * number}\n" for number in range(60)]
