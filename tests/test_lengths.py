@@ -425,7 +425,10 @@ KINDS = {
     "stream": (["text.txt"], "sample --len 500"),
     "words": (["text.txt", "--unit", "word"], "sample --len 100"),
     "lines": (["names.txt", "--document", "line"], "sample --n 10"),
-    "paragraphs": (["text.txt", "--document", "paragraph", "--valid-frac", "0"], "sample --n 3"),
+    "paragraphs": (
+        ["text.txt", "--document", "paragraph", "--valid-frac", "0"],
+        "sample --n 3 --until-eos",
+    ),
     "both": (["text.txt", "--direction", "both"], "fill 'some ___ of yours'"),
 }
 

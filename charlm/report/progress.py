@@ -298,7 +298,7 @@ def _sample_options(record: Mapping[str, Any]) -> tuple[object, ...]:
     if document == "line":
         return ("--n", 10)
     if document == "paragraph":
-        return ("--n", 3)
+        return ("--n", 3, "--until-eos")
     return ("--len", 500 if UNITS[record["settings"]["vocabulary"]["unit"]].letter else 100)
 
 
