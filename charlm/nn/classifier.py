@@ -109,8 +109,7 @@ class TorchReader:
 
     def __init__(self, model: Classifier, scale: float = 1.0) -> None:
         self.model, self.scale = model, scale
-        self.device = model.embedding.weight.device
-        self.name = f"torch {self.device.type}"
+        self.device, self.name = model.device, model.engine
 
     @torch.inference_mode()
     def hidden(self, inputs: NDArray[np.int64]) -> Array:

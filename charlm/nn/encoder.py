@@ -52,6 +52,16 @@ class Encoder(nn.Module):
             zeros = [tensor for layer in self.zero_state(1) for tensor in layer]
             self.first_state.extend(nn.Parameter(tensor) for tensor in zeros)
 
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return self.embedding.weight.device
+
+    @property
+    def engine(self) -> str:
+        """Name of what computes, for people: `torch cpu`."""
+        return f"torch {self.device.type}"
+
     def forward(
         self, ids: Tensor, state: State | None = None, generator: torch.Generator | None = None
     ) -> tuple[Tensor, State]:

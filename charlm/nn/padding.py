@@ -43,7 +43,7 @@ def padded_copy(model: Encoder) -> Encoder:
     for weight, original in zip(wide.parameters(), model.parameters(), strict=True):
         nn.init.zeros_(weight).requires_grad_(original.requires_grad)
     wide.settings = model.settings
-    return wide.to(model.embedding.weight.device).train(model.training)
+    return wide.to(model.device).train(model.training)
 
 
 def padded_settings(settings: ModelSettings) -> ModelSettings:

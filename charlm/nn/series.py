@@ -82,8 +82,7 @@ class TorchSeries:
 
     def __init__(self, model: SeriesModel) -> None:
         self.model = model
-        self.device = model.embedding.weight.device
-        self.name = f"torch {self.device.type}"
+        self.device, self.name = model.device, model.engine
 
     @torch.inference_mode()
     def read(self, inputs: NDArray[np.float32], state: State | None) -> tuple[Any, Any, State]:

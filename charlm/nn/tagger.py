@@ -105,7 +105,7 @@ class Tagger(Encoder):
 
     def _moved(self, array: NDArray[np.int64]) -> Tensor:
         """Return an array as a tensor on the device of the weights."""
-        return torch.from_numpy(array).to(self.embedding.weight.device)
+        return torch.from_numpy(array).to(self.device)
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Initialise all weights as in `Encoder`; those of the output layer Xavier-uniform."""
@@ -187,8 +187,7 @@ class TorchTagReader:
     """
 
     def __init__(self, model: Tagger, letters: Vocabulary | None = None) -> None:
-        self.model, self.letters = model, letters
-        self.name = f"torch {model.embedding.weight.device.type}"
+        self.model, self.letters, self.name = model, letters, model.engine
 
     @torch.inference_mode()
     def features(self, sentences: Sentences) -> Array:
@@ -196,7 +195,7 @@ class TorchTagReader:
         result = np.empty((len(sentences.firsts), self.model.head.in_features), np.float32)
         for rows in groups_by_length(sentences.lengths, READ_TOGETHER):
             batch = word_batch(sentences, rows, letters=self.letters)
-            with torch.autocast(self.model.embedding.weight.device.type, enabled=False):
+            with torch.autocast(self.model.device.type, enabled=False):
                 result[sentences.numbers(rows)] = self.model.features(batch).cpu().numpy()
         return result
 
@@ -207,5 +206,5 @@ class TorchTagReader:
     @torch.inference_mode()
     def emissions_of(self, features: Array) -> NDArray[np.float64]:
         """Return the score of each tag of words with these features, shape (W, K)."""
-        known = torch.from_numpy(features).to(self.model.head.weight.device)
+        known = torch.from_numpy(features).to(self.model.device)
         return self.model.emissions(known).cpu().numpy().astype(np.float64)

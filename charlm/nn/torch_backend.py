@@ -77,8 +77,7 @@ class TorchBackend:
 
     def __init__(self, model: RecurrentLanguageModel, logit_scale: float = 1.0) -> None:
         self.model, self.logit_scale = model, logit_scale
-        self.device = model.embedding.weight.device
-        self.name = f"torch {self.device.type}"
+        self.device, self.name = model.device, model.engine
         self.vocab_size = model.vocab_size
         if self.device.type == "cuda":
             self.max_rows = GPU_ROWS

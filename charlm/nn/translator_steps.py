@@ -23,8 +23,7 @@ class TorchSteps:
 
     def __init__(self, model: Translator) -> None:
         self.model = model
-        self.device = model.embedding.weight.device
-        self.name = f"torch {self.device.type}"
+        self.device, self.name = model.device, model.engine
 
     @torch.inference_mode()
     def begin(self, text: EncodedText, rows: Int64) -> tuple[Array, Int64, State]:

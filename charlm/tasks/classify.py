@@ -159,5 +159,5 @@ class LabelValidation:
         """Return the logits of each text, shape (N, K)."""
         if self.features is None:
             return TorchReader(model).logits(self.text)
-        features = torch.from_numpy(self.features.of(model)).to(model.head.weight.device)
+        features = torch.from_numpy(self.features.of(model)).to(model.device)
         return model.logits(features).cpu().numpy().astype(np.float64)

@@ -91,7 +91,7 @@ def _log_probabilities(
     model: Translator, batch: PairBatch, generator: torch.Generator | None
 ) -> Tensor:
     """Return the log-probability of every entry at each real target (N, V'), in float32."""
-    device = model.embedding.weight.device
+    device = model.device
     arrays = (batch.inputs, batch.lengths, batch.target_inputs)
     inputs, lengths, target_inputs = (torch.from_numpy(array).to(device) for array in arrays)
     read = model.read(inputs, lengths, target_inputs, generator)  # (T', B, E)

@@ -113,7 +113,7 @@ class TrainState:
     """
 
     def __init__(self, model: Encoder, settings: TrainingSettings, target: str = "token") -> None:
-        device = model.embedding.weight.device
+        device = model.device
         self.model, self.settings, self.target = model, settings, target
         self.optimizer = build_optimizer(model.parameters(), settings)
         self.generator = Draws(device)
