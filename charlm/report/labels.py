@@ -130,7 +130,7 @@ def label_shares(counts: Mapping[str, int], *, advice: bool = True, noun: str = 
 def floor_text(floors: Json) -> str:
     """Return the accuracy of the floors on the validation text, or on the test text."""
     majority = floors["majority"]
-    split = next((name for name in ("valid", "test") if majority.get(name) is not None), None)
+    split = next((name for name in HELD_OUT_NAMES if majority.get(name) is not None), None)
     if split is None:
         return f"most frequent label {shortened(majority['label'], 24)}; no text was held out"
     bag = (floors.get("bag_of_words") or {}).get(split)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from charlm.config.corpus import HELD_OUT_NAMES
 from charlm.files.escapes import escape_controls, escape_unprintable
 from charlm.listing import HeatText, UnitText
 from charlm.report.heat import SIGNED, SURPRISAL, Scale, css_rules, signed_level, surprisal_level
@@ -51,7 +52,7 @@ def model_html(path: Path, mixture: object = None) -> str:
     """
     record = read_record(home(path))
     facts = run_facts(record)
-    for split in ("valid", "test"):
+    for split in HELD_OUT_NAMES:
         if figures := record["results"].get(split):
             bits_per_char, perplexity = figures["bits_per_char"], figures["perplexity"]
             facts[f"{split} text"] = (

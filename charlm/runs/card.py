@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from charlm.commands import command
+from charlm.config.corpus import HELD_OUT_NAMES
 from charlm.config.tasks import TASKS, TaskSpec, task_name
 from charlm.config.text_units import UNITS
 from charlm.config.training import counted_length, length_of, precision_text
@@ -111,8 +112,7 @@ def _metadata(name: str, record: Mapping[str, Any]) -> list[str]:
     figures = [
         f"    - {{type: {key}, value: {_number(tally[key])}, "
         f"name: {json.dumps(f'{label} ({split})')}}}"
-        for split in ("valid", "test")
-        if (tally := results.get(split))
+        for split, tally in _held_out(results).items()
         for key, label in (_row(record).figures or NAMES).items()
         if isinstance(tally.get(key), float)
     ]
@@ -129,6 +129,11 @@ def _metadata(name: str, record: Mapping[str, Any]) -> list[str]:
         "    metrics:",
         *figures,
     ]
+
+
+def _held_out(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the figures of each held-out text that has some, by the name of its split."""
+    return {name: results[name] for name in HELD_OUT_NAMES if results.get(name)}
 
 
 def model_shape(model: Mapping[str, Any]) -> str:
@@ -221,7 +226,7 @@ def _training_labels(record: Mapping[str, Any]) -> dict[str, int]:
 def _task_results(record: Mapping[str, Any]) -> list[str]:
     """Return the figures of a run, its floors, and the figures of each label if it has some."""
     row, results = _row(record), record.get("results") or {}
-    figures = {name: results[name] for name in ("valid", "test") if results.get(name)}
+    figures = _held_out(results)
     if not figures:
         return _results(record)
     known = {
@@ -286,7 +291,7 @@ def _results(record: Mapping[str, Any]) -> list[str]:
     results = record.get("results")
     if not results:
         return ["Training has not ended, so there are no results.", ""]
-    figures = {name: results[name] for name in ("valid", "test") if results.get(name)}
+    figures = _held_out(results)
     if not figures:
         return ["No text was held out, so the quality was not measured.", ""]
     part = part_read(record, results["valid"]["tokens"]) if "valid" in figures else ""

@@ -6,6 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from charlm.config.corpus import HELD_OUT_NAMES
 from charlm.config.settings import settings_from
 from charlm.config.training import precision_text
 from charlm.runs.card import model_size
@@ -100,7 +101,7 @@ def _results(record: Mapping[str, Any]) -> dict[str, Any]:
     results = record.get("results") or {}
     figures = {"status": record["status"], "step": results.get("step")}
     figures["seconds"] = results.get("seconds")
-    for split in ("valid", "test"):
+    for split in HELD_OUT_NAMES:
         tally = results.get(split) or {}
         names = dict.fromkeys(chain(FIGURES, *FIGURES_OF.values()))
         figures |= {f"{split}_{name}": tally[name] for name in names if tally.get(name)}

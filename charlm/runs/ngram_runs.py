@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from charlm.backends.processor import processor_name
+from charlm.config.corpus import HELD_OUT_NAMES
 from charlm.files.atomic import json_bytes, write_file
 from charlm.inference.likelihood import evaluate
 from charlm.ngrams.kneser_ney import Discounts, fit
@@ -65,7 +66,7 @@ def write_ngram_run(
         write_model_files(path, config, vocabulary, ngrams_to_bytes(model))
     run = load_run(path)
     results = dict(record["results"])
-    for name in ("valid", "test"):
+    for name in HELD_OUT_NAMES:
         if (text := dataset.split(name)) is not None:
             with phase(f"evaluating: {name}", total=len(text.ids)):
                 results[name] = evaluate(run.backend, run.as_read(text)).summary()

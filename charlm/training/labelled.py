@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from charlm.backends.weights import BACKWARD, CONDITIONS, HEAD
+from charlm.config.corpus import HELD_OUT_NAMES
 from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings, settings_from
 from charlm.config.tasks import TASKS
@@ -42,7 +43,7 @@ from charlm.training.task_training import Start, Tensors
 if TYPE_CHECKING:
     from charlm.training.session import Session
 
-HELD_OUT = ("valid", "test")
+HELD_OUT = tuple(HELD_OUT_NAMES)
 """Splits that are evaluated at the end."""
 REVIEWED, REVIEWED_TOKENS = 1000, 100_000
 """Training examples, and their tokens, on which the best weights are reviewed, at most."""
