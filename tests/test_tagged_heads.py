@@ -163,7 +163,10 @@ def test_tags_of_words_from_a_pipe(call: Call, tmp_path: Path) -> None:
     status, out, err = call("predict", "--format", "conll", *words, stdin=CONLL.encode())
     answers = [line.split("\t")[0] for line in out.splitlines()]
     assert not status and answers == [*ALONE.splitlines(), ""], err
-    assert "standard input looks like CoNLL" in err
+    assert "standard input looks like CoNLL" in err and "would remain" not in err
+    status, out, err = call("predict", *words, stdin=b"Ann saw the dog.\nBob left.\n")
+    assert not status and "blanks around punctuation" in err  # "dog." and "left." are unknown
+    assert "0 of 2 unknown tokens would remain" in err and "dog.\t" in out
 
 
 BARE = Columns(text="2", target="3", run="bare", form={"header": False})

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import chain
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,6 +28,8 @@ Group = list[Any]
 Rows = Iterator[list[tuple[Any, Any]]]
 """Groups of texts with their answers, None for texts without words."""
 
+SAMPLE_CHARS = 20_000
+"""Characters of a file that are enough to see how it is written."""
 OF_SOME = ("--top", "--tokens", "--beam", "--with")
 """Flags that some tasks know."""
 
@@ -105,7 +107,10 @@ def predict(asked: Asked) -> None:
     if output == "auto":
         output = predictions.shown if on_terminal() and not from_stdin else predictions.piped
     blank = Blank()
-    groups = _noted(_groups(model, asked, from_stdin=from_stdin), blank)
+    groups = _groups(model, asked, from_stdin=from_stdin)
+    if from_stdin or asked.files:
+        groups = _advised(model, groups)
+    groups = _noted(groups, blank)
     with phase("reading", unit="texts") if asked.files else nullcontext():
         how = {} if asked.beam is None else {"beam": asked.beam}
         rows = _answered(model, groups, how)
@@ -167,6 +172,20 @@ def _about_arguments(model: "TaskModel", texts: list[str], predictions: "Predict
         if advice := rewriting_note(model.vocabulary, texts):
             say(advice)
     options.warn_of_slips("predict", texts, predictions.act, predictions.done)
+
+
+def _advised(model: "TaskModel", groups: Iterator[Group]) -> Iterator[Group]:
+    """Yield groups; report of the first one if its punctuation hides words that the run knows."""
+    from charlm.config.text_units import UNITS
+    from charlm.text.rewritings import APART, helpful, rewriting_note
+
+    first = next(groups, [])
+    texts = [text if isinstance(text, str) else " ".join(text) for text in first]
+    ends = accumulate(map(len, texts))
+    texts = [text for text, end in zip(texts, ends, strict=True) if end <= SAMPLE_CHARS]
+    if UNITS[model.vocabulary.unit].whole_words and APART in helpful(model.vocabulary, texts)[0]:
+        say(rewriting_note(model.vocabulary, texts))
+    yield from chain([first] if first else [], groups)
 
 
 def _groups(model: "TaskModel", asked: Asked, *, from_stdin: bool) -> Iterator[Group]:
