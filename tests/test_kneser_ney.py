@@ -14,18 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charlm.errors import EnvironmentFailure
-from charlm.ngrams import kneser_ney
+from charlm.ngrams import counting, kneser_ney
 from charlm.ngrams import model as model_module
-from charlm.ngrams.kneser_ney import (
-    FALLBACK,
-    TOKEN_BYTES,
-    count,
-    discounts_of,
-    estimate,
-    fit,
-    ngram_nats,
-    sorted_keys,
-)
+from charlm.ngrams.counting import NGRAM_BYTES, TOKEN_BYTES, count, sorted_keys
+from charlm.ngrams.kneser_ney import FALLBACK, discounts_of, estimate, fit, ngram_nats
 from charlm.ngrams.model import NgramModel
 from charlm.text.tokenizers.tokenizer_json import EOS
 
@@ -135,6 +127,30 @@ def test_keys_are_sorted_with_their_places(keys: np.ndarray) -> None:
         assert ordered.tolist() == sorted(given_keys.tolist())
         assert np.array_equal(given_keys[places], ordered)
         assert sorted(places.tolist()) == list(range(len(keys)))
+
+
+@settings(max_examples=60)
+@given(texts, st.integers(1, 4), st.integers(1, 5))
+def test_a_text_that_is_counted_in_slices_has_the_same_model(train, order: int, size: int) -> None:
+    """To the bit, also where an n-gram has more places, or a context more n-grams, than a slice."""
+    model, discounts = fit(train, 5, order)
+    with mock.patch.object(counting, "SLICE", size), mock.patch.object(kneser_ney, "SLICE", size):
+        other, others = fit(train, 5, order)
+    assert discounts == others
+    for name in ("keys", "log_p", "log_backoff"):
+        for one, two in zip(getattr(model, name), getattr(other, name), strict=True):
+            assert np.array_equal(one, two)
+
+
+@settings(max_examples=20)
+@given(texts, st.integers(1, 4))
+def test_logarithms_of_half_the_size_are_those_rounded(train, order: int) -> None:
+    (model, discounts), (half, others) = fit(train, 5, order), fit(train, 5, order, kind=np.float32)
+    assert discounts == others
+    for name in ("log_p", "log_backoff"):
+        for one, two in zip(getattr(model, name), getattr(half, name), strict=True):
+            assert two.dtype == np.float32
+            assert np.array_equal(one.astype(np.float32), two)
 
 
 @settings(max_examples=40)
@@ -250,15 +266,19 @@ def test_an_order_of_the_counts_is_the_model_of_that_order() -> None:
 
 
 @pytest.mark.parametrize("order", [1, 2, 3, 5])
-def test_the_memory_that_is_asked_for_is_the_least_that_counting_needs(order: int) -> None:
+@pytest.mark.parametrize(("size", "kind"), [(6, np.uint8), (100, np.uint8), (5000, np.uint16)])
+def test_the_memory_that_is_asked_for_is_the_least_that_counting_needs(
+    monkeypatch: pytest.MonkeyPatch, order: int, size: int, kind: type
+) -> None:
     """And not far below: numpy reports its arrays to tracemalloc."""
-    ids = np.random.default_rng(1).integers(2, 6, 200_000).astype(np.uint8)
+    monkeypatch.setattr(counting, "SLICE", 1 << 13)
+    ids = np.random.default_rng(1).integers(2, size, 400_000).astype(kind)
     tracemalloc.start()
-    count(ids, 6, order)
-    peak = tracemalloc.get_traced_memory()[1] / len(ids)
+    counts = count(ids, size, order)
+    peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    asked = TOKEN_BYTES[min(order, 3) - 1]
-    assert 0.9 * peak < asked <= peak
+    asked = TOKEN_BYTES * len(ids) + NGRAM_BYTES * sum(map(len, counts.occurrences))
+    assert 0.65 * peak < asked <= peak
 
 
 def test_a_text_whose_ngrams_do_not_fit_is_refused_in_one_line(
@@ -266,18 +286,33 @@ def test_a_text_whose_ngrams_do_not_fit_is_refused_in_one_line(
 ) -> None:
     """The system killed charlm without a word."""
     long = np.broadcast_to(np.uint8(3), 10**9)
-    monkeypatch.setattr(kneser_ney, "free_memory", lambda: 87 * 10**9)
+    monkeypatch.setattr(counting, "free_memory", lambda: 8 * 10**9)
     with pytest.raises(EnvironmentFailure) as caught:
         fit(long, 5, 7)
     assert str(caught.value) == (
-        "counting n-grams of 1,000,000,000 tokens needs at least 88.0 GB of memory, but only "
-        "87.0 GB is free; expected enough for all. Use a part of the text"
+        "counting n-grams of 1,000,000,000 tokens needs at least 9.0 GB of memory, but only "
+        "8.0 GB is free; expected enough for all. Use a part of the text, or shorter n-grams"
     )
     short = long[:1000]
-    for free in (88_000, None):  # enough, or not known
-        monkeypatch.setattr(kneser_ney, "free_memory", lambda free=free: free)
+    for free in (9_000, None):  # enough, or not known
+        monkeypatch.setattr(counting, "free_memory", lambda free=free: free)
         assert fit(short, 5, 7)[0].order == 7
-    monkeypatch.setattr(kneser_ney, "free_memory", lambda: 87_999)
-    assert fit(short, 5, 2)[0].order == 2
-    with pytest.raises(EnvironmentFailure):
-        fit(short, 5, 3)
+
+
+@pytest.mark.parametrize("documents", [False, True])
+def test_a_text_with_many_ngrams_is_refused_when_that_is_known(
+    monkeypatch: pytest.MonkeyPatch, documents: bool
+) -> None:
+    """Never for more n-grams than it turns out to have."""
+    ids = np.random.default_rng(0).integers(1 if documents else 2, 10, 2000)
+    sizes = [len(each) for each in count(ids, 10, 4).occurrences]
+    needed = [max(9 * 2000, NGRAM_BYTES * 8), *(NGRAM_BYTES * sum(sizes[n:]) for n in (1, 2, 3))]
+    asked: list[int] = []
+    monkeypatch.setattr(counting, "_check_memory", lambda _, __, more: asked.append(more))
+    count(ids, 10, 4)
+    assert len(asked) == 4
+    assert all(one <= other for one, other in zip(asked, needed, strict=True))
+    assert documents or asked[2] == NGRAM_BYTES * 2 * (sizes[1] - 2)
+    asked.clear()
+    count(ids, 10, 4, limit=150)
+    assert all(more <= NGRAM_BYTES * 150 for more in asked[1:])

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import Call
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load, load_file, save, save_file
 
 import charlm
 from charlm.backends.ngram_backend import NgramBackend
@@ -17,7 +17,7 @@ from charlm.files.atomic import MANIFEST, fingerprint, json_bytes, write_json
 from charlm.ngrams.kneser_ney import fit
 from charlm.runs.layout import CONFIG, NGRAMS, TOKENIZER, read_manifest
 from charlm.runs.locate import newest_run
-from charlm.runs.ngrams import ngrams_to_bytes
+from charlm.runs.ngrams import ngram_pieces
 from charlm.runs.run import load_run
 from charlm.runs.verify import verify_run
 
@@ -222,6 +222,9 @@ def test_networks_alone_have_settings_of_training() -> None:
         charlm.ngram(text=TEXT, hidden=3)
 
 
-def test_bytes_do_not_depend_on_the_order_of_the_tensors() -> None:
-    model, _ = fit(np.array([2, 3, 1, 2, 3, 1]), 4, 2)
-    assert ngrams_to_bytes(model) == ngrams_to_bytes(model)
+def test_a_file_has_the_bytes_of_the_library(tmp_path: Path) -> None:
+    ids = np.random.default_rng(0).integers(1, 400, 5000)
+    for kind in (np.float32, np.float64):
+        content = b"".join(ngram_pieces(fit(ids, 400, 3, kind=kind)[0]))
+        assert content == save(load(content))
+        assert {str(array.dtype) for array in load(content).values()} >= {"uint16", "float32"}

@@ -62,7 +62,7 @@ def write_model_files(
     path: Path,
     config: dict[str, Any],
     vocabulary: Vocabulary,
-    ngrams: bytes | None = None,
+    ngrams: Content | None = None,
     *,
     more: Mapping[str, Vocabulary] = {},
 ) -> None:
@@ -71,7 +71,7 @@ def write_model_files(
     `more` are further vocabularies by the names of their files. The manifest also covers the
     encoded text in `data/`, which must exist already. Raises EnvironmentFailure.
     """
-    files = {
+    files: dict[str, Content] = {
         layout.CONFIG: json_bytes(config),
         layout.TOKENIZER: vocabulary_bytes(vocabulary),
         **{name: vocabulary_bytes(other) for name, other in more.items()},

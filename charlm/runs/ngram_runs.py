@@ -19,7 +19,7 @@ from charlm.phases import phase
 from charlm.runs import layout
 from charlm.runs.card import model_card
 from charlm.runs.model_files import model_config, vocabulary_bytes, write_model_files
-from charlm.runs.ngrams import ngrams_to_bytes
+from charlm.runs.ngrams import ngram_pieces
 from charlm.runs.run import load_run
 from charlm.text.dataset import Dataset
 from charlm.text.direction import mirrored
@@ -33,7 +33,7 @@ def fit_text(
     """Return the Kneser-Ney model of a text in its own order, and the discounts."""
     with phase(f"counting n-grams up to length {order}"):
         text = mirrored(train) if direction == "backward" else train
-        return fit(np.asarray(text.ids), len(vocabulary), order)
+        return fit(np.asarray(text.ids), len(vocabulary), order, kind=np.float32)
 
 
 def ngram_record(
@@ -63,7 +63,7 @@ def write_ngram_run(
     about = {"kind": layout.NGRAM, "order": model.order, "direction": direction}
     config = model_config(about, vocabulary, dataset.boundaries, dataset.unk_types)
     with phase("writing the n-grams"):
-        write_model_files(path, config, vocabulary, ngrams_to_bytes(model))
+        write_model_files(path, config, vocabulary, ngram_pieces(model))
     run = load_run(path)
     results = dict(record["results"])
     for name in HELD_OUT_NAMES:

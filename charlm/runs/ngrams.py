@@ -23,29 +23,37 @@ from numpy.typing import NDArray
 
 from charlm.errors import RunError
 from charlm.ngrams.model import NgramModel
-from charlm.runs.weights import read_header, read_tensors
+from charlm.runs.weights import header_pieces, read_header, read_tensors
 
+TYPES = {"float32": "F32", "uint32": "U32", "uint16": "U16", "uint8": "U8"}
+"""Names of the types of numbers, in the order of files."""
 UNSIGNED = ("U8", "U16", "U32")
 """Types of tokens and children in a file."""
 MAX_LOG = 1e6
 """Largest logarithm that is accepted; ARPA files have -99 for a probability of zero."""
 
 
-def ngrams_to_bytes(model: NgramModel) -> bytes:
-    """Return the content of ngrams.safetensors; equal models give equal bytes."""
-    from safetensors.numpy import save
+def ngram_pieces(model: NgramModel) -> list[bytes | memoryview]:
+    """Return the content of ngrams.safetensors in pieces; equal models give equal bytes.
 
+    Tensors of larger numbers come first, and then their names decide, as in files of the library.
+    """
     tensors: dict[str, NDArray[Any]] = {}
-    for order, keys in enumerate(model.keys, 2):
-        contexts, tokens = np.divmod(keys, model.vocab_size + 1)
-        children = np.bincount(contexts, minlength=model.sizes[order - 2])
-        tensors[f"children.{order - 1}"] = _smallest(children)
-        tensors[f"tokens.{order}"] = _smallest(tokens)
-    for order, values in enumerate(model.log_p, 1):
-        tensors[f"log10_p.{order}"] = np.ascontiguousarray(values, np.float32)
-    for order, values in enumerate(model.log_backoff, 1):
-        tensors[f"log10_backoff.{order}"] = np.ascontiguousarray(values, np.float32)
-    return bytes(save(tensors))
+    for length, keys in enumerate(model.keys, 2):
+        contexts = keys // (model.vocab_size + 1)
+        tensors[f"children.{length - 1}"] = _smallest(
+            np.bincount(contexts, minlength=model.sizes[length - 2])
+        )
+        contexts *= model.vocab_size + 1
+        tensors[f"tokens.{length}"] = _smallest(np.subtract(keys, contexts, out=contexts))
+    for length, values in enumerate(model.log_p, 1):
+        tensors[f"log10_p.{length}"] = np.ascontiguousarray(values, np.float32)
+    for length, values in enumerate(model.log_backoff, 1):
+        tensors[f"log10_backoff.{length}"] = np.ascontiguousarray(values, np.float32)
+    order = sorted(tensors, key=lambda name: (list(TYPES).index(tensors[name].dtype.name), name))
+    types = {name: (TYPES[tensors[name].dtype.name], tensors[name].shape) for name in order}
+    pieces = [tensors[name].view(np.uint8).data for name in order]
+    return [*header_pieces(types, [len(piece) for piece in pieces]), *pieces]
 
 
 def _smallest(values: NDArray[np.int64]) -> NDArray[Any]:
@@ -101,9 +109,8 @@ def _keys(
 ) -> NDArray[np.int64]:
     """Return the keys of one order. Raises RunError unless they are sorted and made of entries."""
     if int(children.sum(dtype=np.int64)) == len(tokens):
-        keys: NDArray[np.int64] = (
-            np.repeat(np.arange(len(children)), children) * (vocab_size + 1) + tokens
-        )
+        keys: NDArray[np.int64] = np.repeat(np.arange(len(children)) * (vocab_size + 1), children)
+        keys += tokens
         if int(tokens.max(initial=0)) < vocab_size and bool((keys[1:] > keys[:-1]).all()):
             return keys
     raise RunError(

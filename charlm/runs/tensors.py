@@ -1,7 +1,5 @@
 """Tensors in safetensors files, and the weights of a torch model."""
 
-import json
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +9,7 @@ from torch import Tensor
 from charlm.errors import RunError
 from charlm.files.safe_read import file_size, read_bytes
 from charlm.nn.encoder import Encoder
-from charlm.runs.weights import read_header
+from charlm.runs.weights import header_pieces, read_header
 
 FORMAT_METADATA = {"format": "pt"}
 """Metadata of every file: one entry, since safetensors writes several in random order."""
@@ -43,20 +41,9 @@ def tensor_pieces(tensors: Mapping[str, Tensor]) -> list[bytes | memoryview]:
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     order = sorted(plain, key=lambda name: (-list(TYPES).index(plain[name].dtype), name))
-    header: dict[str, object] = {"__metadata__": FORMAT_METADATA}
-    place = 0
-    for name in order:
-        tensor, begin = plain[name], place
-        place += tensor.nbytes
-        header[name] = {
-            "dtype": TYPES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [begin, place],
-        }
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
-    text += b" " * (-len(text) % 8)
+    types = {name: (TYPES[plain[name].dtype], tuple(plain[name].shape)) for name in order}
     values = [plain[name].reshape(-1).view(torch.uint8).numpy().data for name in order]
-    return [struct.pack("<Q", len(text)), text, *values]
+    return [*header_pieces(types, [len(value) for value in values], FORMAT_METADATA), *values]
 
 
 def tensors_from_file(path: Path) -> dict[str, Tensor]:

@@ -1,7 +1,8 @@
 """Weights of a run as arrays, checked against its settings before they are read."""
 
+import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,25 @@ def read_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
         return {name: (item["dtype"], tuple(item["shape"])) for name, item in header.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise RunError(f"{path}: not a valid safetensors file ({error})") from error
+
+
+def header_pieces(
+    types: Mapping[str, tuple[str, tuple[int, ...]]],
+    sizes: Sequence[int],
+    metadata: Mapping[str, str] | None = None,
+) -> list[bytes]:
+    """Return the header of a safetensors file; the memory of its tensors follows.
+
+    `types` are type and shape of each tensor in the order of the file, `sizes` their bytes.
+    """
+    header: dict[str, object] = {} if metadata is None else {"__metadata__": metadata}
+    end = 0
+    for (name, (kind, shape)), size in zip(types.items(), sizes, strict=True):
+        begin, end = end, end + size
+        header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    text += b" " * (-len(text) % 8)
+    return [struct.pack("<Q", len(text)), text]
 
 
 def load_arrays(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from charlm.backends.interface import Backend
-from charlm.files.atomic import commit_folder, json_bytes, remove_folder
+from charlm.files.atomic import Content, commit_folder, json_bytes, remove_folder
 from charlm.inference.adapt.calibration import TargetLogits
 from charlm.inference.adapt.mixture import Mixing, fit_to_ngrams
 from charlm.ngrams.kneser_ney import fit
@@ -27,7 +27,7 @@ from charlm.runs.layout import (
     read_config,
 )
 from charlm.runs.mixtures import mixing_config
-from charlm.runs.ngrams import ngrams_to_bytes
+from charlm.runs.ngrams import ngram_pieces
 from charlm.text.dataset import Dataset
 from charlm.training.records import Companion
 
@@ -58,17 +58,20 @@ def fit_companion(
         model, _ = fit(np.asarray(dataset.train.ids), len(dataset.vocabulary), order, MAX_NGRAMS)
     with phase("fitting the mixture", total=len(valid.ids)):
         mixing, nats, own_nats = fit_to_ngrams(scaled, model, valid, sample)
-    content = ngrams_to_bytes(model)
+    content = ngram_pieces(model)
     companion = Companion(
         order=model.order,
         weight=mixing.weights[1],
         network_nats_per_token=nats_per_token,
         ngram_nats_per_token=float(own_nats.mean()),
         mixture_nats_per_token=float(nats.mean()),
-        bytes=len(content),
+        bytes=sum(map(len, content)),
     )
     with phase("saving n-grams"):
-        files = {CONFIG: json_bytes(_config(path, model.order, mixing)), NGRAMS: content}
+        files: dict[str, Content] = {
+            CONFIG: json_bytes(_config(path, model.order, mixing)),
+            NGRAMS: content,
+        }
         remove_folder(path / COMPANION)  # left by a process that died before the run was complete
         commit_folder(path / COMPANION, files, {"format": FORMAT})
     return companion
