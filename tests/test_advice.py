@@ -92,6 +92,7 @@ RUNNING = {
     "numbers": "".join(f"{number * 0.37:.2f}\n" for number in range(99)),
     "a word on each line": "the cat sat on the mat and the dog ".replace(" ", "\n") * 9,
     "a protein": "".join(f"{''.join(RNG.choices('ACDEFGH', k=60))}\n" for _ in range(99)),
+    "Chinese": "".join(f"{''.join(RNG.choices('天地玄黄宇宙', k=k))}。\n" for k in range(20, 99)),
     "a table": "".join(f"{name.replace(' ', ',')}\n" for name in names(99, words=9)),
     "tags": "".join(f"<{name.replace(' ', '-')}/>\n" for name in names(99, words=9)),
     "one long line": "word " * 9999,

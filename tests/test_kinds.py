@@ -130,6 +130,7 @@ def test_files_of_one_kind_are_reported_together(tmp_path) -> None:
         ">>> f()\nTrue\n>>> g()\nNone\n",
         "> well\nyes\n> so\nno\n",
         "He said 5\n%\nof it.\n",
+        "%\n% A text in TeX.\n%\n\\begin{document}\nThe cat sat.\n%\n\\end{document}\n",
         "X:1\nT: one tune\nK: G\nG2 | B2\n",
         "@a\nb\nc\nd\n@e\nf\ng\nh\n",
         '[Event "a"]\n[and]\n[more]\n',

@@ -115,13 +115,14 @@ def _is_list(lines: Sequence[str], entries: Sequence[str], in_order: bool) -> bo
 
 
 def _are_formulas(entries: Sequence[str]) -> bool:
-    """Return True for entries without blanks, whatever marks they have: molecules, addresses.
+    """Return True for ASCII without blanks, whatever marks it has: molecules, addresses.
 
-    Lines of which many have the greatest length are one text that was wrapped.
+    Lines of which many have the greatest length are one text that was wrapped. Lines of Chinese,
+    Japanese or Thai have no blanks either.
     """
     count = len(entries)
     longest = max(map(len, entries))
-    unbroken = sum(len(entry.split()) == 1 for entry in entries)
+    unbroken = sum(entry.isascii() and len(entry.split()) == 1 for entry in entries)
     wrapped = sum(len(entry) == longest for entry in entries)
     fields = sum(entry[0] in "<{[" or "," in entry or ";" in entry for entry in entries)
     return (

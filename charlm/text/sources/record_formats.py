@@ -54,7 +54,7 @@ def record_advice(lines: Sequence[str], document: str) -> str:
             "looks like tunes in ABC notation and is read as one stream. If blank lines separate "
             "the tunes add --document paragraph, to read each as a document of its own."
         )
-    separator = next((line for line in SEPARATORS if lines.count(line) >= MIN_SEPARATORS), "")
+    separator = next((line for line in SEPARATORS if _separates(line, lines)), "")
     if not separator:
         return ""
     ends = re.sub(r"[$|]", lambda match: f"[{match[0]}]", separator)
@@ -64,6 +64,15 @@ def record_advice(lines: Sequence[str], document: str) -> str:
         f"RS='\\r?\\n{ends}\\r?\\n' '{SEPARATED_PROGRAM}'. Read it with --input-format csv "
         "--quoting csv --no-header."
     )
+
+
+def _separates(separator: str, lines: Sequence[str]) -> bool:
+    """Return True if a separator is alone on several lines, and none begins with it otherwise.
+
+    In TeX and PostScript a line with "%" alone is a comment, and others have words behind it.
+    """
+    alone = lines.count(separator)
+    return alone >= MIN_SEPARATORS and alone == sum(line.startswith(separator) for line in lines)
 
 
 def _is_fasta(lines: Sequence[str]) -> bool:
