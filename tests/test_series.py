@@ -601,13 +601,21 @@ def test_no_numbers_have_no_doubts(here, name: str, text: str) -> None:
     "cell",
     [
         "10 000", "10\u00a0000", "10'000", "1’234.5", "$10.5", "10.5 €", "EUR 10", "10 %", "21 °C",
-        "\u22122.5", "(10.5)", "10.5,",
+        "\u22122.5", "(10.5)", "10.5,", "$1,234.50", "1.000.000",
     ],
 )  # fmt: skip
 def test_numbers_with_other_signs_are_refused_with_what_to_remove(here, cell: str) -> None:
     """The advice was to choose another column."""
     file = written("cells.csv", f"date;value\n2024-01-01;{cell}\n2024-01-02;5\n")
     with pytest.raises(CorpusError, match=r"line 2 holds .* alone\. Remove units, signs of"):
+        read_numbers([file], FileRules())
+
+
+@pytest.mark.parametrize("cell", [",5", "1,5e3", "1,234.5", "12,34,567", "-12,34,567.8", "1.234,5"])
+def test_numbers_with_commas_are_refused_with_what_to_change(here, cell: str) -> None:
+    """In India, commas separate hundreds of thousands: 12,34,567."""
+    file = written("cells.csv", f"value;date\n{cell};2024-01-01\n5;2024-01-02\n")
+    with pytest.raises(CorpusError, match="a decimal point and no commas"):
         read_numbers([file], FileRules())
 
 

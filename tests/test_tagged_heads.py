@@ -54,6 +54,14 @@ def test_lines_of_sentences_are_no_words(text: str, tmp_path: Path) -> None:
     assert not told
 
 
+def test_lines_of_a_dialogue_are_no_words(tmp_path: Path) -> None:
+    """Of a name before a tab and what is said, only the name was tagged."""
+    text = "Ann\tThe dog barked.\nBob\tIt did.\n\n" * 3
+    sentences, told = read(tmp_path / "x.txt", text, needed=False)
+    assert sentences[0].words == ("Ann", "The", "dog", "barked.")
+    assert "x.txt looks like a table (tabs between the fields)" in told[0]
+
+
 @pytest.mark.parametrize("needed", [True, False])
 @pytest.mark.parametrize("gap", ["", "\n"])
 def test_a_row_of_names_is_no_word(gap: str, needed: bool, tmp_path: Path) -> None:
@@ -82,7 +90,10 @@ def test_tags_behind_words_are_refused_with_a_program(
     assert [[*zip(each.words, each.tags or (), strict=True)] for each in sentences] == PARTS
 
 
-@pytest.mark.parametrize("line", ["a/b c/d", "one/two and/or 1/2 " * 4, "x_1 x_2 x_3 " * 9])
+DATES = " ".join(f"{day}/05/2024" for day in range(1, 29))
+
+
+@pytest.mark.parametrize("line", ["a/b c/d", "one/two and/or 1/2 " * 4, "x_1 x_2 x_3 " * 9, DATES])
 def test_other_words_with_marks_inside_are_read(line: str, tmp_path: Path) -> None:
     text = line if "_" not in line else " ".join(f"x_{at}" for at in range(30))
     sentences, _ = read(tmp_path / "x.txt", text, needed=False)
@@ -120,6 +131,8 @@ def test_tags_before_words_are_reported(tmp_path: Path) -> None:
 def test_lists_of_python_are_no_sentences(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="has a list as a text"):
         read(tmp_path / "x.csv", "tokens,tags\n\"['Ann', 'saw']\",\"['A', 'B']\"\n", needed=False)
+    text = 'text\n"[""Stop,"" said Ann] and left"\n'
+    assert read(tmp_path / "x.csv", text, needed=False)[0][0].words[0] == '["Stop,"'
 
 
 def test_a_table_below_a_name_of_conll_is_reported(tmp_path: Path) -> None:

@@ -273,3 +273,13 @@ def test_numbers_of_sentences_may_begin_again_in_each_document(tmp_path: Path) -
     found, warnings = read(written(tmp_path, "x.csv", content))
     assert [each.words for each in found] == [("EU", "left"), ("He",), ("ran",)]
     assert 'where the column "sent_id" or "doc_id" changes' in warnings
+
+
+def test_a_later_table_without_words_is_refused_by_the_first(tmp_path: Path) -> None:
+    """The error named a run, and none was read."""
+    first = written(tmp_path, "a.csv", "word,tag\nEU,O\n")
+    later = written(tmp_path, "b.csv", "tag\nO\nB-X\n")
+    with pytest.raises(CorpusError, match='no column "word", as the first table has; its column'):
+        list(read_sentences([str(first), str(later)], FileRules()))
+    told = refused(later, columns=Columns(text="word", target="tag", run="r"), needs_tags=False)
+    assert 'no column "word", on which run r was trained; its column "tag" is that of' in told

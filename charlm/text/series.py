@@ -48,10 +48,13 @@ MAX_VALUE = 1e150
 """Largest amount of a number, whose square must be finite."""
 MAX_INTEGER = 2**53
 """Largest amount up to which every integer is a float64."""
-_COMMAS = re.compile(r"[+-]?(\d+,\d+|\d{1,3}(,\d{3})+(\.\d+)?|\d{1,3}(\.\d{3})+,\d+)", re.ASCII)
-"""Number with decimal commas, or with commas between thousands."""
+_COMMAS = re.compile(
+    r"[+-]?(\d*,\d+|\d{1,3}(,\d{2,3})*,\d{3}(\.\d*)?|\d{1,3}(\.\d{3})+,\d+)([eE][+-]?\d+)?",
+    re.ASCII,
+)
+"""Number with a decimal comma, or with commas between thousands, as in 1,234.5 and 12,34,567."""
 _MARKED = re.compile(
-    r"([A-Z]{2,3} )?[^\w+.]{0,3}([0-9]+|[0-9]{1,3}([ \u00a0\u202f'’_][0-9]{3})+)"
+    r"([A-Z]{2,3} )?[^\w+.]{0,3}([0-9]+|[0-9]{1,3}([ \u00a0\u202f'’_,.][0-9]{3})+)"
     r"([.,][0-9]+)?[^0-9]{0,9}"
 )
 """Number with a unit or a currency, a minus of its own, or signs between thousands."""

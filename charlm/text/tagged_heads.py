@@ -41,14 +41,20 @@ def cells_of(line: str, tabs: bool) -> list[str]:
 
 
 def has_groups(lines: Sequence[str]) -> bool:
-    """Return True if lines are words with equally many columns, and empty lines end sentences."""
+    """Return True if lines are words with equally many columns, and empty lines end sentences.
+
+    No cell has a blank: a line of a dialogue, with the speaker before a tab, has no tag.
+    """
     rows = [line for line in lines if is_row(line)]
     tabs = bool(rows) and "\t" in rows[0].strip()
-    widths = {len(cells_of(line, tabs)) for line in rows}
+    cells = [cells_of(line, tabs) for line in rows]
+    widths = {len(each) for each in cells}
     ends = sum(
         is_row(line) and not after.strip(" \t") for line, after in pairwise([*lines, ""])
     )  # each sentence has one
     if len(widths) != 1 or len(rows) < MIN_GROUPED or not 1 < ends <= len(rows) / 2:
+        return False
+    if any(" " in cell for each in cells for cell in each):
         return False
     return widths != {1} or table_of(lines) is None
 
@@ -68,6 +74,8 @@ def check_words_alone(lines: Sequence[str], label: str) -> None:
     if min(len(words), len(joined)) < max(len(words), MIN_JOINED) or len(marks) > 1:
         return
     if 2 * len(tags) > len(words) or len(tags) >= len({*words}):
+        return
+    if all(map(str.isdecimal, tags)):  # dates, fractions
         return
     end = "NF == 0 " if len(words) <= len(lines) else ""  # a word on each line, or a sentence
     (mark,) = marks

@@ -50,7 +50,7 @@ EXPECTED = (
     "of tags, and one such as sentence_id or an empty line after each sentence"
 )
 _ENDS = frozenset(".!?。！？।")
-_LIST = re.compile(r"\s*\[\s*['\"]")
+_LIST = re.compile(r"\s*\[\s*['\"].*\]\s*\Z", re.DOTALL)
 
 
 class Sentence(NamedTuple):

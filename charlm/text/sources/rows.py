@@ -252,8 +252,11 @@ class TextColumn:
         return f' (run {shown(self.run)} was trained on "{shown(trained)}"{missing})'
 
     def lacks(self, trained: str) -> str:
-        """Return a column that is not there, and the run that was trained on it."""
-        return f'"{shown(trained)}", on which run {shown(self.run)} was trained'
+        """Return a column that is not there, and the run or the first table that has it."""
+        end = (
+            f"on which run {shown(self.run)} was trained" if self.run else "as the first table has"
+        )
+        return f'"{shown(trained)}", {end}'
 
 
 @dataclass(frozen=True, kw_only=True)
