@@ -254,23 +254,26 @@ def _walk(top: Path, warn: Warn) -> list[Path]:
         files = [path for path in files if path.suffix.lower() not in suffixes]
     if not files:
         raise CorpusError(
-            f"{shown(top)} contains no files, hidden ones and pictures aside. Put text into it."
+            f"{shown(top)} contains no files but hidden ones, pictures and programs. Put text "
+            "into it."
         )
     return _without_links(files, warn)
 
 
-def _without_links(files: Sequence[Path], warn: Warn) -> list[Path]:
+def _without_links(files: list[Path], warn: Warn) -> list[Path]:
     """Return the files without links to others of them, which would be read twice."""
-    real = {path for path in files if not path.is_symlink()}
-    targets = {path.resolve() for path in real}
-    kept, links = list[Path](), list[Path]()
-    for path in files:
-        is_known = path not in real and path.resolve() in targets
-        (links if is_known else kept).append(path)
+    links = {path for path in files if path.is_symlink()}
+    if not links:  # names of many files take long to resolve
+        return files
+    targets = {path.resolve() for path in files if path not in links}
+    left_out = list[Path]()
+    for path in filter(links.__contains__, files):
+        if path.resolve() in targets:
+            left_out.append(path)
         targets.add(path.resolve())
-    if links:
-        warn(f"{first_few(map(shown, links), 1)} skipped: links to files that are read anyway.")
-    return kept
+    if left_out:
+        warn(f"{first_few(map(shown, left_out), 1)} skipped: links to files that are read anyway.")
+    return sorted({*files}.difference(left_out))
 
 
 def _glob_or_fail(name: str, error: Exception) -> list[Path]:
