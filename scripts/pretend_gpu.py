@@ -456,6 +456,8 @@ def main(arguments: Sequence[str]) -> None:
     kind, *rest = arguments or [""]
     if kind != "charlm" and not (kind == "check" and len(rest) == 2 and rest[1] in PRECISIONS):
         raise SystemExit(USAGE)
+    if kind == "check" and rest[0] not in CELLS:
+        raise SystemExit(f"unknown cell {rest[0]!r}; expected one of {', '.join(CELLS)}")
     pretend()
     if kind == "charlm":
         from charlm.cli import main as command
@@ -465,8 +467,6 @@ def main(arguments: Sequence[str]) -> None:
     import check_gpu
 
     cell, name = rest
-    if cell not in CELLS:
-        raise SystemExit(f"unknown cell {cell!r}; expected one of {', '.join(CELLS)}")
     setup = check_gpu.Setup(device=GPU, seconds=0.0, text=Path(), ptb=None, folder=Path())
     for size, dropout, many in (((8, (4, 3)), 0.2, False), ((10, (4, 3)), 0.0, True)):
         row = check_gpu.bits(cell, name, size, setup, dropout, many=many)

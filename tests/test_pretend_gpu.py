@@ -1,61 +1,68 @@
 """scripts/pretend_gpu: without a GPU, it shows what one would refuse or compute wrongly."""
 
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from forked import forked
 from waiting import PATIENCE
 
+import pretend_gpu
+
 SCRIPT = Path(__file__).parents[1] / "scripts" / "pretend_gpu.py"
-MISTAKES = """
-import sys
-sys.path.insert(0, sys.argv[1])
-import pretend_gpu, torch
-pretend_gpu.pretend()
-here, there = torch.ones(3, device="cuda"), torch.ones(3)
-
-def refused(function):
-    try:
-        function()
-    except (RuntimeError, TypeError) as error:
-        print(str(error).split(" [")[0])
-
-refused(lambda: here + there)
-refused(lambda: here.numpy())
-
-def captured(function):
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        function()
-    return graph
-
-refused(lambda: captured(lambda: float(here.sum())))
-refused(lambda: captured(lambda: here[here > 0]))
-refused(lambda: captured(lambda: here.add_(there.to("cuda"))))
-total = torch.zeros(3, device="cuda")
-graph = captured(lambda: total.add_(here * 2))
-print(total.tolist(), end=" ")
-graph.replay()
-here.fill_(5.0)
-graph.replay()
-print(total.tolist())
-here = torch.zeros(3, device="cuda")  # another tensor than the captured one
-graph.replay()
-print(total.tolist())
-"""
 
 
-def output_of(*arguments: str) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, check=True, timeout=PATIENCE
-    )
+def make_mistakes() -> None:
+    """Print what a pretended GPU answers to mistakes."""
+    pretend_gpu.pretend()
+    here, there = torch.ones(3, device="cuda"), torch.ones(3)
+
+    def refused(function: Callable[[], Any]) -> None:
+        try:
+            function()
+        except (RuntimeError, TypeError) as error:
+            print(str(error).split(" [")[0])
+
+    def captured(function: Callable[[], Any]) -> Any:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            function()
+        return graph
+
+    refused(lambda: here + there)
+    refused(lambda: here.numpy())
+    refused(lambda: captured(lambda: float(here.sum())))
+    refused(lambda: captured(lambda: here[here > 0]))
+    refused(lambda: captured(lambda: here.add_(there.to("cuda"))))
+    total = torch.zeros(3, device="cuda")
+    graph = captured(lambda: total.add_(here * 2))
+    print(total.tolist(), end=" ")
+    graph.replay()
+    here.fill_(5.0)
+    graph.replay()
+    print(total.tolist())
+    here = torch.zeros(3, device="cuda")  # another tensor than the captured one
+    graph.replay()
+    print(total.tolist())
+
+
+def script_lines(*arguments: str) -> list[str]:
+    """Return the lines that the script writes, in a new process that has imported nothing yet."""
+    command = [sys.executable, str(SCRIPT), *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=PATIENCE)
     return done.stdout.splitlines()
 
 
 def test_mistakes_are_noticed() -> None:
     """Two devices in one operation, what a capture does not allow, and tensors that moved."""
-    assert output_of("-c", MISTAKES, str(SCRIPT.parent)) == [
+    status, out, err = forked(make_mistakes)
+    assert (status, err) == (0, "")
+    assert out.splitlines() == [
         "tensors of add on cuda:0 and cpu, of the shapes",
         "can't convert cuda:0 device type tensor to numpy",
         "operation not permitted when stream is capturing: _local_scalar_dense",
@@ -68,7 +75,7 @@ def test_mistakes_are_noticed() -> None:
 
 def test_captured_steps_equal_uncaptured_ones() -> None:
     """With dropout and padded sizes, and for a large vocabulary; also when training resumes."""
-    rows = output_of(str(SCRIPT), "check", "lstm", "bf16")
+    rows = script_lines("check", "lstm", "bf16")
     assert [row.partition(" replays")[0] for row in rows] == [
         "{'captured': 'equal', 'resumed': 'equal'}"
     ] * 2
@@ -88,9 +95,9 @@ def test_wrong_arguments_are_answered_with_the_right_ones(
     arguments: tuple[str, ...], message: str
 ) -> None:
     """The story: no argument was a traceback, and bf17 was compared as float32."""
-    command = [sys.executable, str(SCRIPT), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
-    assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
+    with pytest.raises(SystemExit, match=re.escape(message)):
+        pretend_gpu.main(arguments)
+    assert torch.cuda.CUDAGraph is not pretend_gpu.Graph  # nothing was replaced
 
 
 def test_a_translator_trains_on_the_gpu_of_a_mac(tmp_path: Path) -> None:
@@ -99,6 +106,6 @@ def test_a_translator_trains_on_the_gpu_of_a_mac(tmp_path: Path) -> None:
     (tmp_path / "pairs.tsv").write_text(f"source\ttarget\n{rows}", encoding="utf-8")
     words = "--task translate --steps 2 --hidden 4 --batch 2 --seed 1 --threads 1 --device mps"
     train = ["charlm", "train", str(tmp_path / "pairs.tsv"), *words.split()]
-    lines = output_of(str(SCRIPT), *train, "--checkpoints", str(tmp_path), "--name", "run")
+    lines = script_lines(*train, "--checkpoints", str(tmp_path), "--name", "run")
     assert lines == [str(tmp_path / "run")]
     assert '"device": "mps"' in (tmp_path / "run" / "run.json").read_text(encoding="utf-8")
