@@ -1203,6 +1203,8 @@ def same_files(path: Path, other: Path) -> bool:
 
 
 MEMORISED = "abc abd abc abd abc abc abd\n"
+LARGER = {"batch_size": 4, "bptt": 8, "save_minutes": 60.0}
+"""Settings of runs that read a text often, whose checkpoints are not what is tested."""
 
 
 def test_an_overconfident_run_is_calibrated(tmp_path: Path) -> None:
@@ -1213,7 +1215,7 @@ def test_an_overconfident_run_is_calibrated(tmp_path: Path) -> None:
     """
     held = tmp_path / "valid.txt"
     held.write_text("bca cab dab bad acb\n" * 3)
-    values = {"epochs": 30.0, "evals": 1, "batch_size": 4, "bptt": 8, "valid": [str(held)]}
+    values = {"epochs": 30.0, "evals": 1, "valid": [str(held)]} | LARGER
     for name, calibrate in (("plain", False), ("fitted", True)):
         session = begun(tmp_path, name, text=MEMORISED * 8, calibrate=calibrate, **values)
         *_, last = session.records()
@@ -1256,7 +1258,7 @@ def averaging(folder: Path) -> tuple[Session, str]:
     """Return a run whose calibrated last average beats the best, and its validation text."""
     held = folder / "valid.txt"
     held.write_text("abc abd cab abc abd\n" * 3)
-    values = {"epochs": 12.0, "average": 0.5, "valid": [str(held)]}
+    values = {"epochs": 12.0, "average": 0.5, "valid": [str(held)], "save_minutes": 60.0}
     return begun(folder, text=MEMORISED * 8, **values), held.read_text()
 
 
@@ -1311,7 +1313,7 @@ def test_the_end_of_a_run_reads_its_best_weights_once(
     for module in ("charlm.training.calibrating", "charlm.runs.networks"):
         monkeypatch.setattr(f"{module}.load_arrays", load)
     text = MEMORISED * 9
-    session = begun(tmp_path, text=text, epochs=20.0, evals=2, cell=cell, ngram=2)
+    session = begun(tmp_path, text=text, epochs=20.0, evals=2, cell=cell, ngram=2, **LARGER)
     *_, last = session.records()
     assert last.companion is not None
     assert reads == [session.path / WEIGHTS]
@@ -1329,7 +1331,7 @@ def test_a_factor_that_helps_only_the_sample_is_not_kept(
     text = MEMORISED * 9
     (tmp_path / "valid.txt").write_text(text)
     valid = [str(tmp_path / "valid.txt")]
-    session = begun(tmp_path, text=text, epochs=30.0, evals=1, valid=valid)
+    session = begun(tmp_path, text=text, epochs=30.0, evals=1, valid=valid, **LARGER)
     unlike = encode_text(
         lambda: iter(["bca cab dab bad acb\n" * 3]), session.dataset.vocabulary, "stream"
     )
