@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forked import begin, end_of
 
 import charlm
 from charlm.api.model import Model
@@ -222,19 +223,12 @@ def test_a_flag_and_its_setting_are_two_names_of_one_value() -> None:
 # Progress
 
 
-SCRIPT = """
-import sys, charlm
-charlm.fit(text={text!r}, checkpoints={folder!r}, **{options!r})
-"""
-
-
 def on_a_terminal(folder: Path, **more: object) -> str:
     """Return what `fit` writes to a terminal."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     options = {**TINY, "steps": 3, **more}
-    code = SCRIPT.format(text=TEXT, folder=str(folder), options=options)
-    child = subprocess.Popen([sys.executable, "-c", code], stderr=theirs)
+    child = begin(lambda: charlm.fit(text=TEXT, checkpoints=folder, **options), {2: theirs})
     os.close(theirs)
     shown = b""
     try:
@@ -243,7 +237,7 @@ def on_a_terminal(folder: Path, **more: object) -> str:
     except OSError:  # the end of a terminal whose other side is closed
         pass
     os.close(ours)
-    assert child.wait() == 0, shown
+    assert end_of(child) == 0, shown
     return shown.decode()
 
 
