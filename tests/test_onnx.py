@@ -1,9 +1,12 @@
 """ONNX files against torch: every cell and structure, the rules, the examples of the guide."""
 
 import contextlib
+import functools
 import importlib
 import io
 import json
+import shutil
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -53,7 +56,20 @@ def check_steps(model: RecurrentLanguageModel, content: bytes, inputs: int = 5) 
                 np.testing.assert_allclose(tensor, array, atol=1e-5)
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.fixture(scope="module", autouse=True)
+def one_table_of_operators() -> Iterator[None]:
+    """Let torch keep its table of operators, which it makes again for each file in a second."""
+    registry = importlib.import_module("torch.onnx._internal.exporter._registration").ONNXRegistry
+    with pytest.MonkeyPatch.context() as patch:
+        once = staticmethod(functools.cache(registry.from_torchlib))
+        patch.setattr(registry, "from_torchlib", once)
+        yield
+
+
+IN_OTHER_TESTS = {"lstm": "structures together", "gru": "an adaptive softmax"}
+
+
+@pytest.mark.parametrize("cell", [cell for cell in CELLS if cell not in IN_OTHER_TESTS])
 def test_a_file_computes_what_torch_computes(cell: str) -> None:
     """For every cell, and for other numbers of texts than in the example of the exporter."""
     model = tiny_model(cell, num_layers=1)  # several layers are in the test of structures together
@@ -75,13 +91,13 @@ def test_structures_together_can_be_exported() -> None:
 
 
 def test_an_adaptive_softmax_can_be_exported() -> None:
-    model = tiny_model("gru", 60, adaptive_softmax=True, hidden_size=16)
+    model = tiny_model("gru", 60, adaptive_softmax=True, hidden_size=16, num_layers=1)
     check_steps(model, onnx_bytes(model, SCALE, {}), inputs=60)
 
 
 def test_a_file_is_the_same_each_time_and_says_nothing_about_this_machine() -> None:
     """The exporter notes the folders and lines of the code that it traces."""
-    model = tiny_model()
+    model = tiny_model(num_layers=1)
     content = onnx_bytes(model, SCALE, {"a": "b"})
     assert onnx_bytes(model, SCALE, {"a": "b"}) == content
     assert b".py" not in content and b"charlm" not in content
@@ -98,15 +114,28 @@ def written(folder: Path, **changes: Any) -> tuple[Path, dict[str, Any]]:
     return session.path, json.loads(about["charlm"])
 
 
-def test_the_rules_are_those_of_the_run(tmp_path: Path) -> None:
+Written = dict[str, tuple[Path, dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    """A run of lines, and one of a stream that is read backwards from a state that was learned."""
+    folder = tmp_path_factory.mktemp("exported")
+    stream = {"document": "stream", "learned_state": True, "direction": "backward"}
+    return {
+        "line": written(folder / "line", document="line", valid_frac=0.3),
+        "stream": written(folder / "stream", **stream),
+    }
+
+
+def test_the_rules_are_those_of_the_run(exported: Written) -> None:
     """Lines end, a stream does not."""
-    path, rules = written(tmp_path / "lines", document="line")
+    path, rules = exported["line"]
     assert rules == {
         "run": path.name, "unit": "char", "direction": "forward", "begin": 1, "end": 1,
         "unknown": 0, "conditions": {}, "first_state": {},
     }  # fmt: skip
-    changes = {"document": "stream", "learned_state": True, "direction": "backward"}
-    path, rules = written(tmp_path / "stream", **changes)
+    path, rules = exported["stream"]
     assert (rules["end"], rules["direction"]) == (None, "backward")
     first = [array for layer in load_run(path).backend.initial_state(1) for array in layer]
     assert np.any(first[0])
@@ -114,16 +143,20 @@ def test_the_rules_are_those_of_the_run(tmp_path: Path) -> None:
     np.testing.assert_allclose(learned, [array[0] for array in first], atol=1e-7)
 
 
-@pytest.mark.parametrize(("document", "direction"), [("line", "forward"), ("stream", "backward")])
-def test_the_sum_of_the_guide_is_that_of_score(
-    document: str, direction: str, tmp_path: Path
-) -> None:
+def first_state(session: Any, rules: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Return the state before a text: zeros if the file has none."""
+    return {
+        entry.name: np.array([rules["first_state"].get(entry.name, [0.0] * entry.shape[1])], "f4")
+        for entry in session.get_inputs()[1:]
+    }
+
+
+@pytest.mark.parametrize("document", ["line", "stream"])
+def test_the_sum_of_the_guide_is_that_of_score(document: str, exported: Written) -> None:
     """The guide left out the end of a text, which `charlm score` counts."""
-    path, rules = written(tmp_path, document=document, direction=direction)
-    session = inference((tmp_path / "tiny.onnx").read_bytes())
-    model = load(path)
-    state = {entry.name: np.zeros((1, entry.shape[1]), np.float32)
-             for entry in session.get_inputs()[1:]}  # fmt: skip
+    path, rules = exported[document]
+    session = inference((path.parent / "tiny.onnx").read_bytes())
+    model, state = load(path), first_state(session, rules)
     tokens = [int(token) for token in model.vocabulary.encode("the end")]  # as the model reads them
     tokens += [] if rules["end"] is None else [rules["end"]]
     total = 0.0
@@ -134,17 +167,16 @@ def test_the_sum_of_the_guide_is_that_of_score(
     assert total == pytest.approx(model.score("the end")[0].log_probability, rel=1e-5)
 
 
-def test_the_calibration_is_in_the_file(tmp_path: Path) -> None:
+def test_the_calibration_is_in_the_file(exported: Written, tmp_path: Path) -> None:
     """The file gives the probabilities of `charlm next`."""
-    path, _ = written(tmp_path, document="line", valid_frac=0.3)
+    path = Path(shutil.copytree(exported["line"][0], tmp_path / "x"))
     config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     config["logit_scale"] = 0.5
     (path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     (path / "MANIFEST.json").unlink()
     export_run(path, tmp_path / "b.onnx")
     session = inference((tmp_path / "b.onnx").read_bytes())
-    state = {entry.name: np.zeros((1, entry.shape[1]), np.float32)
-             for entry in session.get_inputs()[1:]}  # fmt: skip
+    state = first_state(session, exported["line"][1])
     scores = session.run(None, {"tokens": np.array([1]), **state})[0][0]
     likely = load(path).next("", top=1)[0]
     assert np.exp(scores.max()) == pytest.approx(likely.probability, rel=1e-5)
