@@ -9,6 +9,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,11 @@ class Setting:
 
 def table() -> dict[str, Setting]:
     """Return every setting by its name, in the order of the sections."""
+    return dict(_table(tuple(SECTIONS.items())))
+
+
+@cache
+def _table(sections: tuple[tuple[str, type], ...]) -> dict[str, Setting]:
     return {
         each.name: Setting(
             name=each.name,
@@ -146,7 +152,7 @@ def table() -> dict[str, Setting]:
             default=each.default,
             spec=each.metadata["spec"],
         )
-        for section, cls in SECTIONS.items()
+        for section, cls in sections
         for each in fields(cls)
     }
 
