@@ -80,6 +80,16 @@ def no_waiting_for_the_disk() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def short_samples() -> Iterator[None]:
+    """Generate little text when a run ends; tests of the review generate as much as users do."""
+    from charlm.training import review
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(review, "SAMPLE_TOKENS", 20)
+        yield
+
+
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work in an empty folder without runs, with lines of 100 columns."""

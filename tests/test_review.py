@@ -16,6 +16,14 @@ from charlm.training.fit import Course, judged
 from charlm.training.review import SAMPLE_TOKENS, language_fit, memory_of
 
 TEXT = "abcde" * 200
+
+
+@pytest.fixture(autouse=True)
+def usual_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Generate as much text as users do."""
+    monkeypatch.setattr(review, "SAMPLE_TOKENS", SAMPLE_TOKENS)
+
+
 FALLING = [9.0, 7.0, 6.0, 5.9]
 
 

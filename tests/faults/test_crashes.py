@@ -7,7 +7,6 @@ import contextlib
 import itertools
 import random
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,16 +31,7 @@ from charlm.errors import EnvironmentFailure, RunError
 from charlm.files import atomic
 from charlm.runs.checkpoints import checkpoint_folders
 from charlm.runs.folders import check_name
-from charlm.training import review
 from charlm.training.records import WarningRecord
-
-
-@pytest.fixture(scope="module", autouse=True)
-def short_samples() -> Iterator[None]:
-    """Let the review at the end of a run, which writes nothing, generate less text."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(review, "SAMPLE_TOKENS", 10)
-        yield
 
 
 @pytest.fixture(scope="module")
