@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
+import gc
 import shutil
 import signal
 import sys
@@ -15,11 +16,18 @@ from typing import Any
 import pytest
 from waiting import set_no_time_limits
 
+gc.disable()  # until all tests are collected, a million objects that live as long as the process
 set_no_time_limits()
 USUAL = {"SIGINT": signal.default_int_handler, "SIGHUP": signal.SIG_DFL}
 for number, usual in ((getattr(signal, name, None), USUAL[name]) for name in USUAL):
     if number and signal.getsignal(number) is signal.SIG_IGN:  # behind &, or under nohup
         signal.signal(number, usual)
+
+
+def pytest_collection_finish() -> None:
+    """Leave the collected tests out of each later collection of garbage."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
