@@ -4,6 +4,7 @@ import json
 import math
 import random
 import re
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from charlm.report.gradients import PLOT_DECADES, curve_plot
 from charlm.runs.layout import read_record
 from charlm.runs.run import load_run, torch_model
 from charlm.text.corpus import Corpus
+from charlm.text.encoded import EncodedText
 from charlm.training.start import start
 
 
@@ -40,10 +42,11 @@ def test_the_recall_text_repeats_each_letter_after_a_gap() -> None:
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_the_largest_lag_is_the_gradient_of_the_state_after_the_letter(
-    cell: str, tmp_path: Path
+    cell: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Against a leaf in its place: read on from there, one loss, one gradient."""
     lag = 6
+    monkeypatch.setattr(recall, "LINES", 200)
     settings = recall_settings(cell, seed=1, steps=3)
     session = start(settings, tmp_path, corpus=Corpus.from_text(recall_text(lag, 1), "line"))
     list(session.records())
@@ -179,6 +182,18 @@ def test_the_command_compares_on_the_task(
     assert (status, err.count("\n")) == (2, 1)
 
 
+@pytest.mark.slow
+def test_the_figures_of_the_built_in_run_are_those_of_its_text() -> None:
+    """All 100,000 characters, of which a usual test reads a tenth."""
+    model = charlm.load("tales")
+    valid = model.run.kept("valid")
+    figures = read_record(model.path)["results"]["valid"]
+    assert valid is not None
+    tally = evaluate(model.run.backend, valid)
+    assert tally.tokens == figures["tokens"]
+    assert tally.nats_per_token == pytest.approx(figures["nats_per_token"], rel=1e-3)
+
+
 def test_the_built_in_run_has_its_text(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,9 +203,10 @@ def test_the_built_in_run_has_its_text(
     valid = model.run.kept("valid")
     figures = read_record(model.path)["results"]["valid"]
     assert valid is not None
-    tally = evaluate(model.run.backend, valid)
-    assert tally.tokens == figures["tokens"]
-    assert tally.nats_per_token == pytest.approx(figures["nats_per_token"], rel=1e-3)
+    counts = asdict(valid.counts) | {"tokens": len(valid.ids)}
+    assert counts == {name: figures[name] for name in counts}
+    tally = evaluate(model.run.backend, EncodedText.stream(valid.ids[:10_000]))
+    assert tally.nats_per_token == pytest.approx(figures["nats_per_token"], rel=0.01)
     status, out, err = call("gradients", "--run", "tales", "--lags", "5")
     assert status == 0, err
     assert "tales: healthy" in out
