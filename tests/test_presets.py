@@ -33,7 +33,7 @@ def test_models_have_the_published_number_of_weights(name, vocab_size, millions)
 
 SMALL = {"hidden_size": 8, "embedding_size": 8, "last_hidden_size": None, "batch_size": 2,
          "bptt": 5, "steps": 3, "evals": 1}  # fmt: skip
-TEXT = "to be or not to be\nthat is the question\n" * 60
+TEXT = "to be or not to be\nthat is the question\n" * 20
 
 
 @every_preset
