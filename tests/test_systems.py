@@ -57,6 +57,7 @@ from charlm.cli import main
 assert sys.modules["charlm.cli"].sys.platform == sys.argv[1], "the system is not emulated"
 for words in json.loads(sys.argv[2]):
     gc.collect()  # the end of a process closes files that objects in a cycle have open
+    gc.freeze()  # so that the next collection looks at what the next command leaves
     try:
         main(words)
     except SystemExit as ended:
