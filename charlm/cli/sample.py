@@ -18,7 +18,6 @@ from charlm.config.tasks import SERIES
 from charlm.errors import UsageError
 from charlm.files.escapes import escape_controls
 from charlm.phases import advance, phase
-from charlm.text.tokenizers.tokenizer_json import UNKNOWN_TEXT
 
 if TYPE_CHECKING:
     from charlm.api.model import Model
@@ -141,7 +140,7 @@ class Asked:
     seed: Seed = None
     allow_unk: Annotated[bool, typer.Option("--allow-unk", help="Allow UNK in samples.")] = False
     unk_text: Annotated[str, typer.Option("--unk-text", help="Text to write for UNK.")] = (
-        UNKNOWN_TEXT
+        "\N{REPLACEMENT CHARACTER}"
     )
     raw: Annotated[
         bool, typer.Option("--raw", help="Write control characters unchanged, even on a terminal.")

@@ -12,7 +12,6 @@ from charlm.commands import command
 from charlm.config.fields import Spec
 from charlm.config.settings import TYPE_NAMES
 from charlm.errors import SYNONYMS, near_name
-from charlm.runs.locate import is_file
 
 
 def parse_problem(error: Any, words: list[str]) -> str:
@@ -49,6 +48,8 @@ def _unknown_option(option: str, context: Any) -> str:
 
 def _unknown_command(typed: str, context: Any) -> str:
     """Return what is wrong with a command, and the one that is spelled alike or does that."""
+    from charlm.runs.locate import is_file
+
     commands = context.command.commands
     if is_file(Path(typed)):
         return f"{typed!r} is a file, not a command; did you mean '{command('train', typed)}'?"
