@@ -45,6 +45,7 @@ from charlm.runs.tensors import tensors_from_file, tensors_to_bytes
 from charlm.runs.verify import verify_run
 from charlm.runs.weights import OLD_SCALE, load_arrays
 from charlm.tasks import language_model
+from charlm.text import batches
 from charlm.text.corpus import Corpus
 from charlm.text.encoded import encode_text
 from charlm.training import calibrating
@@ -910,6 +911,23 @@ def test_the_results_of_a_resumed_run_have_the_warnings_of_all_sessions(
     record = read_record(session.path)
     assert record["results"]["notes"] == last.warnings
     assert "notes" not in record
+
+
+@pytest.mark.parametrize("steps", [3, 9, 13])
+def test_a_run_of_a_version_that_cut_documents_elsewhere_resumes(
+    steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The story: such a run could not be resumed, since its state had other sequences."""
+    text = "".join("ab" * length + "\n" for length in [*range(60), 400, 800])
+    options = {"text": text, "document": "line", "batch_size": 4, "bptt": 4, "valid_frac": 0.0}
+    with monkeypatch.context() as patch:
+        patch.setattr(batches, "longest_segment", lambda lengths, spec: int(lengths.sum()) // 4)
+        path = finished(tmp_path, steps=steps, **options)
+    *records, last = resume(path, more={"steps": 6}).records()
+    warnings = "".join(record.text for record in records if isinstance(record, WarningRecord))
+    assert (last.reason, last.step) == ("complete", steps + 6)
+    assert ("cut documents in other places" in warnings) == (steps > 3)
+    assert whole(path)
 
 
 def has_newest_weights(session: Session) -> bool:

@@ -7,7 +7,7 @@ bounds.
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import torch
@@ -49,7 +49,9 @@ def to_checkpoint(state: TrainState, hidden: State | None) -> Checkpoint:
 def restore(state: TrainState, checkpoint: Checkpoint, batches: Order) -> list[str]:
     """Put a checkpoint into a train state and return warnings.
 
-    Raises RunError if the checkpoint does not fit the model, the optimiser or the batches.
+    If the sequences at its position are not those of its recurrent state, since a version of charlm
+    cut the documents otherwise, their group begins again. Raises RunError if the checkpoint does
+    not fit the model, the optimiser or the text.
     """
     model, device = state.model, state.generator.device
     try:
@@ -61,7 +63,14 @@ def restore(state: TrainState, checkpoint: Checkpoint, batches: Order) -> list[s
         _check_weights(model, average)
         _check_optimizer(state.optimizer, optimizer, counters.updates)
         _check_scale(scale)
-        _check_position(counters, hidden, batches)
+        before = _sequences_before(counters, batches)
+        warnings = []
+        if hidden is not None and before is not None and before != len(hidden[0][0]):
+            counters, hidden = replace(counters, offset=0), None
+            warnings.append(
+                f"step {counters.step} was made by a version that cut documents in other places; "
+                "some are read again, so the weights will differ from those of an uninterrupted run"
+            )
         put_weights(model, weights)
         _load_optimizer(state.optimizer, optimizer)
         if state.loss_scale:
@@ -70,7 +79,7 @@ def restore(state: TrainState, checkpoint: Checkpoint, batches: Order) -> list[s
         state.begin_average()
         if state.average:
             state.average.restore(average)
-        return _restore_generator(state, checkpoint)
+        return warnings + _restore_generator(state, checkpoint)
     except torch.OutOfMemoryError:
         raise
     except (KeyError, RuntimeError, TypeError, ValueError, IndexError) as error:
@@ -259,11 +268,12 @@ def _check_scale(tensors: Mapping[str, Tensor]) -> None:
             raise ValueError(f"loss_scale.{name} is {float(tensor):g}")
 
 
-def _check_position(counters: Counters, hidden: State | None, batches: Order) -> None:
-    """Raise ValueError unless there is a batch at the position, with sequences of the state."""
+def _sequences_before(counters: Counters, batches: Order) -> int | None:
+    """Return the number of sequences in the batch before the position, or None in a new group.
+
+    Raises ValueError if the text has no batch at the position.
+    """
     batch = next(iter(batches.epoch(counters.position)), None)
     if batch is None:
         raise ValueError(f"the text has no batch at {counters.position}")
-    size = 0 if batch.first or hidden is None else int(batch.kept.max()) + 1
-    if hidden is not None and size > len(hidden[0][0]):
-        raise ValueError(f"its hidden state has {len(hidden[0][0])} sequences")
+    return None if batch.first or batch.places is None else len(batch.places.before)
