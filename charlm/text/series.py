@@ -49,7 +49,7 @@ MAX_VALUE = 1e150
 MAX_INTEGER = 2**53
 """Largest amount up to which every integer is a float64."""
 _COMMAS = re.compile(
-    r"[+-]?(\d*,\d+|\d{1,3}(,\d{2,3})*,\d{3}(\.\d*)?|\d{1,3}(\.\d{3})+,\d+)([eE][+-]?\d+)?",
+    r"[+-]?(\d*,\d+|\d+,|\d{1,3}(,\d{2,3})*,\d{3}(\.\d*)?|\d{1,3}(\.\d{3})+,\d+)([eE][+-]?\d+)?",
     re.ASCII,
 )
 """Number with a decimal comma, or with commas between thousands, as in 1,234.5 and 12,34,567."""
