@@ -46,6 +46,7 @@ def test_lines_of_words_are_no_sentences(text: str, tmp_path: Path) -> None:
         "".join(" ".join(each) + "\n" for each in WORDS),
         "".join(" ".join(each) + "\n\n" for each in [WORDS[0]] * 9),
         "Ann\nBob\n\nDan\n", "".join(f"{word}\n" for word in "abcdefgh"),
+        "吾輩は猫である。\n名前はまだ無い。\n\n" * 3,
     ],
 )  # fmt: skip
 def test_lines_of_sentences_are_no_words(text: str, tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ MIN_JOINED = 8
 """Words with a tag behind them from which they are not words alone."""
 _RANGE = re.compile(r"[0-9]+[-.][0-9]+")
 """Number of a word of CoNLL-U that has several, or is left out."""
+_CLAUSE = re.compile(r".*\w[。！？、，；]")
+"""Line of Chinese or Japanese whose marks are not apart from the words."""
 _JOINED = re.compile(r".+([/_|])([^\s/_|]+)")
 
 
@@ -43,7 +45,8 @@ def cells_of(line: str, tabs: bool) -> list[str]:
 def has_groups(lines: Sequence[str]) -> bool:
     """Return True if lines are words with equally many columns, and empty lines end sentences.
 
-    No cell has a blank: a line of a dialogue, with the speaker before a tab, has no tag.
+    No cell has a blank: a line of a dialogue, with the speaker before a tab, has no tag. Lines of
+    Chinese or Japanese prose have none either, but marks behind their words.
     """
     rows = [line for line in lines if is_row(line)]
     tabs = bool(rows) and "\t" in rows[0].strip()
@@ -56,7 +59,7 @@ def has_groups(lines: Sequence[str]) -> bool:
         return False
     if any(" " in cell for each in cells for cell in each):
         return False
-    return widths != {1} or table_of(lines) is None
+    return widths != {1} or (table_of(lines) is None and not any(map(_CLAUSE.match, rows)))
 
 
 def names_columns(line: str, tabs: bool) -> bool:
