@@ -567,6 +567,13 @@ def test_months_and_quarters(here, form: str) -> None:
     assert "1 of 48 steps" in doubt
 
 
+@pytest.mark.parametrize("form", ["%b %d", "%b-%d"])
+def test_days_without_a_year_are_no_months(here, form: str) -> None:
+    """Jan 02 was read as January 2002, so February seemed to be earlier."""
+    times = [date.fromordinal(738_000 + n).strftime(form) for n in range(50)]
+    assert not doubts([(time, n) for n, time in enumerate(times)])
+
+
 def test_years_have_any_name(here) -> None:
     (doubt,) = doubts([(str(2020 - n), n) for n in range(50)], "Jahr")
     assert "fall, from 2020 to 1971" in doubt
@@ -587,6 +594,7 @@ def test_numbers_that_mark_missing_ones(here, mark: str, places: tuple[int, ...]
     read_numbers([written("lines.txt", "\n".join(numbers))], FileRules(warn=told.append))
     assert told == [doubt.replace("times.csv", "lines.txt")]
     assert not doubts([(day, 100 * n - 999) for n, day in enumerate(DAYS)])
+    assert not doubts([(day, 49.99 if n < 9 else 99.99) for n, day in enumerate(DAYS)])
     assert not doubts([(day, -998 if n == 3 else 10 + n % 7) for n, day in enumerate(DAYS)])
 
 

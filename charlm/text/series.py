@@ -258,13 +258,14 @@ def _expected(text: str) -> str:
 def doubts_of_values(values: Values) -> Iterator[str]:
     """Yield a sentence about numbers such as -999 if they may mark missing ones.
 
-    They consist of nines, and lie further from all others than those lie from each other.
+    They consist of nines, and lie further from all others than those, which differ, lie from each
+    other.
     """
     for end in np.unique(values)[[0, -1]] if len(values) else ():
         others = values[values != end]
         if len(others) < 2 or not _NINES.fullmatch(f"{end:.10g}"):
             continue
-        if float(np.abs(others - end).min()) > float(np.ptp(others)):
+        if float(np.abs(others - end).min()) > float(np.ptp(others)) > 0:
             count, first = len(values) - len(others), int(np.argmax(values == end)) + 1
             yield (
                 f"{count_of(count, 'number')} {'is' if count == 1 else 'are'} {end:.10g} (the "

@@ -30,6 +30,7 @@ _MONTH_NAMES = (
     *("%b %d, %Y", "%d %b %Y", "%d-%b-%Y", "%b %Y", "%Y %b", "%b-%Y", "%Y-%b", "%b-%y", "%b %y"),
     *("%B %d, %Y", "%d %B %Y", "%B %Y", "%Y %B"),
 )
+_SHORT_YEARS = ("%b-%y", "%b %y")
 _CLOCKS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
 FORMATS = (
     ISO,
@@ -83,10 +84,12 @@ def time_column(head: Sequence[Record]) -> TimeColumn | None:
             continue
         cells = [record.cells.get(name, "").strip() for record in head]
         numbers = _number_formats(name.strip().casefold(), cells)
+        others = _SHORT_YEARS if _are_days(cells) else ()
         fitting = {
             form: sum(_value(cell, form) is not None for cell in cells)
             for form in (*FORMATS, *numbers)
-            if any(_value(cell, form) is not None for cell in cells[:MAX_TRIED])
+            if form not in others
+            and any(_value(cell, form) is not None for cell in cells[:MAX_TRIED])
         }
         most = max(fitting.values(), default=0)
         if most > 1 and most >= MIN_TIMES * len(head):
@@ -95,6 +98,11 @@ def time_column(head: Sequence[Record]) -> TimeColumn | None:
             if column.formats != [NUMBER] or _has_direction(cells):
                 return column
     return None
+
+
+def _are_days(cells: Sequence[str]) -> bool:
+    """Return whether Jan 02 and Jan 03 follow each other: days without a year, and no months."""
+    return any(cell != after and cell[:3] == after[:3] for cell, after in pairwise(cells))
 
 
 def _number_formats(name: str, cells: Sequence[str]) -> list[str]:
