@@ -122,9 +122,8 @@ def test_a_length_below_the_trained_length_is_refused() -> None:
     with pytest.raises(UsageError, match=r"^--steps 1232 .* already has 1,234 steps; .* than that"):
         check_not_shorter(training(steps=1232), training(steps=4000), more, ONE)  # it had 1,230
     check_not_shorter(training(steps=50), training(steps=60), TRAINED, ONE)  # of an interrupted run
-    check_not_shorter(
-        training(minutes=0.5), training(minutes=0.5), TRAINED, ONE
-    )  # ended a bit later
+    half = training(minutes=0.5)
+    check_not_shorter(half, half, TRAINED, ONE)  # ended a bit later
 
 
 def test_a_complete_run_is_trained_longer_by_the_command_that_it_names(call: Call) -> None:

@@ -48,10 +48,9 @@ class Counts:
             counts = occurrences.copy()
         else:
             counts = np.zeros_like(occurrences)
+            one = counts.dtype.type(1)  # other types take ten times as long
             for suffixes in slices_of(self.suffixes[order - 1]):
-                np.add.at(
-                    counts, suffixes, counts.dtype.type(1)
-                )  # other types take ten times as long
+                np.add.at(counts, suffixes, one)
             first = self._first_after_start(order)
             counts[first:] = occurrences[first:]
         if order == 1:

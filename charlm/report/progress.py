@@ -212,9 +212,7 @@ def _parent_pairs(record: Mapping[str, Any], finished: FinishedRecord) -> list[t
     for name, before, after in texts:
         if before and before["nats_per_token"] is not None and after:
             pairs.append((name, _change(before["nats_per_token"], after.nats_per_token, unit)))
-    if not about["old_valid"] and not frequent_condition(
-        record
-    ):  # with conditions, no text is kept
+    if not (about["old_valid"] or frequent_condition(record)):  # with conditions, none is kept
         why = f"run {about['run']} keeps no validation text, so forgetting is not measured"
         pairs.append(("old text", why))
     return pairs
