@@ -116,7 +116,7 @@ class Corpus:
 
     def _collect(self) -> None:
         self.warnings, self.notes = [], []
-        self._advised: dict[str, list[str]] = {}  # labels of files by the advice about them
+        self._advised: dict[str, dict[str, None]] = {}  # labels of files by the advice about them
         self._warn, self._note = collector(self.warnings), collector(self.notes)
 
     @property
@@ -150,7 +150,7 @@ class Corpus:
         ends.report(self._warn)
         for labels in self._advised.values():
             if len(labels) > 1:
-                self._warn(f"{labels[0]} is the first of {len(labels):,} such files.")
+                self._warn(f"{next(iter(labels))} is the first of {len(labels):,} such files.")
         self.crlf = ends.kept_cr
 
     def records(self) -> Iterator[Record]:
@@ -222,10 +222,9 @@ class Corpus:
 
     def _advise(self, advice: str, label: str) -> None:
         """Warn about a file of another kind; of further files only their number is reported."""
-        labels = self._advised.setdefault(advice, [])
-        if label not in labels:
-            labels.append(label)
-        self._warn(f"{labels[0]} {advice}")
+        labels = self._advised.setdefault(advice, {})
+        labels[label] = None
+        self._warn(f"{next(iter(labels))} {advice}")
 
     def _encoding_of(self, source: TextFile | Spool) -> str:
         if isinstance(source, TextFile) and source.is_converted:
