@@ -74,7 +74,7 @@ def check_words_alone(lines: Sequence[str], label: str) -> None:
     found = [_JOINED.fullmatch(word) for word in words]
     joined = [match.groups() for match in found if match]
     marks, tags = ({*each} for each in (zip(*joined, strict=True) if joined else ((), ())))
-    if min(len(words), len(joined)) < max(len(words), MIN_JOINED) or len(marks) > 1:
+    if len(joined) < len(words) or len(words) < MIN_JOINED or len(marks) > 1:
         return
     if 2 * len(tags) > len(words) or len(tags) >= len({*words}):
         return
@@ -97,7 +97,7 @@ def check_words(head: Head, tabs: bool, width: int, label: str) -> None:
 
     In other formats it holds the number of the word, the document (CoNLL-2012), or the tag.
     """
-    rows = [(number, cells_of(line, tabs)) for number, line in head if is_row(line)]
+    rows = [(number, cells_of(line, tabs)) for number, line in head]
     first = [cells[0] for _, cells in rows if len(cells) == width]
     if len(first) < 3:
         return
