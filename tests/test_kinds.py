@@ -53,7 +53,7 @@ HTML = "<p>One.</p>\n<p>Two.</p>\n<div>Three.</div>\n<ul><li>Four.</li></ul>\n"
         (FASTA, "looks like FASTA and is read as plain text, headers and line ends included"),
         (FASTQ, "looks like FASTQ"),
         (PGN, "looks like PGN and is read as plain text, tags included. To learn the moves alone"),
-        (ABC, "If blank lines separate the tunes add --document paragraph"),
+        (ABC, "If blank lines separate the tunes, add --document paragraph"),
         (QUOTES, 'has lines "%" between its texts'),
         (QUOTES.replace("%", "$$$$"), 'has lines "$$$$"'),
         ('text,label\n"Well, no.",neg\nyes,pos\n', "--input-format csv"),

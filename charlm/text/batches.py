@@ -28,9 +28,9 @@ PADDING = -1
 MAX_LONGER = 20
 """Tokens by which windows of random length may be longer than `bptt`."""
 MIN_FILLED = 0.5
-"""Fraction of a group's places that should hold tokens; long documents are cut until it does."""
+"""Fraction of a group's places that should hold tokens: documents are cut until they do."""
 MIN_WINDOWS = 8
-"""Windows of a segment below which documents are not cut for that."""
+"""Windows of the shortest segments that documents are cut into for that."""
 MAX_COUNTED_GROUPS = 2_000
 """Groups that `Batches.stats` averages over; counting millions would take seconds."""
 
@@ -292,8 +292,8 @@ def cut_segments(
 def longest_segment(lengths: Int64, spec: BatchSpec) -> int:
     """Return the length of documents above which they are cut, in tokens.
 
-    A group lasts as long as its longest segment. If documents are very unequal most sequences would
-    end long before, and each step would read few tokens.
+    A group lasts as long as its longest segment. If documents are very unequal, most sequences
+    end long before it, and each step reads few tokens.
     """
     longest = max(-(-int(lengths.sum()) // spec.batch_size), spec.bptt)
     if len(lengths) < 2 * spec.batch_size or lengths.max() <= MIN_WINDOWS * spec.bptt:

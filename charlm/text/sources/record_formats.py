@@ -52,7 +52,7 @@ def record_advice(lines: Sequence[str], document: str) -> str:
     if document == "stream" and _is_abc(lines):
         return (
             "looks like tunes in ABC notation and is read as one stream. If blank lines separate "
-            "the tunes add --document paragraph, to read each as a document of its own."
+            "the tunes, add --document paragraph to read each as a document of its own."
         )
     separator = next((line for line in SEPARATORS if _separates(line, lines)), "")
     if not separator:
@@ -60,7 +60,7 @@ def record_advice(lines: Sequence[str], document: str) -> str:
     ends = re.sub(r"[$|]", lambda match: f"[{match[0]}]", separator)
     return (
         f'has lines "{separator}" between its texts, which are read as a part of the text. To '
-        f"make a table with one text in each row use, for example: awk -v "
+        f"make a table with one text in each row, use for example: awk -v "
         f"RS='\\r?\\n{ends}\\r?\\n' '{SEPARATED_PROGRAM}'. Read it with --input-format csv "
         "--quoting csv --no-header."
     )
@@ -107,7 +107,7 @@ def _rewritten(name: str, extra: str, records: str, program: str) -> str:
     """Return advice to write each record on one line, without what it has beside its text."""
     return (
         f"looks like {name} and is read as plain text, {extra} included. To learn the {records} "
-        f"alone write each on one line, for example with: awk '{program}'. Then add --document "
+        f"alone, write each on one line, for example with: awk '{program}'. Then add --document "
         "line."
     )
 
