@@ -27,7 +27,7 @@ WORSE = replace(EARLY, validations=[9.0, 7.0, 7.2])
          "less dropout, then more time (minutes), and a larger model"),
         (0.99, 0.9, COURSE, "over-fitted: the network does much better on training texts than on",
          "more texts than 1,234, then more dropout (dropout 0.5)"),
-        (0.99, 0.9, replace(COURSE, passes=1.4), "the new texts may differ from the training texts",
+        (0.99, 0.9, replace(COURSE, passes=1.4), "the training texts, read only 1.4 times (",
          "more time (minutes), and new texts of the same kind to compare on"),
         (0.67, 0.27, COURSE, "over-fitted: the network does much better on training texts than on",
          "more texts"),

@@ -206,7 +206,7 @@ def _verdict(fit: Fit, beaten: bool) -> tuple[str, str]:
             enough = enough.replace(" were", " or fewer were")
         return f"over-fitted: {best} ({figures})", f"{_against_memory(fit)}; {enough}"
     if memorised and course.passes < TO_MEMORISE:
-        other = f"the new {noun} may differ from the training {noun}, which was read only"
+        other = f"the new {noun} may differ from the training {noun}, read only"
         like = f"new {noun} of the same kind to compare on"
         first = f"{time}, and " if course.improves else ""
         return f"{other} {course.passes:.1f} times ({figures})", f"{first}{like}"
