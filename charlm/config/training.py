@@ -214,7 +214,7 @@ class TrainingSettings:
         8,
         "Validations during the run",
         unit="validations",
-        default_note="or one for each pass over labels, tags or numbers",
+        default_note="or one for each pass over labels, tags, translations or numbers",
         needs=(validation_text(),),
     )
     valid_tokens: int | None = _count(
