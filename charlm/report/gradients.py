@@ -18,7 +18,7 @@ DECADES = 8
 PLOT_DECADES = 12
 """Largest number of powers of ten in the plot."""
 PLOT_ROWS = 12
-"""Height of the plot, about."""
+"""Approximate height of the plot, in rows."""
 MARKS = "ox+*#@%&"
 """Marks of the curves, in order."""
 

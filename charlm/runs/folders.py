@@ -93,8 +93,8 @@ def check_plain(name: str, label: str = "--name") -> None:
         raise UsageError(f"{label} is {name!r}; expected a plain name such as my-run")
     if sys.platform == "win32" and NOT_ON_WINDOWS.search(name):
         raise UsageError(
-            f"{label} is {name!r}, which Windows does not allow as a folder; expected a plain "
-            "name such as my-run"
+            f"{label} is {name!r}, which Windows does not allow as the name of a folder; expected "
+            "a plain name such as my-run"
         )
     if len(name.encode("utf-8")) > MAX_NAME:
         raise UsageError(f"{label} is longer than {MAX_NAME} bytes; expected a shorter one")

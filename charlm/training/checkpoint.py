@@ -49,9 +49,9 @@ def to_checkpoint(state: TrainState, hidden: State | None) -> Checkpoint:
 def restore(state: TrainState, checkpoint: Checkpoint, batches: Order) -> list[str]:
     """Put a checkpoint into a train state and return warnings.
 
-    If the sequences at its position are not those of its recurrent state, since a version of charlm
-    cut the documents otherwise, their group begins again. Raises RunError if the checkpoint does
-    not fit the model, the optimiser or the text.
+    If the checkpoint is from a version of charlm that cut documents in other places, the sequences
+    at its position may not be those of its recurrent state. Their group then begins again. Raises
+    RunError if the checkpoint does not fit the model, the optimiser or the text.
     """
     model, device = state.model, state.generator.device
     try:
@@ -68,8 +68,9 @@ def restore(state: TrainState, checkpoint: Checkpoint, batches: Order) -> list[s
         if hidden is not None and before is not None and before != len(hidden[0][0]):
             counters, hidden = replace(counters, offset=0), None
             warnings.append(
-                f"step {counters.step} was made by a version that cut documents in other places; "
-                "some are read again, so the weights will differ from those of an uninterrupted run"
+                f"the checkpoint of step {counters.step} is from a version of charlm that cut "
+                "documents in other places; some are read again, so the weights will differ from "
+                "those of an uninterrupted run"
             )
         put_weights(model, weights)
         _load_optimizer(state.optimizer, optimizer)
