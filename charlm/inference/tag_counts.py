@@ -116,8 +116,8 @@ class TagCounts(LabelCounts):
     ) -> "TagCounts":
         """Count tags (W,) that have no probabilities, such as those of a floor."""
         logs = np.zeros((len(tags), len(names)))
-        answers = Answers(tags, logs, np.zeros(sentences.documents))
-        return cls.of_sentences(answers, targets, sentences, names)
+        found = Answers(tags, logs, np.zeros(sentences.documents))
+        return cls.of_sentences(found, targets, sentences, names)
 
     @classmethod
     def from_summary(cls, summary: Mapping[str, Any]) -> "TagCounts":
