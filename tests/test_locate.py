@@ -1,6 +1,7 @@
 """Finding a run: the newest, by name, by path, or the built-in one."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from charlm.errors import RunError
 from charlm.files.atomic import MANIFEST, write_json
 from charlm.runs import built_in
-from charlm.runs.built_in import BUILT_IN_RUNS, DEFAULT_RUN, is_built_in
+from charlm.runs.built_in import BUILT_IN_RUNS, DEFAULT_RUN, is_built_in, shipped_sources
 from charlm.runs.layout import CONFIG, FORMAT, NEWEST, RECORD, WEIGHTS, read_config
 from charlm.runs.locate import (
     checkpoints_folder,
@@ -110,6 +111,16 @@ def test_the_built_in_run_is_not_one_of_the_users(tmp_path: Path, shipped: Path)
     assert is_built_in(shipped)
     assert not is_built_in(shipped.parent / "mine")
     assert [path.name for path in own_runs(shipped.parent)] == ["mine"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a right of their own")
+def test_a_built_in_run_behind_a_link_has_its_text(shipped: Path) -> None:
+    """Package stores link to folders that have names of their own."""
+    run = shipped.with_name("tales")
+    run.symlink_to(make_run(shipped.parent.parent, "stored", time=1))
+    assert is_built_in(run)
+    assert shipped_sources(run) == [str(built_in.built_in_text())]
+    assert shipped_sources(shipped.with_name("prose")) is None
 
 
 def test_a_copy_of_a_built_in_run_is_not_one_of_the_users(tmp_path: Path, shipped: Path) -> None:

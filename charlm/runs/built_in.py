@@ -48,20 +48,27 @@ def is_built_in(run: Path) -> bool:
 
     A copy has the name and the checksums of the run that ships.
     """
+    return _built_in_name(run) is not None
+
+
+def _built_in_name(run: Path) -> str | None:
+    """Return the name of a built-in run or of a copy, as in `is_built_in`; None for others."""
     path = run.resolve()
-    if any(path == built_in_run(name).resolve() for name in BUILT_IN_RUNS):
-        return True
+    for name in BUILT_IN_RUNS:
+        if path == built_in_run(name).resolve():
+            return name
     if path.name not in BUILT_IN_RUNS:
-        return False
+        return None
     try:
-        return read_bytes(path / MANIFEST) == read_bytes(built_in_run(path.name) / MANIFEST)
+        own, shipped_one = (read_bytes(each / MANIFEST) for each in (path, built_in_run(path.name)))
     except RunError:  # neither sealed nor a run
-        return False
+        return None
+    return path.name if own == shipped_one else None
 
 
 def shipped_sources(run: Path) -> list[str] | None:
     """Return the text of a built-in model; None if that does not ship, or for any other run."""
-    text = BUILT_IN_RUNS.get(run.resolve().name) if is_built_in(run) else None
+    text = BUILT_IN_RUNS.get(_built_in_name(run) or "")
     return [str(shipped("corpora", text))] if text else None
 
 
