@@ -35,7 +35,7 @@ def kills_at_random(bench: Bench) -> Iterator[Row]:
             time.sleep(generator.uniform(0.0, usual))
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
-            status = harness.end_of(child)
+            status = harness.forked.end_of(child)
             mine += status == harness.DIED
         kills += mine
         if status:

@@ -20,12 +20,12 @@ def forked(work: Callable[[], object]) -> tuple[int, str, str]:
         return status, _content(out), _content(err)
 
 
-def begin(work: Callable[[], object], streams: Mapping[int, int]) -> int:
-    """Do the work in a child with other stdout (1) and stderr (2), and return its number."""
+def begin(work: Callable[[], object], streams: Mapping[int, int] | None = None) -> int:
+    """Do the work in a child, which may have other stdout (1) and stderr (2); return its number."""
     torch.set_num_threads(1)  # a forked process has no other threads
     child = os.fork()
     if not child:
-        _exit_after(work, streams)
+        _exit_after(work, streams or {})
     return child
 
 

@@ -22,8 +22,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import forked
 import numpy as np
-import torch
 from waiting import bounded
 
 from charlm.config.settings import Settings, settings_from
@@ -91,24 +91,14 @@ def finish(folder: Path, name: str = "x", **training: Any) -> Path:
 
 def begin_child(work: Callable[[], object]) -> int:
     """Return the id of a forked process that does the work and exits as in `in_child`."""
-    torch.set_num_threads(1)  # a forked process has no other threads
-    child = os.fork()
-    if child:
-        return child
-    status = 1
-    try:
-        work()
-        status = 0
-    except CharlmError as error:
-        status = error.exit_code
-    finally:
-        os._exit(status)
 
+    def refusable() -> None:
+        try:
+            work()
+        except CharlmError as error:
+            raise SystemExit(error.exit_code) from None
 
-def end_of(child: int) -> int:
-    """Wait for a child and return its exit code, or minus the signal that killed it."""
-    _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status)
+    return forked.begin(refusable)
 
 
 def in_child(work: Callable[[], object]) -> int:
@@ -116,7 +106,7 @@ def in_child(work: Callable[[], object]) -> int:
 
     A refusal has its own exit code; an unexpected error has 1.
     """
-    return end_of(begin_child(work))
+    return forked.end_of(begin_child(work))
 
 
 def dying_at_call(number: int, work: Callable[[], object]) -> None:
