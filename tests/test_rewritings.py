@@ -69,6 +69,14 @@ def test_nothing_is_said_without_a_gain(treebank: Vocabulary) -> None:
     assert frequent_note(treebank, ["he <unk> here", "the dogs"]) == ""
 
 
+def test_a_note_may_need_a_rewriting() -> None:
+    marked = vocabulary_of("the dogs bark . he is , here\n", "word", words="whitespace")
+    note = rewriting_note(marked, ["the dogs bark.", "here, he is."], needed=APART)
+    assert APART in note and note == rewriting_note(marked, ["the dogs bark.", "here, he is."])
+    assert "lower case" in rewriting_note(marked, ["The dogs"])
+    assert rewriting_note(marked, ["The dogs"], needed=APART) == ""
+
+
 def test_the_most_frequent_unknown_pieces_come_first() -> None:
     letters = vocabulary_of("abc", "char")
     assert frequent_note(letters, ["azb", "a\u0301z\u200d", "cz"]) == (

@@ -175,16 +175,17 @@ def _about_arguments(model: "TaskModel", texts: list[str], predictions: "Predict
 
 
 def _advised(model: "TaskModel", groups: Iterator[Group]) -> Iterator[Group]:
-    """Yield groups; report of the first one if its punctuation hides words that the run knows."""
+    """Yield groups; report if punctuation in the first one hides words that the run knows."""
     from charlm.config.text_units import UNITS
-    from charlm.text.rewritings import APART, helpful, rewriting_note
+    from charlm.text.rewritings import APART, rewriting_note
 
     first = next(groups, [])
     texts = [text if isinstance(text, str) else " ".join(text) for text in first]
     ends = accumulate(map(len, texts))
     texts = [text for text, end in zip(texts, ends, strict=True) if end <= SAMPLE_CHARS]
-    if UNITS[model.vocabulary.unit].whole_words and APART in helpful(model.vocabulary, texts)[0]:
-        say(rewriting_note(model.vocabulary, texts))
+    whole_words = UNITS[model.vocabulary.unit].whole_words
+    if whole_words and (advice := rewriting_note(model.vocabulary, texts, needed=APART)):
+        say(advice)
     yield from chain([first] if first else [], groups)
 
 

@@ -75,9 +75,11 @@ def helpful(vocabulary: Vocabulary, texts: Sequence[str]) -> tuple[list[str], in
     before = now = _count(vocabulary, texts)
     names: list[str] = []
     for name, rewrite in [*REWRITINGS.items()] * 2:
+        if not now or name in names:
+            continue
         others = [rewrite(text) for text in texts]
         after = _count(vocabulary, others)
-        if name not in names and now and now - after >= MIN_GAIN * before:
+        if now - after >= MIN_GAIN * before:
             names.append(name)
             texts, now = others, after
     if BARE in names and APART in names:
@@ -92,10 +94,13 @@ def frequent_note(vocabulary: Vocabulary, texts: Sequence[str]) -> str:
     return f"Unknown, the most frequent first: {named}" if pieces else ""
 
 
-def rewriting_note(vocabulary: Vocabulary, texts: Sequence[str]) -> str:
-    """Return a note on how to write texts so that fewer of their tokens are unknown, or ""."""
+def rewriting_note(vocabulary: Vocabulary, texts: Sequence[str], needed: str = "") -> str:
+    """Return a note on how to write texts so that fewer of their tokens are unknown, or "".
+
+    If a rewriting is `needed`, there is no note unless it helps.
+    """
     names, before, after = helpful(vocabulary, texts[:SAMPLE])
-    if not names:
+    if not names or (needed and needed not in names):
         return ""
     return (
         f"If the texts had {', '.join(names)}, {after:,} of {before:,} unknown tokens would "
