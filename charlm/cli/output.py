@@ -132,17 +132,17 @@ def finish_output() -> None:
 
 
 def write_json(content: Any) -> None:
-    """Write a value as JSON as the result."""
+    """Write a value as the result, in JSON."""
     write(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_document(members: Mapping[str, Any]) -> None:
-    """Write a JSON object as the result, with the version of its form as the first member."""
+    """Write a JSON object as the result, with its schema version as the first member."""
     write_json({"schema_version": 1, **members})
 
 
 def write_documents(members: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write JSON objects by their names as the result; one alone is written without its name."""
+    """Write named JSON objects as the result; a single one is written without its name."""
     if len(members) == 1:
         write_document(*members.values())
     else:
@@ -160,7 +160,7 @@ def render(renderable: Any) -> None:
 
 
 def render_all(renderables: Iterable[Any]) -> None:
-    """Write tables and texts for people as the result, a blank line between two of them."""
+    """Write tables and texts for people as the result, separated by blank lines."""
     for number, renderable in enumerate(renderables):
         write("\n" if number else "")
         render(renderable)
